@@ -1,0 +1,1 @@
+//! libdspm.so: SQLite entry and C ABI.

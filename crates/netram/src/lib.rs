@@ -1,0 +1,1 @@
+//! Node server, client core and transports of dspm.

@@ -1,0 +1,138 @@
+//! The handshake that opens every connection: four messages of kind Hello, JSON in the metadata. Both sides prove
+//! that they know the cluster key without sending it (challenge and response, HMAC-SHA-256, RFC 2104).
+//!
+//! ```text
+//! dialer   → Hello     {role, name, cluster, nonce, session}
+//! acceptor → Challenge {name, store, boot, nonce, proof("acceptor", both nonces)}
+//! dialer   → Proof     {proof("dialer", both nonces)}
+//! acceptor → Welcome   {}                          or an error reply, and the connection is closed
+//! ```
+
+use crate::error::Error;
+use crate::ids::{Session, StoreId};
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+/// Who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A database process, or a tool.
+    Client,
+    /// Another member.
+    Node,
+    /// The control plane.
+    Registry,
+}
+
+/// First message of the dialer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Who dials.
+    pub role: Role,
+    /// Name of the dialer, for messages.
+    pub name: String,
+    /// Name of the cluster it expects; empty: any.
+    #[serde(default)]
+    pub cluster: String,
+    /// 16 random bytes in hexadecimal.
+    pub nonce: String,
+    /// The client's session; absent for nodes and registry.
+    #[serde(default)]
+    pub session: Option<Session>,
+    /// True on the one connection of a client process that takes call-backs.
+    #[serde(default)]
+    pub callbacks: bool,
+}
+
+/// Answer to [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Challenge {
+    /// Name of the node.
+    pub name: String,
+    /// What it remembers.
+    pub store: StoreId,
+    /// Its boot number.
+    pub boot: u32,
+    /// 16 random bytes in hexadecimal.
+    pub nonce: String,
+    /// Proof of the acceptor.
+    pub proof: String,
+}
+
+/// Answer to [`Challenge`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Proof of the dialer.
+    pub proof: String,
+}
+
+/// The shared secret of a cluster. Never shown: `Debug` hides it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ClusterKey(Vec<u8>);
+
+impl std::fmt::Debug for ClusterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClusterKey(…)")
+    }
+}
+
+impl ClusterKey {
+    /// A key from the text of a key file; surrounding white space does not count.
+    pub fn new(text: &str) -> ClusterKey {
+        ClusterKey(text.trim().as_bytes().to_vec())
+    }
+
+    /// HMAC-SHA-256 over side, dialer's nonce and acceptor's nonce (each ended by a zero byte), in hexadecimal.
+    ///
+    /// # Errors
+    /// None in practice: HMAC takes keys of any length.
+    pub fn proof(&self, side: &str, dialer_nonce: &str, acceptor_nonce: &str) -> Result<String, Error> {
+        let mac = self.mac(side, dialer_nonce, acceptor_nonce)?;
+        Ok(mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect())
+    }
+
+    /// Checks a proof in constant time.
+    ///
+    /// # Errors
+    /// [`Error::Auth`] when it was made with another key.
+    pub fn check(&self, side: &str, dialer_nonce: &str, acceptor_nonce: &str, proof: &str) -> Result<(), Error> {
+        let wrong = || Error::Auth("the peer does not know this cluster's key".into());
+        let bytes = unhex(proof).ok_or_else(wrong)?;
+        self.mac(side, dialer_nonce, acceptor_nonce)?.verify_slice(&bytes).map_err(|_| wrong())
+    }
+
+    fn mac(&self, side: &str, dialer_nonce: &str, acceptor_nonce: &str) -> Result<Hmac<Sha256>, Error> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).map_err(|e| Error::Auth(e.to_string()))?;
+        for part in [side, dialer_nonce, acceptor_nonce] {
+            mac.update(part.as_bytes());
+            mac.update(&[0]);
+        }
+        Ok(mac)
+    }
+}
+
+fn unhex(s: &str) -> Option<Vec<u8>> {
+    if s.len() % 2 != 0 || !s.is_ascii() {
+        return None;
+    }
+    (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_key_side_and_nonces_pass() {
+        let k = ClusterKey::new("secret\n");
+        let p = k.proof("dialer", "aa", "bb").unwrap();
+        assert!(k.check("dialer", "aa", "bb", &p).is_ok());
+        assert!(k.check("acceptor", "aa", "bb", &p).is_err());
+        assert!(k.check("dialer", "ab", "bb", &p).is_err());
+        assert!(ClusterKey::new("other").check("dialer", "aa", "bb", &p).is_err());
+        assert!(k.check("dialer", "aa", "bb", "xyz").is_err());
+        assert_eq!(format!("{k:?}"), "ClusterKey(…)");
+    }
+}

@@ -1,0 +1,287 @@
+//! Messages of the control plane: JSON in the metadata of [`Kind::Control`](crate::Kind::Control), because they are
+//! rare and read by people. Requests carry `op`; replies are the named struct; errors are error replies.
+//!
+//! The registry dials nodes and both ask over that one connection; clients ask nodes and never speak HTTP.
+
+use crate::ids::{DatasetId, Generation, GroupId, SetId, StoreId};
+use serde::{Deserialize, Serialize};
+
+/// A request of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Control {
+    /// Registry to node, every 100 ms: answered with [`Pong`].
+    Ping {},
+    /// Registry to node: nodes and replica sets, whole. Answered with [`Done`].
+    View(View),
+    /// Registry to node: entries of the catalog. Answered with [`Done`].
+    Datasets {
+        /// True when `put` is the whole catalog and whatever else the node knows is gone.
+        whole: bool,
+        /// New or changed entries.
+        put: Vec<DatasetEntry>,
+        /// Names that are gone.
+        del: Vec<String>,
+    },
+    /// Client to node, node to registry: answered with [`Located`].
+    Locate {
+        /// The dataset's name.
+        name: String,
+        /// Creates it with these options if it is missing.
+        create: Option<CreateOptions>,
+    },
+    /// Client to node, node to registry: removes a dataset. Answered with [`Done`].
+    Remove {
+        /// The dataset's name.
+        name: String,
+    },
+    /// Client to node, node to registry: renames a dataset. Answered with [`Done`].
+    Rename {
+        /// The dataset's name.
+        name: String,
+        /// Its new name, which must be free.
+        to: String,
+    },
+    /// Client to node: the catalog as the node knows it. Answered with [`Listing`].
+    List {},
+    /// Client or registry to node: answered with [`NodeStatus`].
+    Status {},
+}
+
+/// How a dataset is created. Missing values are the cluster's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateOptions {
+    /// "memory", "pm" or "disk".
+    #[serde(default)]
+    pub durability: Option<Durability>,
+    /// Members that hold every commit, the primary included.
+    #[serde(default)]
+    pub copies: Option<u32>,
+    /// Complete members below which writes wait.
+    #[serde(default)]
+    pub min_copies: Option<u32>,
+    /// Fails if the name exists.
+    #[serde(default)]
+    pub exclusive: bool,
+}
+
+/// What an acknowledged commit outlives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// The loss of all copies but one; not a power cut of all members.
+    #[default]
+    Memory,
+    /// A power cut, by persistent memory.
+    Pm,
+    /// A power cut, by the disk log.
+    Disk,
+}
+
+impl Durability {
+    /// The word of config files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Durability::Memory => "memory",
+            Durability::Pm => "pm",
+            Durability::Disk => "disk",
+        }
+    }
+}
+
+/// Answer of a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// The node's name.
+    pub name: String,
+    /// What it remembers.
+    pub store: StoreId,
+    /// Raised at each start of the node.
+    pub boot: u32,
+    /// Version of the view that it has, 0 if none.
+    pub view: u64,
+    /// Entries of its catalog.
+    pub datasets: u64,
+}
+
+/// The cluster as the registry knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Raised with every change.
+    pub version: u64,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Address of the registry's HTTP API, for people.
+    #[serde(default)]
+    pub registry: String,
+    /// All nodes.
+    pub nodes: Vec<NodeEntry>,
+    /// All replica sets.
+    pub sets: Vec<SetEntry>,
+}
+
+/// A node in the view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Unique in the cluster.
+    pub name: String,
+    /// host:port of the data path.
+    pub address: String,
+    /// What fails at once with it.
+    pub machine: String,
+}
+
+/// State of a replica set's configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SetState {
+    /// Nothing is acknowledged or served.
+    Activating,
+    /// In service.
+    Active,
+}
+
+/// A member of a set and what it must remember.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberEntry {
+    /// The node's name.
+    pub node: String,
+    /// Its store id when it became a member.
+    pub store: StoreId,
+}
+
+/// The registry's record of a replica set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetEntry {
+    /// The set.
+    pub id: SetId,
+    /// Raised with every change of its members.
+    pub generation: Generation,
+    /// In service or not.
+    pub state: SetState,
+    /// Name of the member that serves.
+    pub primary: String,
+    /// Complete members, the primary included.
+    pub members: Vec<MemberEntry>,
+    /// Members that acknowledge but do not count yet.
+    #[serde(default)]
+    pub joining: Vec<MemberEntry>,
+    /// The members of the last configuration that was active.
+    #[serde(default)]
+    pub last_active: Vec<MemberEntry>,
+}
+
+/// A dataset in the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetEntry {
+    /// Unique in the cluster.
+    pub name: String,
+    /// Never used again.
+    pub dataset: DatasetId,
+    /// The group it commits with.
+    pub group: GroupId,
+    /// The set that holds the group.
+    pub set: SetId,
+    /// What an acknowledged commit outlives.
+    pub durability: Durability,
+    /// Members that hold every commit.
+    pub copies: u32,
+    /// Complete members below which writes wait.
+    pub min_copies: u32,
+}
+
+/// Answer of [`Control::Locate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// The dataset.
+    pub entry: DatasetEntry,
+    /// Its replica set.
+    pub set: SetEntry,
+    /// Nodes of the set, with addresses.
+    pub nodes: Vec<NodeEntry>,
+    /// Lease length L in milliseconds.
+    pub lease_ms: u64,
+    /// True when this call created it.
+    pub created: bool,
+}
+
+/// Answer of [`Control::List`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// The catalog.
+    pub datasets: Vec<DatasetEntry>,
+    /// The view.
+    pub view: View,
+}
+
+/// Nothing to say but that it is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Always true.
+    pub done: bool,
+}
+
+/// A node's own account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// "serving", or why not.
+    pub state: String,
+    /// What it remembers.
+    pub store: StoreId,
+    /// Frames of the arena, in all.
+    pub frames: u64,
+    /// Frames in use.
+    pub frames_used: u64,
+    /// Frames not yet on the disk.
+    pub frames_dirty: u64,
+    /// Bad checksums met since the start.
+    pub checksum_errors: u64,
+    /// Groups that this node is a member of and has touched.
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One group at one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// True at the primary.
+    pub primary: bool,
+    /// Generation that the member is in.
+    pub generation: Generation,
+    /// Last LSN held.
+    pub lsn: u64,
+    /// Last LSN known to be committed.
+    pub committed: u64,
+    /// Last LSN in the synced log.
+    pub flushed: u64,
+    /// Size in bytes by dataset.
+    pub sizes: Vec<(DatasetId, u64)>,
+    /// Client that holds the write lease, 0 if none.
+    pub writer: u64,
+    /// Clients that wait for it.
+    pub waiting: u32,
+    /// "ok", "settling" or "unsettled".
+    pub state: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shape_of_the_json_is_a_contract_with_the_registry() {
+        let c = Control::Locate { name: "a.db".into(), create: Some(CreateOptions::default()) };
+        assert_eq!(
+            serde_json::to_string(&c).unwrap(),
+            r#"{"op":"locate","name":"a.db","create":{"durability":null,"copies":null,"min_copies":null,"exclusive":false}}"#
+        );
+        let v: Control = serde_json::from_str(
+            r#"{"op":"view","version":1,"cluster":"c","nodes":[],"sets":[{"id":5,"generation":1,"state":"active","primary":"n1","members":[{"node":"n1","store":9}]}]}"#,
+        )
+        .unwrap();
+        assert!(matches!(v, Control::View(View { version: 1, .. })));
+    }
+}

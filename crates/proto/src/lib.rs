@@ -1,0 +1,28 @@
+//! The vocabulary of dspm: a newtype for every quantity, the one record format that wire, arena and log share,
+//! the messages, and the one error taxonomy.
+//!
+//! Invariants: nothing is allocated before a header was checked against [`limits`]; every decoder is total (bytes of
+//! a peer are hostile) and never panics; encoding what was decoded gives the same bytes.
+
+pub mod auth;
+pub mod codec;
+pub mod control;
+pub mod error;
+pub mod header;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod record;
+
+pub use error::{Error, Refusal};
+pub use header::{Header, Kind};
+pub use ids::*;
+
+/// Bytes of one page, the unit of versions, frames and checksums.
+pub const PAGE_SIZE: usize = 4096;
+
+/// The checksum of everything that dspm writes (XXH3, 64 bit, seed 0).
+#[inline]
+pub fn checksum(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}

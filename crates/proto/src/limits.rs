@@ -1,0 +1,14 @@
+//! Limits of the wire. Everything has one (DESIGN invariant 8); docs/limits.md lists them with their tests.
+
+/// Most bytes of metadata of one message.
+pub const META_MAX: u32 = 4 << 20;
+/// Most bytes of page data of one message.
+pub const DATA_MAX: u32 = 64 << 20;
+/// Most pages of one READ.
+pub const READ_PAGES_MAX: usize = 1024;
+/// Most datasets of one group that one record changes.
+pub const DATASETS_MAX: usize = 4096;
+/// Most bytes of a dataset's name.
+pub const NAME_MAX: usize = 1024;
+/// Most pages that a list of changes names before "drop your maps".
+pub const CHANGES_MAX: usize = 65_536;

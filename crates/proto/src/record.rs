@@ -1,0 +1,372 @@
+//! The commit record: what one commit changes, on the wire, in the arena's ring and in the disk log.
+//!
+//! The header ([`crate::Header`], kind Commit or Replicate) carries group, generation first sent in, LSN and the
+//! addressee's store id. Metadata, then page data: full pages of 4096 bytes first, then deltas.
+//!
+//! ```text
+//! metadata   0  8  token.generation          64  8  stage: hash of the staged parts, 0 if none
+//!            8  4  token.boot                72  4  staged parts
+//!           12  4  token.n                   76  4  flags (0)
+//!           16  8  client                    80  4  datasets
+//!           24  8  session number            84  4  pages
+//!           32  8  transaction number        88     datasets × 24: id 8, size after 8, flags 4, reserved 4
+//!X    pages × 32: page 8, checksum 8, base LSN 8, bytes 4, dataset 2,
+//!           48  8  floor of the writer                            payload 1, reserved 1
+//!           56  8  hash of the record
+//! ```
+//!
+//! The hash is xxh3 over group, generation, LSN and the metadata with the hash field zero. Page checksums stand in the
+//! metadata, so it covers the content, the session, the transaction number and the predecessor: two records with one
+//! identity are the same commit of the same writer.
+
+use crate::codec::{Reader, Writer};
+use crate::error::Error;
+use crate::header::{Header, Kind};
+use crate::ids::*;
+use crate::{PAGE_SIZE, checksum, limits};
+
+const HASH_AT: usize = 56;
+const FIXED: usize = 88;
+
+/// How a page's content travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Payload {
+    /// 4096 bytes.
+    Full = 0,
+    /// Changed ranges against the version `base`: (offset u16, length u16, bytes)….
+    Delta = 1,
+    /// Nothing: the page is zeros from here on (a shrunk dataset, or zeros written).
+    Zero = 2,
+}
+
+/// One dataset that a record touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatasetChange {
+    /// Which.
+    pub dataset: DatasetId,
+    /// Its size in bytes after the commit. Pages at or beyond it read as zeros.
+    pub size: u64,
+}
+
+/// One page that a record changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageChange {
+    /// Index into the record's datasets.
+    pub dataset: u16,
+    /// Which page.
+    pub page: PageNo,
+    /// How its content travels.
+    pub payload: Payload,
+    /// Bytes in the data area.
+    pub bytes: u32,
+    /// Checksum of the whole page after the change.
+    pub checksum: u64,
+    /// Payload delta: the version that it applies to.
+    pub base: Lsn,
+}
+
+/// A record without its page data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The group that it belongs to.
+    pub group: GroupId,
+    /// Identity.
+    pub id: RecordId,
+    /// Token of the writer that made it.
+    pub token: Token,
+    /// Session of the writer.
+    pub session: Session,
+    /// Counts the session's commits.
+    pub transaction: u64,
+    /// Hash of the record before it, 0 for the first.
+    pub predecessor: u64,
+    /// Nothing below is read by the writer any more.
+    pub floor: Lsn,
+    /// Hash of parts sent ahead, 0 if none.
+    pub stage: u64,
+    /// Number of parts sent ahead.
+    pub staged: u32,
+    /// Datasets it touches.
+    pub datasets: Vec<DatasetChange>,
+    /// Pages it changes, in order of their data: full pages first.
+    pub pages: Vec<PageChange>,
+}
+
+impl Record {
+    /// Metadata with the hash in its place; sets `id.hash`.
+    pub fn seal(&mut self) -> Vec<u8> {
+        let mut meta = self.encode_meta();
+        self.id.hash = hash(self.group, self.id.generation, self.id.lsn, &meta);
+        meta[HASH_AT..HASH_AT + 8].copy_from_slice(&self.id.hash.to_le_bytes());
+        meta
+    }
+
+    fn encode_meta(&self) -> Vec<u8> {
+        let mut w = Writer::with_capacity(FIXED + self.datasets.len() * 24 + self.pages.len() * 32);
+        w.u64(self.token.generation.0).u32(self.token.boot).u32(self.token.n);
+        w.u64(self.session.client.0).u64(self.session.number).u64(self.transaction).u64(self.predecessor);
+        w.u64(self.floor.0).u64(0).u64(self.stage).u32(self.staged).u32(0);
+        w.u32(self.datasets.len() as u32).u32(self.pages.len() as u32);
+        for d in &self.datasets {
+            w.u64(d.dataset.0).u64(d.size).u64(0);
+        }
+        for p in &self.pages {
+            w.u64(p.page.0).u64(p.checksum).u64(p.base.0).u32(p.bytes).u16(p.dataset).u8(p.payload as u8).u8(0);
+        }
+        w.bytes
+    }
+
+    /// Header for sending the sealed record to a member.
+    pub fn header(&self, kind: Kind, meta: &[u8], store: StoreId, request: u64) -> Header {
+        let mut h = Header::new(kind).for_meta(meta);
+        h.data_len = self.data_len() as u32;
+        h.group = self.group;
+        h.generation = self.id.generation;
+        h.lsn = self.id.lsn;
+        h.store = store;
+        h.request = request;
+        h
+    }
+
+    /// Bytes of page data.
+    pub fn data_len(&self) -> usize {
+        self.pages.iter().map(|p| p.bytes as usize).sum()
+    }
+
+    /// Full pages at the start of the data.
+    pub fn full_pages(&self) -> usize {
+        self.pages.iter().take_while(|p| p.payload == Payload::Full).count()
+    }
+
+    /// Checks and reads a record's metadata.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] unless every length, index, order and the hash fit together.
+    pub fn decode(header: &Header, meta: &[u8]) -> Result<Record, Error> {
+        header.verify_meta(meta)?;
+        let mut r = Reader::new(meta);
+        let token = Token { generation: Generation(r.u64()?), boot: r.u32()?, n: r.u32()? };
+        let session = Session { client: ClientId(r.u64()?), number: r.u64()? };
+        let (transaction, predecessor, floor, claimed) = (r.u64()?, r.u64()?, Lsn(r.u64()?), r.u64()?);
+        let (stage, staged, _flags) = (r.u64()?, r.u32()?, r.u32()?);
+        let (datasets, pages) = (r.u32()? as usize, r.u32()? as usize);
+        if meta.len() as u64 != FIXED as u64 + datasets as u64 * 24 + pages as u64 * 32 {
+            return Err(Error::Corrupt("record: lengths do not fit".into()));
+        }
+        if datasets > limits::DATASETS_MAX || header.lsn.0 == 0 {
+            return Err(Error::Corrupt("record: too many datasets, or LSN 0".into()));
+        }
+        let id = RecordId { generation: header.generation, lsn: header.lsn, hash: claimed };
+        if hash_of(header.group, &id, meta) != claimed {
+            return Err(Error::Corrupt("record hash".into()));
+        }
+        let datasets = (0..datasets).map(|_| read_dataset(&mut r)).collect::<Result<Vec<_>, _>>()?;
+        let pages = (0..pages).map(|_| read_page(&mut r)).collect::<Result<Vec<_>, _>>()?;
+        let group = header.group;
+        let record =
+            Record { group, id, token, session, transaction, predecessor, floor, stage, staged, datasets, pages };
+        record.check(header)?;
+        Ok(record)
+    }
+
+    fn check(&self, header: &Header) -> Result<(), Error> {
+        let full = self.full_pages();
+        let mut sum = 0u64;
+        for (i, p) in self.pages.iter().enumerate() {
+            let size = self.datasets.get(p.dataset as usize).map(|d| d.size);
+            let Some(size) = size else { return Err(Error::Corrupt("record: no such dataset".into())) };
+            let ok = match p.payload {
+                Payload::Full => i < full && p.bytes as usize == PAGE_SIZE,
+                Payload::Delta => p.bytes as usize <= PAGE_SIZE && p.base < self.id.lsn,
+                Payload::Zero => p.bytes == 0,
+            };
+            if !ok || (p.payload != Payload::Zero && p.page.0 >= PageNo::count(size)) {
+                return Err(Error::Corrupt(format!("record: page {} does not fit its payload", p.page)));
+            }
+            sum += u64::from(p.bytes);
+        }
+        if sum != u64::from(header.data_len) {
+            return Err(Error::Corrupt("record: page data of another length".into()));
+        }
+        Ok(())
+    }
+}
+
+fn read_dataset(r: &mut Reader<'_>) -> Result<DatasetChange, Error> {
+    let d = DatasetChange { dataset: DatasetId(r.u64()?), size: r.u64()? };
+    r.u64()?;
+    Ok(d)
+}
+
+fn read_page(r: &mut Reader<'_>) -> Result<PageChange, Error> {
+    let (page, checksum, base, bytes) = (PageNo(r.u64()?), r.u64()?, Lsn(r.u64()?), r.u32()?);
+    let (dataset, payload, _) = (r.u16()?, r.u8()?, r.u8()?);
+    let payload = match payload {
+        0 => Payload::Full,
+        1 => Payload::Delta,
+        2 => Payload::Zero,
+        other => return Err(Error::Corrupt(format!("record: payload {other}"))),
+    };
+    Ok(PageChange { dataset, page, payload, bytes, checksum, base })
+}
+
+fn hash(group: GroupId, generation: Generation, lsn: Lsn, meta_with_zero_hash: &[u8]) -> u64 {
+    let mut h = xxhash_rust::xxh3::Xxh3Default::new();
+    h.update(&group.0.to_le_bytes());
+    h.update(&generation.0.to_le_bytes());
+    h.update(&lsn.0.to_le_bytes());
+    h.update(meta_with_zero_hash);
+    h.digest()
+}
+
+fn hash_of(group: GroupId, id: &RecordId, meta: &[u8]) -> u64 {
+    let mut h = xxhash_rust::xxh3::Xxh3Default::new();
+    h.update(&group.0.to_le_bytes());
+    h.update(&id.generation.0.to_le_bytes());
+    h.update(&id.lsn.0.to_le_bytes());
+    h.update(&meta[..HASH_AT]);
+    h.update(&[0; 8]);
+    h.update(&meta[HASH_AT + 8..]);
+    h.digest()
+}
+
+/// The changed ranges from `old` to `new`, or None when a full page is not much larger.
+pub fn delta(old: &[u8; PAGE_SIZE], new: &[u8; PAGE_SIZE]) -> Option<Vec<u8>> {
+    const STEP: usize = 32;
+    const MOST: usize = PAGE_SIZE / 2;
+    let mut out = Vec::new();
+    let mut at = 0;
+    while at < PAGE_SIZE {
+        if old[at..at + STEP] == new[at..at + STEP] {
+            at += STEP;
+            continue;
+        }
+        let start = at;
+        while at < PAGE_SIZE && old[at..at + STEP] != new[at..at + STEP] {
+            at += STEP;
+        }
+        out.extend_from_slice(&(start as u16).to_le_bytes());
+        out.extend_from_slice(&((at - start) as u16).to_le_bytes());
+        out.extend_from_slice(&new[start..at]);
+        if out.len() > MOST {
+            return None;
+        }
+    }
+    Some(out)
+}
+
+/// Applies changed ranges to a page in place.
+///
+/// # Errors
+/// [`Error::Corrupt`] when a range leaves the page or the encoding is cut; the page may then be half changed.
+pub fn apply_delta(page: &mut [u8; PAGE_SIZE], mut delta: &[u8]) -> Result<(), Error> {
+    while !delta.is_empty() {
+        let mut r = Reader::new(delta);
+        let (at, len) = (r.u16()? as usize, r.u16()? as usize);
+        let bytes = r.take(len)?;
+        let target = page.get_mut(at..at + len).ok_or_else(|| Error::Corrupt("a delta leaves its page".into()))?;
+        target.copy_from_slice(bytes);
+        delta = &delta[4 + len..];
+    }
+    Ok(())
+}
+
+/// Checks a page's content against its checksum.
+///
+/// # Errors
+/// [`Error::Corrupt`] when they differ.
+pub fn verify_page(content: &[u8], expected: u64) -> Result<(), Error> {
+    if checksum(content) == expected {
+        return Ok(());
+    }
+    Err(Error::Corrupt("page checksum".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample() -> Record {
+        Record {
+            group: GroupId(3),
+            id: RecordId { generation: Generation(1), lsn: Lsn(9), hash: 0 },
+            token: Token { generation: Generation(1), boot: 2, n: 3 },
+            session: Session { client: ClientId(4), number: 1 },
+            transaction: 12,
+            predecessor: 77,
+            floor: Lsn(5),
+            stage: 0,
+            staged: 0,
+            datasets: vec![DatasetChange { dataset: DatasetId(8), size: 3 * 4096 }],
+            pages: vec![
+                PageChange { dataset: 0, page: PageNo(1), payload: Payload::Full, bytes: 4096, checksum: 1, base: Lsn(0) },
+                PageChange { dataset: 0, page: PageNo(2), payload: Payload::Delta, bytes: 10, checksum: 2, base: Lsn(8) },
+                PageChange { dataset: 0, page: PageNo(7), payload: Payload::Zero, bytes: 0, checksum: 0, base: Lsn(0) },
+            ],
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let mut r = sample();
+        let meta = r.seal();
+        let h = r.header(Kind::Commit, &meta, StoreId(5), 1);
+        assert_eq!(Record::decode(&h, &meta).unwrap(), r);
+    }
+
+    #[test]
+    fn the_hash_covers_writer_content_and_predecessor() {
+        let mut base = sample();
+        base.seal();
+        let change: [fn(&mut Record); 6] = [
+            |r| r.session.number += 1,
+            |r| r.transaction += 1,
+            |r| r.predecessor += 1,
+            |r| r.pages[0].checksum += 1,
+            |r| r.id.generation.0 += 1,
+            |r| r.group.0 += 1,
+        ];
+        for c in change {
+            let mut other = sample();
+            c(&mut other);
+            other.seal();
+            assert_ne!(other.id.hash, base.id.hash);
+        }
+    }
+
+    #[test]
+    fn page_out_of_its_dataset_is_refused() {
+        let mut r = sample();
+        r.pages[0].page = PageNo(3);
+        let meta = r.seal();
+        assert!(Record::decode(&r.header(Kind::Commit, &meta, StoreId(5), 1), &meta).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_metadata_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400), lsn in 0u64..3) {
+            let mut h = Header::new(Kind::Commit).for_meta(&bytes);
+            h.lsn = Lsn(lsn);
+            let _ = Record::decode(&h, &bytes);
+        }
+
+        #[test]
+        fn deltas_give_the_new_page(changes in proptest::collection::vec((0usize..4096, any::<u8>()), 0..30)) {
+            let old = [7u8; PAGE_SIZE];
+            let mut new = old;
+            for (at, v) in changes { new[at] = v; }
+            if let Some(d) = delta(&old, &new) {
+                let mut page = old;
+                apply_delta(&mut page, &d).unwrap();
+                prop_assert!(page == new);
+            }
+        }
+
+        #[test]
+        fn hostile_deltas_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = apply_delta(&mut [0; PAGE_SIZE], &bytes);
+        }
+    }
+}

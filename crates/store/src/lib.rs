@@ -1,0 +1,1 @@
+//! Arena, frame table, page index, disk log, base files and recovery.

@@ -1,0 +1,20 @@
+//! Crash points: the tests copy the arena's file at each. Nothing outside tests.
+
+#[cfg(test)]
+thread_local! {
+    pub(crate) static HOOK: std::cell::RefCell<Option<Box<dyn FnMut(&'static str)>>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+/// Between two stores that a crash may separate.
+#[inline(always)]
+pub(crate) fn step(_name: &'static str) {
+    #[cfg(test)]
+    HOOK.with(|h| {
+        if let Ok(mut h) = h.try_borrow_mut()
+            && let Some(f) = h.as_mut()
+        {
+            f(_name);
+        }
+    });
+}

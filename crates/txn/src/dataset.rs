@@ -1,0 +1,119 @@
+//! The contract between engines and the store: snapshot, read, reserve, commit — over one dataset.
+//!
+//! Engines (the SQLite VFS first) know nothing else of the cluster. `dspm-netram` implements it for a cluster,
+//! `memory` for tests of engines.
+//!
+//! Fault model: every call may fail with [`Error::Unavailable`] after `commit_timeout`; none hangs longer. A failed
+//! [`Dataset::commit`] left nothing behind unless it is [`Error::OutcomeUnknown`].
+
+use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
+use std::time::Duration;
+
+/// One page as it is committed.
+pub type PageBuf = [u8; PAGE_SIZE];
+
+/// A consistent state of the dataset that stays readable until it is released.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The group's commit that it shows.
+    pub lsn: Lsn,
+    /// Size of the dataset in bytes at that commit.
+    pub size: u64,
+    /// What the implementation needs to release it.
+    pub pin: u64,
+}
+
+/// A place in the queue for the write lease, kept over retries by the handle that got it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// Answer to [`Dataset::reserve`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reserved {
+    /// The caller is the group's only writer until [`Dataset::release_write`]; the snapshot is the newest state.
+    Granted,
+    /// The lease is here, but a commit came after the snapshot: begin again (SQLite: BUSY_SNAPSHOT, 517).
+    Stale,
+    /// An open transaction holds it. The ticket keeps the place in the queue (SQLite: BUSY, 5).
+    Busy(Ticket),
+}
+
+/// What one commit changes.
+#[derive(Debug)]
+pub struct Change<'a> {
+    /// New content of pages, in ascending order of their numbers, none twice.
+    pub pages: &'a [(PageNo, &'a PageBuf)],
+    /// Size of the dataset in bytes afterwards. Pages at or beyond it read as zeros from then on.
+    pub size: u64,
+}
+
+/// Figures for `PRAGMA dspm_status`; answered from memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DatasetStatus {
+    /// "cluster" (later "embedded").
+    pub mode: String,
+    /// The config file in use, empty if none.
+    pub config: String,
+    /// The dataset's name.
+    pub dataset: String,
+    /// The newest commit that this process knows.
+    pub lsn: Lsn,
+    /// "memory", "pm" or "disk".
+    pub durability: String,
+    /// Copies asked for.
+    pub copies: u32,
+    /// Members that acknowledged this process last.
+    pub copies_now: u32,
+    /// "none", "held" or "lapsed".
+    pub lease: String,
+    /// "tcp", "shm" or "rdma".
+    pub transport: String,
+    /// How often a thread of this process waited for a node's answer since the process started.
+    pub round_trips: u64,
+    /// Pages found in the process's cache.
+    pub cache_hits: u64,
+    /// Pages asked of a node.
+    pub cache_misses: u64,
+}
+
+/// One dataset, shared by all threads and handles of a process.
+///
+/// # Errors
+/// All methods: [`Error::Unavailable`] (outage longer than `commit_timeout`), [`Error::Corrupt`] (no good copy),
+/// [`Error::TooOld`] (the snapshot is no longer kept), [`Error::Full`], and those named at the method.
+pub trait Dataset: Send + Sync {
+    /// Begins a read: a state at least as new as every commit acknowledged, to anybody, before the call. No round trip
+    /// under a valid write lease. With a ticket it first waits at most `wait` for the queued lease to be granted.
+    fn snapshot(&self, ticket: Option<(Ticket, Duration)>) -> Result<Snapshot, Error>;
+
+    /// Ends a read. Never fails, never waits.
+    fn release(&self, snapshot: Snapshot);
+
+    /// Copies bytes `at..at + buf.len()` of a page; both inside one page. What lies beyond the size is zeros.
+    fn read(&self, snapshot: &Snapshot, page: PageNo, at: usize, buf: &mut [u8]) -> Result<(), Error>;
+
+    /// Takes the process's writer mutex and the group's write lease. Waits only for a lease that is idle elsewhere, and
+    /// only for the process's own other threads as long as one call-back round (a few ms).
+    fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error>;
+
+    /// Gives up a place in the queue.
+    fn forget(&self, ticket: Ticket);
+
+    /// Commits under a reservation; all members hold it when this returns. The snapshot becomes the commit's own state.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] (fenced, and the settled tail is not the snapshot), [`Error::OutcomeUnknown`].
+    fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error>;
+
+    /// Ends a reservation, committed or not. Keeps the lease for the process's next writer. Never fails, never waits.
+    fn release_write(&self);
+
+    /// True when some handle of this process holds the reservation.
+    fn is_reserved(&self) -> bool;
+
+    /// Keeps the lease with this process (`locking_mode=EXCLUSIVE`) until called with false.
+    fn hold(&self, keep: bool);
+
+    /// Figures, from memory.
+    fn status(&self) -> DatasetStatus;
+}

@@ -1,0 +1,123 @@
+//! What a [`Replica`](crate::Replica) asks its runtime to do.
+
+use crate::replica::NodeNo;
+use dspm_proto::message::{Ack, Complete, Completed, Fence, Fenced, Fetch, Horizon, Probe, Probed, Unsettled};
+use dspm_proto::{Error, Lsn, RecordId, Refusal, Session, Token};
+use std::time::Duration;
+
+/// Where an answer goes: a connection of the runtime and the request number that the asker chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Caller {
+    /// The runtime's number of the connection.
+    pub connection: u64,
+    /// The asker's number of the request.
+    pub request: u64,
+}
+
+/// A message between members. Group, generation and the addressee's store id are added by the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
+pub enum PeerMessage {
+    Fence(Fence),
+    Fenced(Fenced),
+    Complete(Complete),
+    Completed(Completed),
+    Fetch(Fetch),
+    Probe(Probe),
+    Probed(Probed),
+    Horizon(Horizon),
+    Unsettled(Unsettled),
+}
+
+/// Something to do. In order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell the writer that its record is held.
+    Ack {
+        /// The writer.
+        to: Caller,
+        /// What it is told.
+        ack: Ack,
+    },
+    /// Tell the asker no.
+    Refuse {
+        /// The asker.
+        to: Caller,
+        /// Why.
+        why: Refusal,
+    },
+    /// Tell the asker that it went wrong.
+    Fail {
+        /// The asker.
+        to: Caller,
+        /// What.
+        error: Error,
+    },
+    /// Answer a snapshot; the runtime adds sizes and changes in `(known, tail]`.
+    Snapshot {
+        /// The reader.
+        to: Caller,
+        /// What the reader knew.
+        known: Lsn,
+        /// The state it gets.
+        tail: RecordId,
+        /// Read lease, zero if none.
+        lease: Duration,
+    },
+    /// Answer an acquire; the runtime adds sizes and changes in `(known, tail]`.
+    Granted {
+        /// The new holder.
+        to: Caller,
+        /// What it knew.
+        known: Lsn,
+        /// The state it gets.
+        tail: RecordId,
+        /// Its token.
+        token: Token,
+        /// Its lease, counted from when it sent the request.
+        lease: Duration,
+    },
+    /// Answer an acquire: wait for your turn.
+    Busy {
+        /// The waiter.
+        to: Caller,
+        /// Its place.
+        ticket: u64,
+    },
+    /// Answer an outcome question.
+    Outcome {
+        /// The asker.
+        to: Caller,
+        /// Committed or not, finally.
+        committed: bool,
+        /// The settled tail.
+        tail: RecordId,
+    },
+    /// Tell the holder that another asks.
+    Callback {
+        /// The holder.
+        session: Session,
+        /// Its token.
+        token: Token,
+    },
+    /// Send to a member.
+    Send {
+        /// Which.
+        to: NodeNo,
+        /// What.
+        message: PeerMessage,
+    },
+    /// Send own records `from..=last` to a member as Replicate, in order.
+    SendRecords {
+        /// Which.
+        to: NodeNo,
+        /// Token of the settle.
+        token: Token,
+        /// First.
+        from: Lsn,
+        /// Last.
+        last: Lsn,
+    },
+    /// Something that cannot happen happened; the message says what. The runtime logs it loudly and counts it.
+    Alarm(String),
+}

@@ -1,0 +1,278 @@
+//! A client process's part of one group: its write lease, its one record in flight, its doubt.
+//!
+//! Invariants kept here: a begin without a round trip only under a lease that had not lapsed by a clock read after the
+//! call began, and never while a record of this process is in flight or in doubt; the lease counts from when its
+//! renewal was sent; a token given up is never taken up again; after any refusal or silence the record is in doubt,
+//! not failed, and the token is dead whatever the answer.
+
+use crate::replica::NodeNo;
+use dspm_proto::{Instant, Lsn, RecordId, Token};
+use std::time::Duration;
+
+/// A called-back lease stays with a busy process this long after its grant, so that a hand-over pays.
+pub const QUANTUM: Duration = Duration::from_millis(2);
+/// A called-back lease that its process used within this time is not idle yet.
+pub const LINGER: Duration = Duration::from_micros(200);
+
+/// Where a transaction begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// Here: this is the newest state.
+    Local(RecordId),
+    /// At the primary.
+    Ask,
+    /// Later: a record of this process is in flight or in doubt.
+    Wait,
+}
+
+/// A record on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flight {
+    /// The record.
+    pub id: RecordId,
+    /// The state that it follows.
+    pub base: RecordId,
+    /// Token that it was sent under.
+    pub token: Token,
+    /// Members that did not acknowledge yet.
+    pub missing: Vec<NodeNo>,
+    /// Nobody can tell any more but a settle.
+    pub doubt: bool,
+}
+
+/// What to do about a call-back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recall {
+    /// Give the lease back: send Release with this committed tail.
+    Return(RecordId),
+    /// In use: send Release with `kept`, and give it back at the transaction's end.
+    Kept,
+    /// In use a moment ago: look again then.
+    Linger(Instant),
+    /// Answered before; nothing to send.
+    Nothing,
+}
+
+/// The state machine.
+#[derive(Debug, Default)]
+pub struct Holder {
+    token: Option<Token>,
+    until: Instant,
+    granted: Instant,
+    /// The newest state that this process knows to be committed.
+    tail: RecordId,
+    returned: Token,
+    flight: Option<Flight>,
+    /// A transaction of this process holds the reservation.
+    open: bool,
+    keep: bool,
+    used: Instant,
+    recalled: bool,
+    said_kept: bool,
+    /// Threads that wait for a grant; a call-back may overtake its grant on another connection.
+    asking: u32,
+    recalled_early: Token,
+}
+
+impl Holder {
+    /// A holder of nothing.
+    pub fn new() -> Holder {
+        Holder::default()
+    }
+
+    /// The newest committed state that this process knows.
+    pub fn tail(&self) -> RecordId {
+        self.tail
+    }
+
+    /// The token, if there is one.
+    pub fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    /// The highest token given up.
+    pub fn returned(&self) -> Token {
+        self.returned
+    }
+
+    /// The record in flight or in doubt.
+    pub fn flight(&self) -> Option<&Flight> {
+        self.flight.as_ref()
+    }
+
+    /// True when the lease has not lapsed at `now`, a clock read made after the call that asks began.
+    pub fn valid(&self, now: Instant) -> bool {
+        self.token.is_some() && now < self.until
+    }
+
+    /// Where a transaction begins that was begun before `now` was read.
+    pub fn begin(&mut self, now: Instant) -> Begin {
+        if self.flight.is_some() {
+            return Begin::Wait;
+        }
+        if self.valid(now) {
+            self.used = now;
+            return Begin::Local(self.tail);
+        }
+        Begin::Ask
+    }
+
+    /// A snapshot of the primary: a newer committed state.
+    pub fn learned(&mut self, tail: RecordId) {
+        if tail.lsn > self.tail.lsn {
+            self.tail = tail;
+        }
+    }
+
+    /// A thread asks for the lease; answered by [`Holder::granted`] or not, it ends with [`Holder::asked`].
+    pub fn ask(&mut self) {
+        self.asking += 1;
+    }
+
+    /// The thread does not wait for a grant any more.
+    pub fn asked(&mut self) {
+        self.asking = self.asking.saturating_sub(1);
+    }
+
+    /// The primary granted the lease in answer to a request sent at `sent`. False: an old grant, not taken up.
+    pub fn granted(&mut self, token: Token, sent: Instant, lease: Duration, tail: RecordId, now: Instant) -> bool {
+        if token <= self.returned || self.token.is_some_and(|t| token < t) || self.flight.is_some() {
+            return false;
+        }
+        if self.token != Some(token) {
+            (self.token, self.granted, self.until, self.tail) = (Some(token), now, Instant(0), tail);
+            (self.recalled, self.said_kept) = (self.recalled_early == token, false);
+        }
+        self.used = now;
+        self.until = self.until.max(sent.after(lease));
+        true
+    }
+
+    /// The answer to a renewal sent at `sent`; zero: the lease is over.
+    pub fn renewed(&mut self, token: Token, sent: Instant, lease: Duration) {
+        if self.token != Some(token) {
+            return;
+        }
+        if lease.is_zero() && self.flight.is_none() && !self.open {
+            self.drop_token();
+        } else if !lease.is_zero() {
+            self.until = self.until.max(sent.after(lease));
+        }
+    }
+
+    /// Takes the process's reservation under the lease. The caller checked [`Holder::valid`] and the snapshot.
+    pub fn open(&mut self, now: Instant) {
+        (self.open, self.used) = (true, now);
+    }
+
+    /// True while a transaction of this process holds the reservation.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Keeps the lease over transactions, or no longer.
+    pub fn keep(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    /// True when the lease is kept over transactions.
+    pub fn keeps(&self) -> bool {
+        self.keep
+    }
+
+    /// Ends the reservation. A lease that was called back goes now if its time is over.
+    pub fn close(&mut self, now: Instant) -> Recall {
+        (self.open, self.used) = (false, now);
+        if self.recalled { self.recall(now) } else { Recall::Nothing }
+    }
+
+    /// The record is about to be sent to these members.
+    pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
+        let token = self.token?;
+        let base = self.tail;
+        self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
+        self.flight.as_ref()
+    }
+
+    /// A member holds the record. True when all do: it is committed.
+    pub fn acked(&mut self, from: NodeNo, id: RecordId, now: Instant) -> bool {
+        let Some(f) = self.flight.as_mut().filter(|f| f.id == id && !f.doubt) else { return false };
+        f.missing.retain(|n| *n != from);
+        if !f.missing.is_empty() {
+            return false;
+        }
+        (self.tail, self.flight, self.used) = (id, None, now);
+        true
+    }
+
+    /// A refusal or silence: the record is in doubt, the token dead.
+    pub fn doubt(&mut self) {
+        if let Some(f) = self.flight.as_mut() {
+            f.doubt = true;
+        }
+        self.drop_token();
+    }
+
+    /// The final answer about the record in doubt.
+    pub fn resolved(&mut self, committed: bool) {
+        if let Some(f) = self.flight.take().filter(|_| committed) {
+            self.learned(f.id);
+        }
+    }
+
+    /// Another asks for the lease.
+    pub fn callback(&mut self, token: Token, now: Instant) -> Recall {
+        if self.token != Some(token) {
+            if self.asking > 0 && token > self.returned {
+                self.recalled_early = token;
+                return Recall::Nothing;
+            }
+            // Never had it, or gave it up: say so, and never take it up should its grant arrive late.
+            if self.token.is_none_or(|t| token > t) && self.flight.is_none() {
+                self.returned = self.returned.max(token);
+                return Recall::Return(self.tail);
+            }
+            return Recall::Nothing;
+        }
+        self.recalled = true;
+        self.recall(now)
+    }
+
+    /// Looks again after [`Recall::Linger`].
+    pub fn recall(&mut self, now: Instant) -> Recall {
+        if !self.recalled || self.token.is_none() {
+            return Recall::Nothing;
+        }
+        if self.open || self.keep || self.flight.is_some() {
+            return if std::mem::replace(&mut self.said_kept, true) { Recall::Nothing } else { Recall::Kept };
+        }
+        let idle_at = self.used.after(LINGER);
+        if now < idle_at && now < self.granted.after(QUANTUM) {
+            return Recall::Linger(idle_at);
+        }
+        self.drop_token();
+        Recall::Return(self.tail)
+    }
+
+    /// Gives the lease up; None when there is none.
+    pub fn give_up(&mut self) -> Option<Token> {
+        if self.flight.is_some() {
+            return None;
+        }
+        let token = self.token;
+        self.drop_token();
+        token
+    }
+
+    fn drop_token(&mut self) {
+        if let Some(token) = self.token.take() {
+            self.returned = self.returned.max(token);
+        }
+        (self.until, self.recalled, self.said_kept) = (Instant(0), false, false);
+    }
+
+    /// The lowest state that this process may still read when no snapshot is open.
+    pub fn floor(&self) -> Lsn {
+        self.tail.lsn
+    }
+}

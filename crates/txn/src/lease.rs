@@ -1,0 +1,262 @@
+//! The write lease of a group at its primary: who holds it, who waits, and what became of records in doubt.
+//!
+//! The lease is sticky: it stays with a process until another asks. It is returned or lapses, it is never seized: a
+//! live holder inside a transaction keeps it and the others are told to come back; their place in the queue is kept.
+//! Every grant follows a settle, so the new token is known to every member before anybody uses it.
+
+use crate::effect::{Caller, Effect};
+use crate::replica::{Records, Replica};
+use crate::{PARK, QUEUE_MAX, RESEND};
+use dspm_proto::message::{Acquire, Outcome, Release};
+use dspm_proto::{Error, Instant, Lsn, RecordId, Refusal, Session, Token};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Leases, queue and questions of one group.
+#[derive(Default)]
+pub(crate) struct Leases {
+    held: Option<Held>,
+    /// The last token given, and until when its holder may begin without asking, even if it was fenced since.
+    last: Option<(Session, Token)>,
+    busy_until: Instant,
+    /// The token was raised by a settle and given to nobody yet.
+    pub(crate) token_unused: bool,
+    queue: VecDeque<Waiter>,
+    tickets: u64,
+    outcomes: Vec<(Caller, RecordId)>,
+}
+
+struct Held {
+    session: Session,
+    token: Token,
+    until: Instant,
+    called: Option<Instant>,
+    kept: bool,
+}
+
+struct Waiter {
+    ticket: u64,
+    session: Session,
+    known: Lsn,
+    /// Where the answer goes; None while its client is between two tries.
+    caller: Option<Caller>,
+    /// How long it waits for a lease that is in use.
+    patience: Instant,
+    /// Since when it is this one's turn.
+    turn: Option<Instant>,
+    heard: Instant,
+}
+
+impl Leases {
+    pub(crate) fn holder(&self) -> Option<Session> {
+        self.held.as_ref().map(|h| h.session)
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The token is dead; what the holder may still read is not.
+    pub(crate) fn revoke(&mut self) {
+        self.held = None;
+        self.token_unused = false;
+    }
+
+    fn free(&self, now: Instant) -> bool {
+        now >= self.busy_until
+    }
+
+    pub(crate) fn live(&self, now: Instant) -> bool {
+        !self.free(now)
+    }
+
+    fn end(&mut self) {
+        self.held = None;
+        self.busy_until = Instant(0);
+    }
+
+    pub(crate) fn wake<R: Records>(&self, now: Instant, replica: &Replica<R>) -> Option<Instant> {
+        if self.queue.is_empty() || replica.settle.is_some() {
+            return None;
+        }
+        let mut times: Vec<Instant> = vec![replica.quarantine.max(self.busy_until)];
+        times.extend(self.queue.iter().filter(|w| w.caller.is_some()).map(|w| w.patience));
+        times.extend(self.queue.iter().filter_map(|w| w.turn).map(|t| t.after(PARK)));
+        times.extend(self.held.as_ref().and_then(|h| h.called).map(|c| c.after(RESEND)));
+        times.into_iter().filter(|t| *t > now).min()
+    }
+}
+
+impl<R: Records> Replica<R> {
+    /// A client asks for the write lease, or gives its place in the queue back.
+    pub fn acquire(&mut self, from: Caller, m: &Acquire, now: Instant) {
+        if !self.setup.is_primary() {
+            return self.effects.push(Effect::Refuse { to: from, why: Refusal::NotMember });
+        }
+        if !self.same_session(m.session) {
+            return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
+        }
+        self.views.floor(m.session, m.floor, now);
+        if m.forget {
+            self.leases.queue.retain(|w| w.ticket != m.ticket || w.session != m.session);
+            return self.advance(now);
+        }
+        if self.leases.last.is_some_and(|(s, token)| s == m.session && token <= m.returned) {
+            self.leases.end(); // not merely because it asks: an old, repeated question may arrive while it holds one
+        }
+        self.enqueue(from, m, now);
+        self.advance(now);
+    }
+
+    fn enqueue(&mut self, from: Caller, m: &Acquire, now: Instant) {
+        let patience = now.after(Duration::from_nanos(m.wait_ns));
+        let leases = &mut self.leases;
+        if let Some(w) = leases.queue.iter_mut().find(|w| w.ticket == m.ticket && w.session == m.session) {
+            (w.caller, w.known, w.patience, w.heard) = (Some(from), m.known, patience, now);
+            return;
+        }
+        if leases.queue.len() >= QUEUE_MAX {
+            let error = Error::Busy(format!("{QUEUE_MAX} clients wait for this dataset already"));
+            return self.effects.push(Effect::Fail { to: from, error });
+        }
+        leases.tickets += 1;
+        leases.queue.push_back(Waiter {
+            ticket: leases.tickets,
+            session: m.session,
+            known: m.known,
+            caller: Some(from),
+            patience,
+            turn: None,
+            heard: now,
+        });
+    }
+
+    /// The holder gives the lease back, or says that it keeps it to the end of its transaction.
+    pub fn release(&mut self, m: &Release, now: Instant) {
+        self.note(m.token, m.committed);
+        if self.leases.last != Some((m.session, m.token)) {
+            return;
+        }
+        match (&mut self.leases.held, m.kept) {
+            (Some(h), true) => h.kept = true,
+            (None, true) => {}
+            (_, false) => self.leases.end(),
+        }
+        self.advance(now);
+    }
+
+    /// The holder's lease goes on: how long from when it sent the renewal; zero when it is over.
+    pub fn renew(&mut self, session: Session, token: Token, floor: Lsn, now: Instant) -> Duration {
+        self.views.floor(session, floor, now);
+        let serves = self.serving && self.settle.is_none() && self.same_session(session);
+        match &mut self.leases.held {
+            Some(h) if serves && h.session == session && h.token == token => {
+                h.until = now.after(self.setup.lease);
+                self.leases.busy_until = self.leases.busy_until.max(h.until);
+                self.setup.lease
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn same_session(&mut self, session: Session) -> bool {
+        self.hello(session);
+        self.records.session(session.client) == session.number
+    }
+
+    /// Serves the queue as far as it goes.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        if self.leases.queue.is_empty() || self.settle.is_some() {
+            return;
+        }
+        if self.leases.live(now) {
+            return self.ask_holder(now);
+        }
+        self.leases.held = None;
+        if now < self.quarantine {
+            return;
+        }
+        self.drop_absent(now);
+        let Some(first) = self.leases.queue.front_mut() else { return };
+        if !self.leases.token_unused {
+            return self.start_settle(now);
+        }
+        match first.caller.take() {
+            Some(to) => self.grant(to, now),
+            None => first.turn = first.turn.or(Some(now)),
+        }
+    }
+
+    /// Calls the lease back, and sends away those who do not want to wait for a transaction's end.
+    fn ask_holder(&mut self, now: Instant) {
+        let leases = &mut self.leases;
+        if let Some(h) = leases.held.as_mut().filter(|h| h.called.is_none_or(|c| now.since(c) >= RESEND)) {
+            h.called = Some(now);
+            self.effects.push(Effect::Callback { session: h.session, token: h.token });
+        }
+        if !leases.held.as_ref().is_some_and(|h| h.kept) {
+            return; // an idle lease is always waited for
+        }
+        for w in leases.queue.iter_mut().filter(|w| w.patience <= now) {
+            if let Some(to) = w.caller.take() {
+                self.effects.push(Effect::Busy { to, ticket: w.ticket });
+            }
+        }
+    }
+
+    /// Those whose turn came and went, and those not heard of for long, lose their place.
+    fn drop_absent(&mut self, now: Instant) {
+        self.leases.queue.retain(|w| {
+            w.caller.is_some()
+                || !(w.turn.is_some_and(|t| now.since(t) >= PARK) || now.since(w.heard) >= crate::SESSION_MAX)
+        });
+    }
+
+    fn grant(&mut self, to: Caller, now: Instant) {
+        let Some(w) = self.leases.queue.pop_front() else { return };
+        let (token, lease) = (self.records.fence().token, self.setup.lease);
+        let until = now.after(lease);
+        self.leases.token_unused = false;
+        self.leases.held = Some(Held { session: w.session, token, until, called: None, kept: false });
+        self.leases.last = Some((w.session, token));
+        self.leases.busy_until = until;
+        let tail = self.records.tail();
+        self.views.floor(w.session, tail.lsn.min(self.views.floor_of(w.session.client)), now);
+        self.effects.push(Effect::Granted { to, known: w.known, tail, token, lease });
+        if !self.leases.queue.is_empty() {
+            self.advance(now);
+        }
+    }
+
+    /// Was this record committed? Answered after a settle, finally; the asker's token is dead either way.
+    pub fn outcome(&mut self, from: Caller, m: &Outcome, now: Instant) {
+        if !self.setup.is_primary() || m.token.generation > self.setup.generation {
+            return self.effects.push(Effect::Refuse { to: from, why: Refusal::NotMember });
+        }
+        if self.leases.last == Some((m.session, m.token)) {
+            self.leases.end();
+        }
+        self.leases.outcomes.push((from, m.id));
+        if m.token >= self.records.fence().token || self.unsettled || !self.serving {
+            self.start_settle(now);
+        }
+        if self.settle.is_none() {
+            self.answer_outcomes();
+        }
+    }
+
+    pub(crate) fn answer_outcomes(&mut self) {
+        let tail = self.records.tail();
+        for (to, id) in std::mem::take(&mut self.leases.outcomes) {
+            let effect = match self.records.id_at(id.lsn) {
+                _ if id.lsn > tail.lsn => Effect::Outcome { to, committed: false, tail },
+                Some(held) => Effect::Outcome { to, committed: held == id, tail },
+                None => {
+                    let text = format!("commit {} is too long ago, its outcome is no longer kept", id.lsn);
+                    Effect::Fail { to, error: Error::OutcomeUnknown(text) }
+                }
+            };
+            self.effects.push(effect);
+        }
+    }
+}

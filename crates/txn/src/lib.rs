@@ -1,0 +1,29 @@
+//! What a commit is: the sans-IO state machines that nodes, clients and the simulator run, and the [`dataset`]
+//! contract that engines (the SQLite VFS, WiredTiger) are written against.
+//!
+//! A machine takes (state, now, message) and gives (state, effects). No clock, thread, socket or randomness in here:
+//! that is what makes the simulator's runs the same as the cluster's.
+//!
+//! - [`Replica`]: one member of one group: publication, fencing; at the primary settle, leases, snapshots.
+//! - [`Holder`]: a client's view of one group: its write lease, its record in flight, its doubt.
+
+pub mod dataset;
+mod effect;
+mod holder;
+mod lease;
+mod replica;
+mod settle;
+mod view;
+
+pub use effect::{Caller, Effect, PeerMessage};
+pub use holder::{Begin, Flight, Holder, Recall};
+pub use replica::{Fence, Member, NodeNo, Records, Replica, Setup, Situation};
+
+/// How long a turn in the queue waits for its client before the next in line gets it.
+pub const PARK: std::time::Duration = std::time::Duration::from_millis(200);
+/// Pause before a message between members, or a call-back, is sent again.
+pub const RESEND: std::time::Duration = std::time::Duration::from_millis(50);
+/// A session that said nothing for this long pins no versions any more.
+pub const SESSION_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+/// Most clients that wait for one group's lease.
+pub const QUEUE_MAX: usize = 4096;

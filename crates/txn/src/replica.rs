@@ -1,0 +1,327 @@
+//! One member of one group: what it holds, what it accepts, whom it obeys.
+//!
+//! Invariants kept here: publication is one critical section (generation, token, session, LSN and predecessor are
+//! checked where the record is appended); within a generation nothing is discarded; a fence is durable before it is
+//! answered; a member that restarted accepts and serves nothing before a settle completed it.
+//!
+//! Fault model: messages are lost, repeated, delayed and reordered, from old connections too; the member itself may
+//! stop for any time and go on, or restart with its [`Records`] intact.
+
+use crate::effect::{Caller, Effect, PeerMessage};
+use crate::lease::Leases;
+use crate::settle::Settle;
+use crate::view::Views;
+use dspm_proto::message::{Ack, Fetch};
+use dspm_proto::record::Record;
+use dspm_proto::{ClientId, Generation, Instant, Lsn, RecordId, Refusal, Session, StoreId, Token};
+use std::time::Duration;
+
+/// The runtime's number of a node.
+pub type NodeNo = u32;
+
+/// A member of a replica set and what it must remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which node.
+    pub node: NodeNo,
+    /// Its store id when it became a member.
+    pub store: StoreId,
+}
+
+/// The configuration that a replica works in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Of the replica set.
+    pub generation: Generation,
+    /// Who serves.
+    pub primary: NodeNo,
+    /// Who holds every commit, the primary included.
+    pub members: Vec<Member>,
+    /// The replica's own node.
+    pub me: Member,
+    /// Raised at each start of this node.
+    pub boot: u32,
+    /// Lease length L.
+    pub lease: Duration,
+    /// True: a record counts as held only when it is in the synced log.
+    pub disk: bool,
+}
+
+impl Setup {
+    /// The other members.
+    pub fn others(&self) -> impl Iterator<Item = Member> + '_ {
+        self.members.iter().copied().filter(|m| m.node != self.me.node)
+    }
+
+    fn includes(&self, node: NodeNo) -> bool {
+        self.members.iter().any(|m| m.node == node)
+    }
+
+    /// True at the primary.
+    pub fn is_primary(&self) -> bool {
+        self.primary == self.me.node
+    }
+}
+
+/// The fence of a member: below it nothing counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence {
+    /// Highest generation obeyed.
+    pub generation: Generation,
+    /// Highest token obeyed.
+    pub token: Token,
+}
+
+/// A member's own records of one group, and what else outlives the process. Everything set is durable (as the arena
+/// is) when the call returns.
+pub trait Records {
+    /// The page data that comes with a record.
+    type Payload;
+    /// The last record; all zero when there is none.
+    fn tail(&self) -> RecordId;
+    /// The record at an LSN, while its identity is remembered.
+    fn id_at(&self, lsn: Lsn) -> Option<RecordId>;
+    /// The fence.
+    fn fence(&self) -> Fence;
+    /// Raises the fence.
+    fn set_fence(&mut self, fence: Fence);
+    /// Up to where records are known to be committed.
+    fn committed(&self) -> Lsn;
+    /// Raises it.
+    fn set_committed(&mut self, lsn: Lsn);
+    /// Up to where records are in the synced log.
+    fn flushed(&self) -> Lsn;
+    /// Highest session number of a client.
+    fn session(&self, client: ClientId) -> u64;
+    /// Raises it.
+    fn set_session(&mut self, session: Session);
+    /// Publishes a record behind the tail.
+    ///
+    /// # Errors
+    /// The refusal to answer with (full, a delta's base is missing); nothing changed.
+    fn append(&mut self, record: &Record, payload: Self::Payload) -> Result<(), Refusal>;
+    /// Versions that only snapshots below can see may go.
+    fn set_horizon(&mut self, horizon: Lsn);
+}
+
+/// What `status` shows of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// Holder of the write lease.
+    pub writer: Option<Session>,
+    /// Clients in the queue.
+    pub waiting: usize,
+    /// A settle is under way.
+    pub settling: bool,
+    /// Restarted and not settled yet.
+    pub unsettled: bool,
+}
+
+/// The state machine.
+pub struct Replica<R: Records> {
+    /// What outlives the process.
+    pub records: R,
+    pub(crate) setup: Setup,
+    /// The member restarted: no publication, no service before a settle.
+    pub(crate) unsettled: bool,
+    pub(crate) said_unsettled: Instant,
+    /// Primary: settled since its start.
+    pub(crate) serving: bool,
+    /// Primary: leases and grants given before the restart may live until then.
+    pub(crate) quarantine: Instant,
+    pub(crate) settles: u32,
+    pub(crate) settle: Option<Settle>,
+    pub(crate) leases: Leases,
+    pub(crate) views: Views,
+    /// Writers that wait for the log's sync.
+    pub(crate) withheld: Vec<(Caller, RecordId)>,
+    /// The settle whose completion waits for the log's sync.
+    pub(crate) completing: Option<(NodeNo, Token, RecordId)>,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl<R: Records> Replica<R> {
+    /// A replica over what its node remembers. It starts unsettled unless it remembers nothing.
+    pub fn new(records: R, setup: Setup, now: Instant) -> Self {
+        let fresh = records.tail().lsn == Lsn(0) && records.fence() == Fence::default();
+        let quarantine = if fresh { now } else { now.after(setup.lease) };
+        Replica {
+            records,
+            unsettled: !fresh,
+            said_unsettled: Instant(0),
+            serving: false,
+            quarantine,
+            settles: 0,
+            settle: None,
+            leases: Leases::default(),
+            views: Views::new(now),
+            withheld: Vec::new(),
+            completing: None,
+            effects: Vec::new(),
+            setup,
+        }
+    }
+
+    /// What is to be done, in order; empties the list.
+    pub fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    /// The configuration.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// What `status` shows.
+    pub fn situation(&self) -> Situation {
+        Situation {
+            writer: self.leases.holder(),
+            waiting: self.leases.waiting(),
+            settling: self.settle.is_some(),
+            unsettled: self.unsettled,
+        }
+    }
+
+    /// The check before bytes are taken in: refuses early what publication would refuse.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn check_addressee(&self, generation: Generation, store: StoreId) -> Result<(), Refusal> {
+        if store != self.setup.me.store || generation != self.setup.generation {
+            return Err(Refusal::Fenced);
+        }
+        Ok(())
+    }
+
+    /// A commit record with its page data, addressed to `store`.
+    pub fn commit(&mut self, from: Caller, store: StoreId, record: &Record, payload: R::Payload, now: Instant) {
+        let done = self.publish(store, record, payload, now);
+        match done {
+            Ok(()) => self.hold(from, record.id),
+            Err(why) => self.effects.push(Effect::Refuse { to: from, why }),
+        }
+    }
+
+    /// The one critical section: every check, then the append.
+    fn publish(&mut self, store: StoreId, record: &Record, payload: R::Payload, now: Instant) -> Result<(), Refusal> {
+        self.check_addressee(record.id.generation, store)?;
+        let fence = self.records.fence();
+        if self.unsettled {
+            return Err(Refusal::Unsettled);
+        }
+        if fence.generation != self.setup.generation || record.token != fence.token {
+            return Err(Refusal::Fenced);
+        }
+        if record.session.number < self.records.session(record.session.client) {
+            return Err(Refusal::SessionOver);
+        }
+        let tail = self.records.tail();
+        if record.id.lsn <= tail.lsn {
+            let same = self.records.id_at(record.id.lsn) == Some(record.id);
+            return if same { Ok(()) } else { Err(Refusal::NotNext) };
+        }
+        if record.id.lsn != tail.lsn.next() || record.predecessor != tail.hash {
+            return Err(Refusal::NotNext);
+        }
+        self.records.set_session(record.session);
+        self.records.append(record, payload)?;
+        // The one writer of this token sends n + 1 only when all members hold n.
+        self.records.set_committed(tail.lsn);
+        self.views.floor(record.session, record.floor, now);
+        self.views.unconfirmed(now);
+        self.raise_horizon();
+        Ok(())
+    }
+
+    /// Acknowledges now, or when the log is synced.
+    fn hold(&mut self, from: Caller, id: RecordId) {
+        if self.setup.disk && self.records.flushed() < id.lsn {
+            self.withheld.push((from, id));
+            return;
+        }
+        self.effects.push(Effect::Ack { to: from, ack: Ack { id, horizon: self.views.horizon } });
+    }
+
+    /// The log is synced up to [`Records::flushed`].
+    pub fn flushed(&mut self, now: Instant) {
+        let flushed = self.records.flushed();
+        let horizon = self.views.horizon;
+        for (to, id) in std::mem::take(&mut self.withheld) {
+            match id.lsn <= flushed {
+                true => self.effects.push(Effect::Ack { to, ack: Ack { id, horizon } }),
+                false => self.withheld.push((to, id)),
+            }
+        }
+        self.complete_when_durable();
+        self.drive_settle(now);
+    }
+
+    /// The holder says what all members acknowledged.
+    pub fn note(&mut self, token: Token, id: RecordId) {
+        let known = token.generation == self.setup.generation && self.records.id_at(id.lsn) == Some(id);
+        if known && id.lsn > self.records.committed() {
+            self.records.set_committed(id.lsn);
+            self.raise_horizon();
+        }
+    }
+
+    /// Remembers that a process began a new session; lower ones are dead from here on.
+    pub fn hello(&mut self, session: Session) {
+        if session.number > self.records.session(session.client) {
+            self.records.set_session(session);
+        }
+    }
+
+    /// A message from a member. `store` is the sender's own store id.
+    pub fn peer(&mut self, from: NodeNo, store: StoreId, message: PeerMessage, now: Instant) {
+        let known = self.setup.members.iter().any(|m| m.node == from && m.store == store);
+        if !known {
+            return;
+        }
+        match message {
+            PeerMessage::Fence(m) => self.on_fence(from, m),
+            PeerMessage::Fenced(m) => self.on_fenced(from, m, now),
+            PeerMessage::Complete(m) => self.on_complete(from, m),
+            PeerMessage::Completed(m) => self.on_completed(from, m, now),
+            PeerMessage::Fetch(m) => self.on_fetch(from, m),
+            PeerMessage::Probe(m) => self.on_probe(from, m),
+            PeerMessage::Probed(m) => self.on_probed(from, m, now),
+            PeerMessage::Horizon(m) => self.on_horizon(from, m),
+            PeerMessage::Unsettled(_) => self.on_unsettled(now),
+        }
+    }
+
+    /// A record sent again under a settle's token.
+    pub fn replicate(&mut self, from: NodeNo, token: Token, record: &Record, payload: R::Payload, now: Instant) {
+        let tail = self.records.tail();
+        let next = record.id.lsn == tail.lsn.next() && record.predecessor == tail.hash;
+        if !self.setup.includes(from) || token != self.records.fence().token || !next {
+            return; // old, or repeated: the settle asks again for what is still missing
+        }
+        if let Err(why) = self.records.append(record, payload) {
+            self.effects.push(Effect::Alarm(format!("record {} of a settle was refused: {why}", record.id)));
+            return;
+        }
+        self.views.unconfirmed(now);
+        self.drive_settle(now);
+    }
+
+    fn on_fetch(&mut self, from: NodeNo, m: Fetch) {
+        let last = m.to.min(self.records.tail().lsn);
+        if m.token == self.records.fence().token && m.from <= last {
+            self.effects.push(Effect::SendRecords { to: from, token: m.token, from: m.from, last });
+        }
+    }
+
+    /// Time passes: resends, lapses, deadlines. Call it at [`Replica::wake`], at the latest.
+    pub fn tick(&mut self, now: Instant) {
+        self.tick_settle(now);
+        self.tick_views(now);
+        self.advance(now);
+    }
+
+    /// When [`Replica::tick`] is due.
+    pub fn wake(&self, now: Instant) -> Option<Instant> {
+        [self.wake_settle(), self.leases.wake(now, self), self.wake_views(now)].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,220 @@
+//! Settle: raise the token, fence every member, complete the longest tail on all, call it committed.
+//!
+//! It runs at hand-over of the lease, restart of a member, an outcome question, and when a tail stays unconfirmed.
+//! Within a generation nothing is discarded: a record that any member holds may have been acknowledged to be read by
+//! nobody yet, so it is completed, and the outcome is the same for every later asker.
+
+use crate::RESEND;
+use crate::effect::{Effect, PeerMessage};
+use crate::replica::{Fence, NodeNo, Records, Replica};
+use dspm_proto::message::{self, Complete, Completed, Fenced, Fetch};
+use dspm_proto::{Instant, RecordId, Token};
+use std::collections::BTreeMap;
+
+/// A settle under way at the primary.
+pub(crate) struct Settle {
+    pub(crate) token: Token,
+    phase: Phase,
+    /// What the others answered.
+    tails: BTreeMap<NodeNo, Fenced>,
+    sent: Instant,
+}
+
+enum Phase {
+    /// Waiting for every member's tail.
+    Fence,
+    /// Waiting for records that another member holds and we lack.
+    Fetch { from: NodeNo, target: RecordId },
+    /// Waiting for every member to hold the target.
+    Complete { target: RecordId, done: Vec<NodeNo> },
+}
+
+impl<R: Records> Replica<R> {
+    /// Begins a settle; one at a time.
+    pub(crate) fn start_settle(&mut self, now: Instant) {
+        if self.settle.is_some() || !self.setup.is_primary() {
+            return;
+        }
+        self.settles += 1;
+        let token = Token { generation: self.setup.generation, boot: self.setup.boot, n: self.settles };
+        if token <= self.records.fence().token {
+            self.effects.push(Effect::Alarm(format!("token {token} does not pass {}", self.records.fence().token)));
+            return;
+        }
+        self.records.set_fence(Fence { generation: self.setup.generation, token });
+        self.leases.revoke();
+        self.views.abandon_probe();
+        self.settle = Some(Settle { token, phase: Phase::Fence, tails: BTreeMap::new(), sent: now });
+        self.send_settle(now);
+        self.drive_settle(now);
+    }
+
+    /// Sends, or sends again, what the settle waits for.
+    fn send_settle(&mut self, now: Instant) {
+        let Some(settle) = self.settle.as_mut() else { return };
+        settle.sent = now;
+        let token = settle.token;
+        let others: Vec<NodeNo> = self.setup.others().map(|m| m.node).collect();
+        match &settle.phase {
+            Phase::Fence => {
+                for to in others.into_iter().filter(|n| !settle.tails.contains_key(n)) {
+                    self.effects.push(Effect::Send { to, message: PeerMessage::Fence(message::Fence { token }) });
+                }
+            }
+            Phase::Fetch { from, target } => {
+                let fetch = Fetch { token, from: self.records.tail().lsn.next(), to: target.lsn };
+                self.effects.push(Effect::Send { to: *from, message: PeerMessage::Fetch(fetch) });
+            }
+            Phase::Complete { target, done } => {
+                for to in others.into_iter().filter(|n| !done.contains(n)) {
+                    let complete = PeerMessage::Complete(Complete { token, tail: *target });
+                    if let Some(held) = settle.tails.get(&to).filter(|t| t.tail.lsn < target.lsn) {
+                        let from = held.tail.lsn.next();
+                        self.effects.push(Effect::SendRecords { to, token, from, last: target.lsn });
+                    }
+                    self.effects.push(Effect::Send { to, message: complete });
+                }
+            }
+        }
+    }
+
+    /// Moves the settle on as far as it goes.
+    pub(crate) fn drive_settle(&mut self, now: Instant) {
+        let own = self.records.tail();
+        let Some(settle) = self.settle.as_mut() else { return };
+        match &settle.phase {
+            Phase::Fence => {
+                if self.setup.others().any(|m| !settle.tails.contains_key(&m.node)) {
+                    return;
+                }
+                let longest = settle.tails.iter().max_by_key(|(_, t)| (t.tail.generation, t.tail.lsn));
+                settle.phase = match longest {
+                    Some((&from, t)) if t.tail.lsn > own.lsn => Phase::Fetch { from, target: t.tail },
+                    _ => complete_phase(own, &settle.tails),
+                };
+                self.send_settle(now);
+                self.drive_settle(now);
+            }
+            Phase::Fetch { target, .. } if own.lsn >= target.lsn => {
+                settle.phase = complete_phase(own, &settle.tails);
+                self.send_settle(now);
+                self.drive_settle(now);
+            }
+            Phase::Fetch { .. } => {}
+            Phase::Complete { target, done } => {
+                let durable = !self.setup.disk || self.records.flushed() >= target.lsn;
+                if durable && self.setup.others().all(|m| done.contains(&m.node)) {
+                    self.settled(now);
+                }
+            }
+        }
+    }
+
+    fn settled(&mut self, now: Instant) {
+        self.settle = None;
+        self.unsettled = false;
+        self.serving = true;
+        self.records.set_committed(self.records.tail().lsn);
+        self.leases.token_unused = true;
+        self.raise_horizon();
+        self.answer_outcomes();
+        self.answer_views(now);
+        self.advance(now);
+    }
+
+    pub(crate) fn on_fenced(&mut self, from: NodeNo, m: Fenced, now: Instant) {
+        let Some(settle) = self.settle.as_mut() else { return };
+        if settle.token == m.token && matches!(settle.phase, Phase::Fence) {
+            settle.tails.insert(from, m);
+            self.drive_settle(now);
+        }
+    }
+
+    pub(crate) fn on_completed(&mut self, from: NodeNo, m: Completed, now: Instant) {
+        let Some(settle) = self.settle.as_mut() else { return };
+        let Phase::Complete { target, done } = &mut settle.phase else { return };
+        if settle.token != m.token {
+            return;
+        }
+        if m.tail == *target {
+            if !done.contains(&from) {
+                done.push(from);
+            }
+            self.drive_settle(now);
+        } else if m.tail.lsn > target.lsn {
+            self.effects.push(Effect::Alarm(format!("member {from} has {} behind the fence at {target}", m.tail)));
+        } else if let Some(t) = settle.tails.get_mut(&from) {
+            t.tail = m.tail; // the next resend starts there
+        }
+    }
+
+    pub(crate) fn tick_settle(&mut self, now: Instant) {
+        if self.unsettled && self.setup.is_primary() {
+            self.start_settle(now);
+        } else if self.unsettled && now.since(self.said_unsettled) >= RESEND {
+            self.said_unsettled = now;
+            let message = PeerMessage::Unsettled(message::Unsettled { tail: self.records.tail() });
+            self.effects.push(Effect::Send { to: self.setup.primary, message });
+        }
+        if self.settle.as_ref().is_some_and(|s| now.since(s.sent) >= RESEND) {
+            self.send_settle(now);
+        }
+    }
+
+    pub(crate) fn wake_settle(&self) -> Option<Instant> {
+        match &self.settle {
+            Some(s) => Some(s.sent.after(RESEND)),
+            None if self.unsettled => Some(self.said_unsettled.after(RESEND)),
+            None => None,
+        }
+    }
+
+    // --- the member's side
+
+    pub(crate) fn on_fence(&mut self, from: NodeNo, m: message::Fence) {
+        let current = m.token.generation == self.setup.generation && m.token >= self.records.fence().token;
+        if from != self.setup.primary || !current {
+            return;
+        }
+        self.records.set_fence(Fence { generation: m.token.generation, token: m.token });
+        let fenced = Fenced { token: m.token, tail: self.records.tail(), unsettled: self.unsettled };
+        self.effects.push(Effect::Send { to: from, message: PeerMessage::Fenced(fenced) });
+    }
+
+    pub(crate) fn on_complete(&mut self, from: NodeNo, m: Complete) {
+        if from != self.setup.primary || m.token != self.records.fence().token {
+            return;
+        }
+        self.completing = Some((from, m.token, m.tail));
+        self.complete_when_durable();
+    }
+
+    /// Answers a Complete when the records are here and durable as asked. Applied once a token: a repeat finds the
+    /// member settled and is only acknowledged.
+    pub(crate) fn complete_when_durable(&mut self) {
+        let Some((to, token, target)) = self.completing else { return };
+        let tail = self.records.tail();
+        if tail == target && self.setup.disk && self.records.flushed() < target.lsn {
+            return;
+        }
+        self.completing = None;
+        if tail == target && token == self.records.fence().token {
+            self.unsettled = false;
+            self.records.set_committed(target.lsn);
+        }
+        let completed = Completed { token, tail };
+        self.effects.push(Effect::Send { to, message: PeerMessage::Completed(completed) });
+    }
+
+    pub(crate) fn on_unsettled(&mut self, now: Instant) {
+        if self.serving {
+            self.start_settle(now);
+        }
+    }
+}
+
+/// Members whose tail is the target and who accept records need not be told.
+fn complete_phase(target: RecordId, tails: &BTreeMap<NodeNo, Fenced>) -> Phase {
+    let done = tails.iter().filter(|(_, t)| t.tail == target && !t.unsettled).map(|(n, _)| *n).collect();
+    Phase::Complete { target, done }
+}

@@ -1,0 +1,238 @@
+//! Snapshots at the primary, and how long old versions are kept.
+//!
+//! A snapshot shows only what all members hold: a tail that is not known to be committed is asked for at the others
+//! first. An answer that was asked for before a snapshot was wanted says nothing about commits acknowledged in
+//! between, so a snapshot waits for a round that began after it.
+
+use crate::effect::{Caller, Effect, PeerMessage};
+use crate::replica::{NodeNo, Records, Replica};
+use crate::{RESEND, SESSION_MAX};
+use dspm_proto::message::{Horizon, Probe, Probed, Snapshot};
+use dspm_proto::{ClientId, Instant, Lsn, RecordId, Refusal, Session};
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+/// Readers of one group at its primary.
+pub(crate) struct Views {
+    /// Nothing below is read any more.
+    pub(crate) horizon: Lsn,
+    told: Lsn,
+    told_at: Instant,
+    floors: HashMap<ClientId, (Lsn, Instant)>,
+    waiting: Vec<(Caller, Lsn)>,
+    probe: Option<Round>,
+    rounds: u64,
+    /// Since when the tail is not known to be committed.
+    unconfirmed: Instant,
+}
+
+struct Round {
+    number: u64,
+    upto: RecordId,
+    tails: BTreeMap<NodeNo, RecordId>,
+    readers: Vec<(Caller, Lsn)>,
+    sent: Instant,
+}
+
+impl Views {
+    pub(crate) fn new(now: Instant) -> Views {
+        Views {
+            horizon: Lsn(0),
+            told: Lsn(0),
+            told_at: now,
+            floors: HashMap::new(),
+            waiting: Vec::new(),
+            probe: None,
+            rounds: 0,
+            unconfirmed: now,
+        }
+    }
+
+    /// A client's own word on what it still reads.
+    pub(crate) fn floor(&mut self, session: Session, floor: Lsn, now: Instant) {
+        self.floors.insert(session.client, (floor, now));
+    }
+
+    pub(crate) fn floor_of(&self, client: ClientId) -> Lsn {
+        self.floors.get(&client).map_or(Lsn(u64::MAX), |f| f.0)
+    }
+
+    /// A settle confirms more than a round does: the round's readers wait for it.
+    pub(crate) fn abandon_probe(&mut self) {
+        if let Some(round) = self.probe.take() {
+            self.waiting.extend(round.readers);
+        }
+    }
+
+    pub(crate) fn unconfirmed(&mut self, now: Instant) {
+        self.unconfirmed = now;
+    }
+}
+
+impl<R: Records> Replica<R> {
+    /// A client asks for the newest state.
+    pub fn snapshot(&mut self, from: Caller, m: &Snapshot, now: Instant) {
+        if !self.setup.is_primary() {
+            return self.effects.push(Effect::Refuse { to: from, why: Refusal::NotMember });
+        }
+        if !self.same_session(m.session) {
+            return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
+        }
+        // Until it is answered the reader pins what is there now: the answer is not older.
+        let floor = m.floor.min(self.records.committed());
+        self.views.floor(m.session, floor, now);
+        self.views.waiting.push((from, m.known));
+        self.answer_views(now);
+    }
+
+    /// Answers readers if the tail is committed, else asks the other members.
+    pub(crate) fn answer_views(&mut self, now: Instant) {
+        if self.views.waiting.is_empty() || self.settle.is_some() || now < self.quarantine {
+            return;
+        }
+        if !self.serving {
+            return self.start_settle(now);
+        }
+        let tail = self.records.tail();
+        if self.records.committed() == tail.lsn {
+            let readers = std::mem::take(&mut self.views.waiting);
+            return self.show(readers, tail);
+        }
+        if self.views.probe.is_none() {
+            self.views.rounds += 1;
+            let readers = std::mem::take(&mut self.views.waiting);
+            let number = self.views.rounds;
+            self.views.probe = Some(Round { number, upto: tail, tails: BTreeMap::new(), readers, sent: now });
+            self.send_probe(now);
+        }
+    }
+
+    fn send_probe(&mut self, now: Instant) {
+        let token = self.records.fence().token;
+        let Some(round) = self.views.probe.as_mut() else { return };
+        round.sent = now;
+        for m in self.setup.others().filter(|m| !round.tails.contains_key(&m.node)) {
+            let probe = Probe { token, round: round.number };
+            self.effects.push(Effect::Send { to: m.node, message: PeerMessage::Probe(probe) });
+        }
+    }
+
+    pub(crate) fn on_probe(&mut self, from: NodeNo, m: Probe) {
+        if from == self.setup.primary && m.token == self.records.fence().token && !self.unsettled {
+            let mut tail = self.records.tail();
+            if self.setup.disk && self.records.flushed() < tail.lsn {
+                let durable = self.records.flushed();
+                let Some(id) = self.records.id_at(durable) else { return };
+                tail = id;
+            }
+            let probed = Probed { token: m.token, round: m.round, tail };
+            self.effects.push(Effect::Send { to: from, message: PeerMessage::Probed(probed) });
+        }
+    }
+
+    pub(crate) fn on_probed(&mut self, from: NodeNo, m: Probed, now: Instant) {
+        let Some(round) = self.views.probe.as_mut() else { return };
+        if m.round != round.number || m.token != self.records.fence().token {
+            return;
+        }
+        round.tails.insert(from, m.tail);
+        if self.setup.others().any(|o| !round.tails.contains_key(&o.node)) {
+            return;
+        }
+        let held = round.tails.values().map(|t| t.lsn).min().unwrap_or(round.upto.lsn).min(round.upto.lsn);
+        let held = if self.setup.disk { held.min(self.records.flushed()) } else { held };
+        let readers = std::mem::take(&mut round.readers);
+        self.views.probe = None;
+        if held > self.records.committed() {
+            self.records.set_committed(held);
+        }
+        match self.records.id_at(self.records.committed()) {
+            Some(id) => self.show(readers, id),
+            None => self.views.waiting.extend(readers),
+        }
+        self.answer_views(now);
+    }
+
+    fn show(&mut self, readers: Vec<(Caller, Lsn)>, tail: RecordId) {
+        for (to, known) in readers {
+            self.effects.push(Effect::Snapshot { to, known, tail, lease: Duration::ZERO });
+        }
+    }
+
+    /// Versions below every floor may go. Nothing at or above the last committed state ever does.
+    pub(crate) fn raise_horizon(&mut self) {
+        if !self.setup.is_primary() {
+            return;
+        }
+        let lowest = self.views.floors.values().map(|f| f.0).min().unwrap_or(Lsn(u64::MAX));
+        let horizon = lowest.min(self.records.committed());
+        if horizon > self.views.horizon {
+            self.views.horizon = horizon;
+            self.records.set_horizon(horizon);
+        }
+    }
+
+    pub(crate) fn on_horizon(&mut self, from: NodeNo, m: Horizon) {
+        if from != self.setup.primary {
+            return;
+        }
+        if self.records.id_at(m.committed.lsn) == Some(m.committed) && m.committed.lsn > self.records.committed() {
+            self.records.set_committed(m.committed.lsn);
+        }
+        let horizon = m.horizon.min(self.records.committed());
+        if horizon > self.views.horizon {
+            self.views.horizon = horizon;
+            self.records.set_horizon(horizon);
+        }
+    }
+
+    pub(crate) fn tick_views(&mut self, now: Instant) {
+        if !self.setup.is_primary() {
+            return;
+        }
+        if self.views.probe.as_ref().is_some_and(|r| now.since(r.sent) >= RESEND) {
+            self.send_probe(now);
+        }
+        self.views.floors.retain(|_, f| now.since(f.1) < SESSION_MAX);
+        self.raise_horizon();
+        self.tell_horizon(now);
+        let open = self.serving && self.settle.is_none() && self.records.committed() < self.records.tail().lsn;
+        if open && now.since(self.views.unconfirmed) >= self.setup.lease && !self.leases.live(now) {
+            self.start_settle(now);
+        }
+        self.answer_views(now);
+    }
+
+    fn tell_horizon(&mut self, now: Instant) {
+        let due = now.since(self.views.told_at) >= self.setup.lease / 3;
+        if !due || self.views.told == self.views.horizon {
+            return;
+        }
+        let Some(committed) = self.records.id_at(self.records.committed()) else { return };
+        (self.views.told, self.views.told_at) = (self.views.horizon, now);
+        let horizon = self.views.horizon;
+        for m in self.setup.others() {
+            let message = PeerMessage::Horizon(Horizon { horizon, committed });
+            self.effects.push(Effect::Send { to: m.node, message });
+        }
+    }
+
+    pub(crate) fn wake_views(&self, now: Instant) -> Option<Instant> {
+        if !self.setup.is_primary() {
+            return None;
+        }
+        let v = &self.views;
+        let mut times = vec![];
+        times.extend(v.probe.as_ref().map(|r| r.sent.after(RESEND)));
+        if v.told != v.horizon || !v.floors.is_empty() {
+            times.push(v.told_at.after(self.setup.lease / 3).max(now.after(self.setup.lease / 6)));
+        }
+        if self.serving && self.records.committed() < self.records.tail().lsn {
+            times.push(v.unconfirmed.after(self.setup.lease).max(now.after(self.setup.lease / 6)));
+        }
+        if !v.waiting.is_empty() && now < self.quarantine {
+            times.push(self.quarantine);
+        }
+        times.into_iter().min()
+    }
+}

@@ -1,0 +1,1 @@
+"""dspm: database pages in the memory of a cluster."""

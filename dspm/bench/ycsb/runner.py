@@ -1,0 +1,186 @@
+"""Loads a database and runs a workload against it: the programmatic interface.
+
+    from dspm.bench.ycsb.runner import Settings, load, run
+
+    settings = Settings(records=10_000, operations=50_000, processes=4)
+    load(settings, "tmpfs")
+    result = run(settings, "tmpfs")
+    print(result.throughput, result.verified)
+"""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dspm.bench.ycsb.bindings import Facts, check_binding
+from dspm.bench.ycsb.counters import InsertCounters
+from dspm.bench.ycsb.disk import fdatasync_p50_us
+from dspm.bench.ycsb.expectation import Expectation
+from dspm.bench.ycsb.histogram import merge_histograms
+from dspm.bench.ycsb.messages import InspectTask, LoadTask, PhaseOutcome, RunTask, VerifyTask
+from dspm.bench.ycsb.pool import Pool, run_task
+from dspm.bench.ycsb.result import Result
+from dspm.bench.ycsb.settings import Settings
+from dspm.bench.ycsb.target import Target, location, prepare_directory, remove_files, target_named
+from dspm.bench.ycsb.timing import NS_PER_S
+from dspm.bench.ycsb.value import LOAD_RUN
+from dspm.bench.ycsb.verify import Verification
+from dspm.bench.ycsb.workload import Op
+from dspm.errors import DataError, DspmError
+
+__all__ = ["Settings", "check", "load", "run"]
+
+NS_PER_MS = 1_000_000
+
+
+def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
+    """Makes the table anew, in place of the one that is there, and inserts records 0 to `settings.records` - 1."""
+    place = _prepare(settings, target)
+    if place.is_file:
+        remove_files(location(place, settings))
+    run_task(InspectTask(settings, place, create=True))
+    tasks = [LoadTask(settings, place, process) for process in range(settings.processes)]
+    fdatasync_us = fdatasync_p50_us(settings.directory)
+    with Pool(tasks) as pool:
+        pool.start_together()
+        outcomes: list[PhaseOutcome] = pool.results()
+    loaded = sum(outcome.operations for outcome in outcomes)
+    expectation = Expectation(LOAD_RUN + "-none", loaded, counts_changes=False)
+    whole = loaded == settings.records
+    checked = _verify(settings, place, expectation) if verify and whole else None
+    facts: Facts = run_task(InspectTask(settings, place, create=False))
+    return _result("load", settings, place, facts, outcomes, fdatasync_us, checked)
+
+
+def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
+    """Runs the workload against a loaded table, then reads everything back."""
+    place = _prepare(settings, target)
+    facts: Facts = run_task(InspectTask(settings, place, create=False))
+    first_insert = _first_insert(settings, place, facts)
+    run_name = secrets.token_hex(4)
+    fdatasync_us = fdatasync_p50_us(settings.directory)
+    with tempfile.TemporaryDirectory(prefix="dspm-ycsb-", dir=_scratch()) as scratch:
+        counters = Path(scratch) / "inserts"
+        InsertCounters.create(counters, settings.processes)
+        with Pool(_run_tasks(settings, place, first_insert, run_name, counters)) as pool:
+            pool.start_together()
+            pool.start_together()
+            outcomes: list[PhaseOutcome] = pool.results()
+    written = tuple(outcome.written for outcome in outcomes)
+    expectation = Expectation(run_name, first_insert, _counts_changes(settings), written)
+    checked = _verify(settings, place, expectation) if verify else None
+    return _result("run", settings, place, facts, outcomes, fdatasync_us, checked)
+
+
+def check(results: Sequence[Result]) -> None:
+    """Raises DataError if anything written could not be read back, DspmError if operations failed."""
+    for result in results:
+        found = result.verification
+        if found is not None and not found.ok:
+            raise DataError(
+                f"target {result.target.name} failed verification: {found.missing} missing, {found.corrupt} corrupt, "
+                f"{found.stale} stale, {found.lost} lost, {found.unexpected} unexpected",
+                "; ".join(found.examples),
+            )
+        if result.errors:
+            raise DspmError(
+                f"target {result.target.name}: {result.errors} of {result.operations} operations failed",
+                f"the last of them: {result.last_error}",
+            )
+
+
+def _prepare(settings: Settings, target: str) -> Target:
+    check_binding(settings.binding)
+    place = target_named(target)
+    prepare_directory(place, settings)
+    return place
+
+
+def _scratch() -> str | None:
+    """Shared memory if there is some: the counters are mapped, and need not reach a disk."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def _run_tasks(settings: Settings, place: Target, first_insert: int, run_name: str, counters: Path) -> list[RunTask]:
+    return [
+        RunTask(settings, place, process, first_insert, run_name, counters) for process in range(settings.processes)
+    ]
+
+
+def _first_insert(settings: Settings, place: Target, facts: Facts) -> int:
+    """The number of the first record that the run will insert: earlier runs may have added some to the load."""
+    if place.name == "noop":
+        return settings.records
+    if facts.records < settings.records:
+        raise DataError(
+            f"the table holds {facts.records} records, fewer than the {settings.records} asked for",
+            f"load them: dspm ycsb load --records {settings.records} --target {place.name}",
+        )
+    return facts.records
+
+
+def _counts_changes(settings: Settings) -> bool:
+    return settings.workload.proportion(Op.READ_MODIFY_WRITE) > 0 and not settings.workload.proportion(Op.UPDATE)
+
+
+def _verify(settings: Settings, place: Target, expectation: Expectation) -> Verification | None:
+    if place.name == "noop":
+        return None
+    found: Verification = run_task(VerifyTask(settings, place, expectation))
+    return found
+
+
+def _result(
+    phase: str,
+    settings: Settings,
+    place: Target,
+    facts: Facts,
+    outcomes: Sequence[PhaseOutcome],
+    fdatasync_us: float,
+    verification: Verification | None,
+) -> Result:
+    span_ns = max(outcome.end_ns for outcome in outcomes) - min(outcome.start_ns for outcome in outcomes)
+    operations = sum(outcome.operations for outcome in outcomes)
+    names = sorted({name for outcome in outcomes for name in outcome.histograms})
+    return Result(
+        phase=phase,
+        settings=settings,
+        target=place,
+        facts=facts,
+        runtime_ms=span_ns / NS_PER_MS,
+        operations=operations,
+        throughput=operations * NS_PER_S / span_ns,
+        throughput_each=[_rate(one.operations, one.start_ns, one.end_ns) for one in outcomes],
+        latencies={
+            name: merge_histograms(one.histograms[name] for one in outcomes if name in one.histograms) for name in names
+        },
+        statuses=_merge_statuses(outcomes),
+        retries=sum(outcome.retries for outcome in outcomes),
+        last_error=next((outcome.last_error for outcome in outcomes if outcome.last_error), ""),
+        noop_throughput=_noop_throughput(outcomes),
+        fdatasync_us=fdatasync_us,
+        verification=verification,
+    )
+
+
+def _rate(operations: int, start_ns: int, end_ns: int) -> float:
+    return operations * NS_PER_S / (end_ns - start_ns) if end_ns > start_ns else 0.0
+
+
+def _noop_throughput(outcomes: Sequence[PhaseOutcome]) -> float:
+    start_ns = min(outcome.noop_start_ns for outcome in outcomes)
+    end_ns = max(outcome.noop_end_ns for outcome in outcomes)
+    return _rate(sum(outcome.noop_operations for outcome in outcomes), start_ns, end_ns)
+
+
+def _merge_statuses(outcomes: Sequence[PhaseOutcome]) -> dict[str, dict[str, int]]:
+    merged: dict[str, dict[str, int]] = {}
+    for outcome in outcomes:
+        for op, counts in outcome.statuses.items():
+            kept = merged.setdefault(op, {})
+            for status, count in counts.items():
+                kept[status] = kept.get(status, 0) + count
+    return merged
