@@ -11,8 +11,10 @@ mod environment;
 mod keys;
 mod locate;
 mod name;
+mod overrides;
 mod value;
 
 pub use config::{Config, Origin, Setting};
 pub use keys::{KEYS, Key, Kind, Scope};
 pub use name::dataset_name;
+pub use overrides::overrides_from_json;

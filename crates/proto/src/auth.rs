@@ -41,6 +41,9 @@ pub struct Hello {
     /// The client's session; absent for nodes and registry.
     #[serde(default)]
     pub session: Option<Session>,
+    /// What a dialling node remembers.
+    #[serde(default)]
+    pub store: StoreId,
     /// True on the one connection of a client process that takes call-backs.
     #[serde(default)]
     pub callbacks: bool,

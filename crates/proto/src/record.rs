@@ -15,9 +15,10 @@
 //!           56  8  hash of the record
 //! ```
 //!
-//! The hash is xxh3 over group, generation, LSN and the metadata with the hash field zero. Page checksums stand in the
-//! metadata, so it covers the content, the session, the transaction number and the predecessor: two records with one
-//! identity are the same commit of the same writer.
+//! The hash is xxh3 over group, generation, LSN, the metadata up to the pages with the hash field zero, and of each page
+//! its number, checksum, dataset (u16) and whether it is zeros (u8). Page checksums cover the content, so it covers
+//! content, session, transaction number and predecessor: two records with one identity are the same commit of the same
+//! writer. How a page travels (full, or a delta against a base) is left out: a member sends it again as a full page.
 
 use crate::codec::{Reader, Writer};
 use crate::error::Error;
@@ -96,17 +97,47 @@ pub struct Record {
 impl Record {
     /// Metadata with the hash in its place; sets `id.hash`.
     pub fn seal(&mut self) -> Vec<u8> {
+        self.id.hash = 0;
         let mut meta = self.encode_meta();
-        self.id.hash = hash(self.group, self.id.generation, self.id.lsn, &meta);
+        self.id.hash = self.hash(&meta);
         meta[HASH_AT..HASH_AT + 8].copy_from_slice(&self.id.hash.to_le_bytes());
         meta
+    }
+
+    /// The same record with every delta as a full page, and its metadata. The identity stays.
+    pub fn in_full(&self) -> (Record, Vec<u8>) {
+        let mut full = self.clone();
+        for p in full.pages.iter_mut().filter(|p| p.payload == Payload::Delta) {
+            (p.payload, p.bytes, p.base) = (Payload::Full, PAGE_SIZE as u32, Lsn(0));
+        }
+        let meta = full.encode_meta();
+        (full, meta)
+    }
+
+    fn hash(&self, meta: &[u8]) -> u64 {
+        let mut h = xxhash_rust::xxh3::Xxh3Default::new();
+        h.update(&self.group.0.to_le_bytes());
+        h.update(&self.id.generation.0.to_le_bytes());
+        h.update(&self.id.lsn.0.to_le_bytes());
+        h.update(&meta[..HASH_AT]);
+        h.update(&[0; 8]);
+        h.update(&meta[HASH_AT + 8..FIXED + self.datasets.len() * 24]);
+        for p in &self.pages {
+            let mut item = [0u8; 19];
+            item[..8].copy_from_slice(&p.page.0.to_le_bytes());
+            item[8..16].copy_from_slice(&p.checksum.to_le_bytes());
+            item[16..18].copy_from_slice(&p.dataset.to_le_bytes());
+            item[18] = u8::from(p.payload == Payload::Zero);
+            h.update(&item);
+        }
+        h.digest()
     }
 
     fn encode_meta(&self) -> Vec<u8> {
         let mut w = Writer::with_capacity(FIXED + self.datasets.len() * 24 + self.pages.len() * 32);
         w.u64(self.token.generation.0).u32(self.token.boot).u32(self.token.n);
         w.u64(self.session.client.0).u64(self.session.number).u64(self.transaction).u64(self.predecessor);
-        w.u64(self.floor.0).u64(0).u64(self.stage).u32(self.staged).u32(0);
+        w.u64(self.floor.0).u64(self.id.hash).u64(self.stage).u32(self.staged).u32(0);
         w.u32(self.datasets.len() as u32).u32(self.pages.len() as u32);
         for d in &self.datasets {
             w.u64(d.dataset.0).u64(d.size).u64(0);
@@ -158,21 +189,24 @@ impl Record {
             return Err(Error::Corrupt("record: too many datasets, or LSN 0".into()));
         }
         let id = RecordId { generation: header.generation, lsn: header.lsn, hash: claimed };
-        if hash_of(header.group, &id, meta) != claimed {
-            return Err(Error::Corrupt("record hash".into()));
-        }
         let datasets = (0..datasets).map(|_| read_dataset(&mut r)).collect::<Result<Vec<_>, _>>()?;
         let pages = (0..pages).map(|_| read_page(&mut r)).collect::<Result<Vec<_>, _>>()?;
         let group = header.group;
         let record =
             Record { group, id, token, session, transaction, predecessor, floor, stage, staged, datasets, pages };
         record.check(header)?;
+        if record.hash(meta) != claimed {
+            return Err(Error::Corrupt("record hash".into()));
+        }
         Ok(record)
     }
 
     fn check(&self, header: &Header) -> Result<(), Error> {
         let full = self.full_pages();
         let mut sum = 0u64;
+        if !self.pages.is_sorted_by_key(|p| p.payload as u8) {
+            return Err(Error::Corrupt("record: full pages, then deltas, then zeros".into()));
+        }
         for (i, p) in self.pages.iter().enumerate() {
             let size = self.datasets.get(p.dataset as usize).map(|d| d.size);
             let Some(size) = size else { return Err(Error::Corrupt("record: no such dataset".into())) };
@@ -209,26 +243,6 @@ fn read_page(r: &mut Reader<'_>) -> Result<PageChange, Error> {
         other => return Err(Error::Corrupt(format!("record: payload {other}"))),
     };
     Ok(PageChange { dataset, page, payload, bytes, checksum, base })
-}
-
-fn hash(group: GroupId, generation: Generation, lsn: Lsn, meta_with_zero_hash: &[u8]) -> u64 {
-    let mut h = xxhash_rust::xxh3::Xxh3Default::new();
-    h.update(&group.0.to_le_bytes());
-    h.update(&generation.0.to_le_bytes());
-    h.update(&lsn.0.to_le_bytes());
-    h.update(meta_with_zero_hash);
-    h.digest()
-}
-
-fn hash_of(group: GroupId, id: &RecordId, meta: &[u8]) -> u64 {
-    let mut h = xxhash_rust::xxh3::Xxh3Default::new();
-    h.update(&group.0.to_le_bytes());
-    h.update(&id.generation.0.to_le_bytes());
-    h.update(&id.lsn.0.to_le_bytes());
-    h.update(&meta[..HASH_AT]);
-    h.update(&[0; 8]);
-    h.update(&meta[HASH_AT + 8..]);
-    h.digest()
 }
 
 /// The changed ranges from `old` to `new`, or None when a full page is not much larger.
@@ -314,6 +328,17 @@ mod tests {
         let meta = r.seal();
         let h = r.header(Kind::Commit, &meta, StoreId(5), 1);
         assert_eq!(Record::decode(&h, &meta).unwrap(), r);
+    }
+
+    #[test]
+    fn a_delta_sent_again_in_full_is_the_same_record() {
+        let mut r = sample();
+        r.seal();
+        let (full, meta) = r.in_full();
+        assert_eq!(full.id, r.id);
+        let h = full.header(Kind::Commit, &meta, StoreId(5), 1);
+        assert_eq!(Record::decode(&h, &meta).unwrap(), full);
+        assert_eq!(full.full_pages(), 2);
     }
 
     #[test]

@@ -11,9 +11,8 @@ thread_local! {
 pub(crate) fn step(_name: &'static str) {
     #[cfg(test)]
     HOOK.with(|h| {
-        if let Ok(mut h) = h.try_borrow_mut()
-            && let Some(f) = h.as_mut()
-        {
+        let Ok(mut h) = h.try_borrow_mut() else { return };
+        if let Some(f) = h.as_mut() {
             f(_name);
         }
     });

@@ -7,6 +7,7 @@ newest record below which no insert is outstanding, as YCSB's `AcknowledgedCount
 from __future__ import annotations
 
 import mmap
+from operator import getitem
 from pathlib import Path
 from typing import Self
 
@@ -14,13 +15,12 @@ COUNTER_BYTES = 8
 
 
 class InsertCounters:
-    """The counters of all processes."""
+    """The counters of all processes. `inserts` holds the records of each, and last the first that nobody inserts."""
 
-    def __init__(self, path: Path, processes: int, first_insert: int) -> None:
-        self._processes = processes
-        self._first_insert = first_insert
+    def __init__(self, path: Path, inserts: list[list[int]]) -> None:
+        self._inserts = inserts
         with path.open("r+b") as file:
-            self._map = mmap.mmap(file.fileno(), processes * COUNTER_BYTES)
+            self._map = mmap.mmap(file.fileno(), len(inserts) * COUNTER_BYTES)
         self._counts = memoryview(self._map).cast("q")
 
     @staticmethod
@@ -34,9 +34,7 @@ class InsertCounters:
 
     def newest(self) -> int:
         """The highest record number up to which every insert has been answered."""
-        processes = self._processes
-        gap = min(count * processes + process for process, count in enumerate(self._counts))
-        return self._first_insert - 1 + gap
+        return min(map(getitem, self._inserts, self._counts)) - 1
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dspm.bench.ycsb.bindings.base import Facts
 from dspm.bench.ycsb.histogram import Latency
 from dspm.bench.ycsb.settings import Settings
-from dspm.bench.ycsb.target import Target
+from dspm.bench.ycsb.target import NOOP, Target
 from dspm.bench.ycsb.verify import Verification
 
 
@@ -75,6 +75,11 @@ class Entry:
         return sorted(self.rounds, key=lambda result: result.throughput)[(len(self.rounds) - 1) // 2]
 
     @property
+    def keeps_data(self) -> bool:
+        """Whether there is anything to read back."""
+        return self.target.name != NOOP
+
+    @property
     def verified(self) -> bool:
         """Whether every round was."""
         return all(result.verified for result in self.rounds)
@@ -99,6 +104,21 @@ class Comparison:
     def ratio(self, entry: Entry) -> float:
         """The median throughput of the base over that of `entry`."""
         return self.base.throughput / entry.throughput
+
+    @property
+    def verified(self) -> bool:
+        """Whether every round of every target that keeps data was read back and is sound."""
+        return all(entry.verified for entry in self.entries if entry.keeps_data)
+
+    @property
+    def client_share(self) -> float:
+        """The largest share, 0 to 1, that the client reached of its own ceiling against a target that keeps data."""
+        return max((result.client_share for result in self.results if result.target.name != NOOP), default=0.0)
+
+    @property
+    def fdatasync_us(self) -> float:
+        """The disk's mood: the median over all rounds."""
+        return statistics.median(result.fdatasync_us for result in self.results)
 
     @property
     def results(self) -> list[Result]:

@@ -1,11 +1,11 @@
 """Loads a database and runs a workload against it: the programmatic interface.
 
-    from dspm.bench.ycsb.runner import Settings, load, run
+from dspm.bench.ycsb.runner import Settings, load, run
 
-    settings = Settings(records=10_000, operations=50_000, processes=4)
-    load(settings, "tmpfs")
-    result = run(settings, "tmpfs")
-    print(result.throughput, result.verified)
+settings = Settings(records=10_000, operations=50_000, processes=4)
+load(settings, "tmpfs")
+result = run(settings, "tmpfs")
+print(result.throughput, result.verified)
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from dspm.bench.ycsb.bindings import Facts, check_binding
+from dspm.bench.ycsb.bindings import Facts, NoopBinding, check_binding
 from dspm.bench.ycsb.counters import InsertCounters
 from dspm.bench.ycsb.disk import fdatasync_p50_us
 from dspm.bench.ycsb.expectation import Expectation
@@ -24,9 +24,8 @@ from dspm.bench.ycsb.messages import InspectTask, LoadTask, PhaseOutcome, RunTas
 from dspm.bench.ycsb.pool import Pool, run_task
 from dspm.bench.ycsb.result import Result
 from dspm.bench.ycsb.settings import Settings
-from dspm.bench.ycsb.target import Target, location, prepare_directory, remove_files, target_named
+from dspm.bench.ycsb.target import NOOP, Target, location, prepare_directory, remove_files, target_named
 from dspm.bench.ycsb.timing import NS_PER_S
-from dspm.bench.ycsb.value import LOAD_RUN
 from dspm.bench.ycsb.verify import Verification
 from dspm.bench.ycsb.workload import Op
 from dspm.errors import DataError, DspmError
@@ -34,6 +33,8 @@ from dspm.errors import DataError, DspmError
 __all__ = ["Settings", "check", "load", "run"]
 
 NS_PER_MS = 1_000_000
+NO_RUN = "none"
+"""Stands for the run while loading, which has no other writes than those of the load."""
 
 
 def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
@@ -41,24 +42,25 @@ def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Re
     place = _prepare(settings, target)
     if place.is_file:
         remove_files(location(place, settings))
-    run_task(InspectTask(settings, place, create=True))
+    _inspect(settings, place, create=True)
     tasks = [LoadTask(settings, place, process) for process in range(settings.processes)]
     fdatasync_us = fdatasync_p50_us(settings.directory)
     with Pool(tasks) as pool:
         pool.start_together()
         outcomes: list[PhaseOutcome] = pool.results()
-    loaded = sum(outcome.operations for outcome in outcomes)
-    expectation = Expectation(LOAD_RUN + "-none", loaded, counts_changes=False)
-    whole = loaded == settings.records
+    whole = sum(outcome.operations for outcome in outcomes) == settings.records
+    expectation = Expectation(NO_RUN, settings.records, counts_changes=False)
     checked = _verify(settings, place, expectation) if verify and whole else None
-    facts: Facts = run_task(InspectTask(settings, place, create=False))
+    facts = _inspect(settings, place)
     return _result("load", settings, place, facts, outcomes, fdatasync_us, checked)
 
 
 def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
     """Runs the workload against a loaded table, then reads everything back."""
     place = _prepare(settings, target)
-    facts: Facts = run_task(InspectTask(settings, place, create=False))
+    if place.is_file and not Path(location(place, settings)).exists():
+        raise DataError(f"there is no {location(place, settings)}", f"load it: dspm ycsb load --target {place.name}")
+    facts = _inspect(settings, place)
     first_insert = _first_insert(settings, place, facts)
     run_name = secrets.token_hex(4)
     fdatasync_us = fdatasync_p50_us(settings.directory)
@@ -83,7 +85,7 @@ def check(results: Sequence[Result]) -> None:
             raise DataError(
                 f"target {result.target.name} failed verification: {found.missing} missing, {found.corrupt} corrupt, "
                 f"{found.stale} stale, {found.lost} lost, {found.unexpected} unexpected",
-                "; ".join(found.examples),
+                "; ".join([*found.examples, *filter(None, [result.last_error])]),
             )
         if result.errors:
             raise DspmError(
@@ -99,6 +101,13 @@ def _prepare(settings: Settings, target: str) -> Target:
     return place
 
 
+def _inspect(settings: Settings, place: Target, *, create: bool = False) -> Facts:
+    if place.name == NOOP:
+        return NoopBinding().facts()
+    facts: Facts = run_task(InspectTask(settings, place, create))
+    return facts
+
+
 def _scratch() -> str | None:
     """Shared memory if there is some: the counters are mapped, and need not reach a disk."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -112,7 +121,7 @@ def _run_tasks(settings: Settings, place: Target, first_insert: int, run_name: s
 
 def _first_insert(settings: Settings, place: Target, facts: Facts) -> int:
     """The number of the first record that the run will insert: earlier runs may have added some to the load."""
-    if place.name == "noop":
+    if place.name == NOOP:
         return settings.records
     if facts.records < settings.records:
         raise DataError(
@@ -127,7 +136,7 @@ def _counts_changes(settings: Settings) -> bool:
 
 
 def _verify(settings: Settings, place: Target, expectation: Expectation) -> Verification | None:
-    if place.name == "noop":
+    if place.name == NOOP:
         return None
     found: Verification = run_task(VerifyTask(settings, place, expectation))
     return found

@@ -11,6 +11,7 @@ from dspm.bench.ycsb.settings import Settings
 from dspm.errors import UnavailableError, UsageError
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
+NOOP = "noop"
 SIDE_FILES = ("", "-wal", "-shm", "-journal")
 
 
@@ -39,7 +40,7 @@ TARGETS: dict[str, Target] = {
         Target("wal", "disk, WAL FULL", "local disk, synced at every commit", 1, "wal"),
         Target("delete", "disk, DELETE FULL", "local disk, synced at every commit", 1, "delete"),
         Target("tmpfs", "tmpfs, WAL", "none: memory of this host only", 1, "wal", in_memory=True),
-        Target("noop", "no-op", "none: nothing is kept", 0),
+        Target(NOOP, "no-op", "none: nothing is kept", 0),
     )
 }
 
@@ -78,7 +79,7 @@ def prepare_directory(target: Target, settings: Settings) -> None:
         return
     if target.in_memory:
         raise UnavailableError(f"{directory} is on {kind}, so it cannot serve as tmpfs", "leave tmpfs out of --target")
-    raise UsageError(f"{directory} is on {kind}, so target {target.name} would not measure a disk", "give another --dir")
+    raise UsageError(f"{directory} is on {kind}, so target {target.name} would measure no disk", "give another --dir")
 
 
 def remove_files(path: str) -> None:

@@ -132,7 +132,9 @@ class Verifier:
         writes = writers.get(stamp.writer)
         if writes is None or not _may_be_final(writes, stamp.sequence):
             self._result.stale += 1
-            self._result.note(f"{key} field{column} holds write {stamp.sequence} of process {stamp.writer}, a stale one")
+            self._result.note(
+                f"{key} field{column} holds write {stamp.sequence} of process {stamp.writer}, a stale one"
+            )
         elif self._expectation.counts_changes and not acknowledged <= stamp.generation <= acknowledged + in_doubt:
             self._result.lost += max(1, acknowledged - stamp.generation)
             self._result.note(f"{key} field{column} saw {stamp.generation} of {acknowledged} read-modify-writes")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
@@ -13,6 +15,7 @@ from dspm.bench.ycsb.bindings import Binding, Facts, NoopBinding, Status, open_b
 from dspm.bench.ycsb.calls import CallMaker, load_calls
 from dspm.bench.ycsb.counters import InsertCounters
 from dspm.bench.ycsb.expectation import Written, collect_writes
+from dspm.bench.ycsb.fnv import key_name
 from dspm.bench.ycsb.histogram import encode_histogram
 from dspm.bench.ycsb.messages import Failure, Go, InspectTask, LoadTask, PhaseOutcome, Ready, RunTask, Task, VerifyTask
 from dspm.bench.ycsb.settings import Settings
@@ -20,7 +23,7 @@ from dspm.bench.ycsb.stream import Stream, make_stream
 from dspm.bench.ycsb.timing import NS_PER_S, Schedule, Timings, run_calls
 from dspm.bench.ycsb.verify import Verification, Verifier
 from dspm.bench.ycsb.workload import Op
-from dspm.errors import DspmError
+from dspm.errors import DataError, DspmError
 
 INTENDED = "Intended-"
 FAILED = "-FAILED"
@@ -51,9 +54,22 @@ def inspect(task: InspectTask) -> Facts:
     try:
         if task.create:
             binding.create(task.settings.fields)
-        return binding.facts()
+        facts = binding.facts()
+        _check_gaps(binding, task.settings.records, facts.records)
+        return facts
     finally:
         binding.close()
+
+
+def _check_gaps(binding: Binding, loaded: int, found: int) -> None:
+    """Refuses a table where a run that did not end left gaps: records beyond those loaded must follow one another."""
+    for number in range(loaded, found):
+        if binding.read(key_name(number)) is not Status.OK:
+            raise DataError(
+                f"the table holds {found} records, but not record {number}: a run on it was interrupted, "
+                "or it was loaded with more --records",
+                "load it again: dspm ycsb load",
+            )
 
 
 def load(task: LoadTask, wait: Wait) -> PhaseOutcome:
@@ -77,7 +93,7 @@ def run(task: RunTask, wait: Wait) -> PhaseOutcome:
     noop = _noop_pass(task, stream, wait)
     binding = open_binding(settings, task.target)
     try:
-        with InsertCounters(task.counters, settings.processes, task.first_insert) as counters:
+        with InsertCounters(task.counters, stream.inserts) as counters:
             calls = CallMaker(settings, binding, stream, counters, task.run, task.process).calls()
             timings = run_calls(calls, _schedule(settings, task.process, wait()))
     finally:
@@ -85,18 +101,16 @@ def run(task: RunTask, wait: Wait) -> PhaseOutcome:
     written = collect_writes(stream, timings.statuses, task.process)
     outcome = _outcome(task.process, len(timings.statuses), stream.ops, timings, binding, written)
     outcome.histograms[CLEANUP] = encode_histogram(np.array([closing_ns], dtype=np.int64))
-    return replace(
-        outcome, noop_operations=len(noop.statuses), noop_start_ns=noop.start_ns, noop_end_ns=noop.end_ns
-    )
+    return replace(outcome, noop_operations=len(noop.statuses), noop_start_ns=noop.start_ns, noop_end_ns=noop.end_ns)
 
 
 def _noop_pass(task: RunTask, stream: Stream, wait: Wait) -> Timings:
     """The same operations, with counters of its own that nobody reads."""
     count = min(len(stream), NOOP_OPERATIONS_MAX)
-    short = Stream(stream.ops[:count], stream.numbers[:count], stream.fields, stream.lengths, stream.relative)
+    short = replace(stream, ops=stream.ops[:count], numbers=stream.numbers[:count])
     private = task.counters.with_name(f"{task.counters.name}-{task.process}")
     InsertCounters.create(private, task.settings.processes)
-    with InsertCounters(private, task.settings.processes, task.first_insert) as counters:
+    with InsertCounters(private, stream.inserts) as counters:
         maker = CallMaker(task.settings, NoopBinding(), short, counters, task.run, task.process)
         return run_calls(maker.calls(), Schedule(wait()))
 
@@ -162,16 +176,17 @@ def _handshake(connection: Connection) -> Wait:
 
 
 def main() -> None:
-    """Serves the one task that comes through the pipe."""
-    with Connection(int(sys.argv[1])) as connection:
+    """Serves the one task that comes through the pipe. An interrupt is the parent's to handle: it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(BrokenPipeError), Connection(int(sys.argv[1])) as connection:
         task: Task = connection.recv()
         try:
             connection.send(perform(task, _handshake(connection)))
-        except EOFError:
+        except (EOFError, BrokenPipeError):
             return
         except DspmError as error:
             connection.send(Failure(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to the parent, which raises it
             connection.send(Failure(DspmError(f"a worker process failed: {type(error).__name__}: {error}")))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dspm.bench.ycsb.bindings.base import Binding, Facts, Status
 from dspm.bench.ycsb.bindings.noop import NoopBinding
 from dspm.bench.ycsb.settings import Settings
-from dspm.bench.ycsb.target import Target, location
+from dspm.bench.ycsb.target import NOOP, Target, location
 from dspm.errors import UsageError
 
 BINDINGS = ("sqlite",)
@@ -22,10 +22,8 @@ def check_binding(name: str) -> None:
 def open_binding(settings: Settings, target: Target) -> Binding:
     """Opens the target through the binding of the settings."""
     check_binding(settings.binding)
-    if target.name == "noop":
+    if target.name == NOOP:
         return NoopBinding()
     from dspm.bench.ycsb.bindings.sqlite import SqliteBinding
 
-    return SqliteBinding(
-        target, location(target, settings), settings.cache_size, settings.page_size, settings.fields
-    )
+    return SqliteBinding(target, location(target, settings), settings.cache_size, settings.page_size, settings.fields)

@@ -1,5 +1,7 @@
 """The database that does nothing at once: what it reaches is the most that the client can drive."""
 
+# The methods are documented where they are declared, in `Binding`.
+# ruff: noqa: D102
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

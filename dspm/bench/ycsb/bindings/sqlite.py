@@ -5,6 +5,8 @@ rowid table with its automatic index, not WITHOUT ROWID) and VARCHAR fields; `SE
 `>= ? ORDER BY YCSB_KEY LIMIT ?`. Unlike there, a read-modify-write is one transaction, begun IMMEDIATE.
 """
 
+# The methods are documented where they are declared, in `Binding`.
+# ruff: noqa: D102
 from __future__ import annotations
 
 import importlib
@@ -35,7 +37,12 @@ def create_statement(fields: int) -> str:
 
 def open_connection(target: Target, db: str, page_size: int) -> apsw.Connection:
     """Opens the database of `target`. Page size counts only while the database is empty."""
-    connection = _connect_dspm(db) if target.reports_itself else apsw.Connection(db)
+    try:
+        connection = _connect_dspm(db) if target.reports_itself else apsw.Connection(db)
+    except apsw.Error as error:
+        raise DspmError(
+            f"cannot open {db} (target {target.name}): {error}", "check --db, --dir and --target"
+        ) from error
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_size)
     if not target.is_file:
@@ -48,9 +55,10 @@ def open_connection(target: Target, db: str, page_size: int) -> apsw.Connection:
 
 
 def _connect_dspm(name: str) -> apsw.Connection:
-    connect = getattr(importlib.import_module("dspm"), "connect", None)
-    if connect is None:
-        raise UnavailableError("this installation of dspm cannot open data sets", "build it: make build")
+    try:
+        connect = importlib.import_module("dspm").connect
+    except (ImportError, AttributeError) as error:
+        raise UnavailableError(f"this installation of dspm cannot open data sets: {error}", "make build") from error
     connection = connect(name)
     assert isinstance(connection, apsw.Connection)
     return connection

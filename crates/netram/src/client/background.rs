@@ -1,0 +1,244 @@
+//! The one background thread of a process: it keeps a connection to every node in use, renews the session and its
+//! leases every L/3, answers call-backs, tells members what is committed when nothing follows, and goes on asking for
+//! outcomes that a commit gave up on.
+
+use super::core::Client;
+use super::group::{GroupClient, Peer};
+use super::link::Link;
+use crate::clock;
+use crate::wire::Connection;
+use dspm_proto::header::{FLAG_REPLY, HEADER_SIZE};
+use dspm_proto::message::{self, Callback, Note, Renew, RenewGroup, Renewed};
+use dspm_proto::{Error, Header, Instant, Kind, RecordId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Pause between two looks while something was committed and not told yet, or nothing is due.
+const TICK: Duration = Duration::from_millis(10);
+/// Pause between two tries to connect.
+const REDIAL: Duration = Duration::from_millis(100);
+const DIAL: Duration = Duration::from_millis(300);
+const MESSAGE_MAX: usize = 1 << 20;
+
+/// Starts the thread; it ends when the client is dropped.
+///
+/// # Errors
+/// [`Error::Failed`] when there is no room for a thread.
+pub(crate) fn start(client: &Arc<Client>) -> Result<(), Error> {
+    let client = Arc::downgrade(client);
+    std::thread::Builder::new()
+        .name("dspm".into())
+        .spawn(move || Background::default().run(&client))
+        .map(|_| ())
+        .map_err(|e| Error::Failed(format!("no room for dspm's thread: {e}")))
+}
+
+#[derive(Default)]
+struct Background {
+    lines: HashMap<String, Line>,
+    tried: HashMap<String, Instant>,
+    renewed: Instant,
+    committed: HashMap<u64, RecordId>,
+}
+
+/// The background connection to one node.
+struct Line {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    requests: u64,
+    /// When the renewal of that number was sent.
+    sent: HashMap<u64, Instant>,
+}
+
+impl Background {
+    fn run(&mut self, client: &Weak<Client>) {
+        while let Some(c) = client.upgrade() {
+            let groups = c.all_groups();
+            self.connect(&c, &groups);
+            self.renew(&c, &groups);
+            groups.iter().for_each(|g| self.look_after(g));
+            let timeout = self.timeout(&groups);
+            drop(groups);
+            self.listen(&c, timeout);
+        }
+    }
+
+    fn timeout(&self, groups: &[Arc<GroupClient>]) -> Duration {
+        let now = clock::now();
+        let linger = groups.iter().filter_map(|g| g.lock().linger).map(|at| at.since(now)).min();
+        linger.map_or(TICK, |l| l.min(TICK))
+    }
+
+    /// Dials the nodes of the groups in use that have no line.
+    fn connect(&mut self, client: &Arc<Client>, groups: &[Arc<GroupClient>]) {
+        let now = clock::now();
+        for peer in groups.iter().flat_map(|g| &g.peers) {
+            let address = &peer.link.address;
+            let tried = self.tried.get(address).is_some_and(|t| now.since(*t) < REDIAL);
+            if tried || self.lines.contains_key(address) {
+                continue;
+            }
+            self.tried.insert(address.clone(), now);
+            if let Ok(line) = Line::dial(client, &peer.link) {
+                self.lines.insert(address.clone(), line);
+                self.renewed = Instant(0);
+            }
+        }
+    }
+
+    /// Every third of a lease: the session lives, floors and leases of all groups.
+    fn renew(&mut self, client: &Client, groups: &[Arc<GroupClient>]) {
+        let now = clock::now();
+        let Some(lease) = groups.iter().map(|g| g.lease).min() else { return };
+        if now.since(self.renewed) < lease / 3 {
+            return;
+        }
+        self.renewed = now;
+        for (address, line) in &mut self.lines {
+            let mine = groups.iter().filter(|g| g.primary().link.address == *address);
+            let items: Vec<RenewGroup> = mine.map(|g| renewal(g)).collect();
+            if items.is_empty() {
+                continue;
+            }
+            line.requests += 1;
+            line.sent.retain(|_, at| now.since(*at) < Duration::from_secs(10));
+            line.sent.insert(line.requests, clock::now());
+            let mut h = Header::new(Kind::Renew);
+            h.request = line.requests;
+            client.link(address).tell(h, &message::encode(&Renew { session: client.session, groups: items }));
+        }
+    }
+
+    /// What a group needs besides: linger, notes, doubts.
+    fn look_after(&mut self, g: &Arc<GroupClient>) {
+        let now = clock::now();
+        let mut state = g.lock();
+        if state.linger.is_some_and(|at| at <= now) {
+            let token = state.holder.token().unwrap_or_default();
+            let recall = state.holder.recall(now);
+            g.answer_recall(&mut state, token, recall);
+        }
+        let doubt = state.holder.flight().is_some_and(|f| f.doubt) && !state.resolving;
+        let tail = state.holder.tail();
+        let quiet = self.committed.insert(g.located.entry.group.0, tail) == Some(tail);
+        let note = quiet && state.noted != tail && state.holder.flight().is_none();
+        let token = state.holder.token().filter(|_| note);
+        if let Some(token) = token {
+            state.noted = tail;
+            drop(state);
+            g.peers.iter().for_each(|p: &Peer| g.tell(p, Kind::Note, &Note { token, id: tail }));
+        } else {
+            drop(state);
+        }
+        if doubt {
+            self.settle_doubt(g);
+        }
+    }
+
+    /// A commit gave up: its outcome is asked for until it is known, by a thread of its own so that leases go on.
+    fn settle_doubt(&self, g: &Arc<GroupClient>) {
+        g.lock().resolving = true;
+        let group = g.clone();
+        let spawned = std::thread::Builder::new().name("dspm-outcome".into()).spawn(move || {
+            let deadline = std::time::Instant::now() + Duration::from_secs(1);
+            let _ = group.resolve(deadline);
+        });
+        if spawned.is_err() {
+            g.lock().resolving = false;
+        }
+    }
+
+    /// Reads what the nodes say, at most until the timeout.
+    fn listen(&mut self, client: &Arc<Client>, timeout: Duration) {
+        let addresses: Vec<String> = self.lines.keys().cloned().collect();
+        let mut fds: Vec<PollFd<'_>> =
+            addresses.iter().map(|a| PollFd::new(&self.lines[a].stream, PollFlags::IN)).collect();
+        let spec = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        if poll(&mut fds, Some(&spec)).is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+            return;
+        }
+        let ready: Vec<bool> = fds.iter().map(|f| !f.revents().is_empty()).collect();
+        drop(fds);
+        for (address, _) in addresses.iter().zip(ready).filter(|(_, r)| *r) {
+            let Some(line) = self.lines.get_mut(address) else { continue };
+            let alive = line.read().and_then(|messages| {
+                messages.into_iter().try_for_each(|(h, meta)| handle(client, line, h, &meta))
+            });
+            if alive.is_err() {
+                self.lines.remove(address);
+                client.link(address).set_background(None);
+            }
+        }
+    }
+}
+
+fn renewal(g: &GroupClient) -> RenewGroup {
+    let state = g.lock();
+    let token = state.holder.token().unwrap_or_default();
+    RenewGroup { group: g.located.entry.group, floor: g.floor(&state), token }
+}
+
+fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<(), Error> {
+    match h.kind {
+        Kind::Callback => {
+            let callback: Callback = message::decode(meta)?;
+            let group = client.groups().get(&h.group).cloned();
+            if let Some(g) = group {
+                let mut state = g.lock();
+                let recall = state.holder.callback(callback.token, clock::now());
+                g.answer_recall(&mut state, callback.token, recall);
+            }
+        }
+        Kind::Renew if h.flags == FLAG_REPLY => {
+            let reply: Renewed = message::decode(meta)?;
+            let Some(sent) = line.sent.remove(&h.request) else { return Ok(()) };
+            for item in reply.groups {
+                let group = client.groups().get(&item.group).cloned();
+                if let Some(g) = group {
+                    g.lock().holder.renewed(item.token, sent, Duration::from_nanos(item.lease_ns));
+                }
+            }
+        }
+        _ => {} // an error reply: the next renewal, or the group's own questions, will meet it too
+    }
+    Ok(())
+}
+
+impl Line {
+    fn dial(client: &Client, link: &Link) -> Result<Line, Error> {
+        let connection = Connection::dial(&link.address, &client.dialer(true), DIAL)?;
+        let stream = connection.into_stream();
+        link.set_background(Some(stream.try_clone()?));
+        Ok(Line { stream, buffer: Vec::new(), requests: 0, sent: HashMap::new() })
+    }
+
+    /// Whole messages that arrived.
+    fn read(&mut self) -> Result<Vec<(Header, Vec<u8>)>, Error> {
+        let mut chunk = [0u8; 16 << 10];
+        match self.stream.read(&mut chunk) {
+            Ok(0) => return Err(Error::Unavailable("closed".into())),
+            Ok(n) => self.buffer.extend_from_slice(&chunk[..n]),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
+            Err(e) => return Err(Error::Unavailable(e.to_string())),
+        }
+        let mut out = Vec::new();
+        while let Some(head) = self.buffer.first_chunk::<HEADER_SIZE>() {
+            let header = Header::decode(head)?;
+            let end = HEADER_SIZE + header.meta_len as usize + header.data_len as usize;
+            if end > MESSAGE_MAX {
+                return Err(Error::Protocol("a message too large for this connection".into()));
+            }
+            let Some(bytes) = self.buffer.get(HEADER_SIZE..end) else { break };
+            let meta = bytes[..header.meta_len as usize].to_vec();
+            header.verify_meta(&meta)?;
+            self.buffer.drain(..end);
+            out.push((header, meta));
+        }
+        Ok(out)
+    }
+}

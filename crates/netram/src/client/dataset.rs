@@ -1,0 +1,215 @@
+//! The engines' view: [`Dataset`] over a group of the cluster.
+
+use super::cache::OPEN;
+use super::core::Client;
+use super::group::GroupClient;
+use super::link::Link;
+use crate::wire::Answer;
+use dspm_proto::control::CreateOptions;
+use dspm_proto::message::{self, Read, ReadReply};
+use dspm_proto::record::verify_page;
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo};
+use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Reserved, Snapshot, Ticket};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Pages of the first batch of a sequential run, and of the largest.
+const AHEAD_LEAST: u64 = 8;
+const AHEAD_MOST: u64 = 256;
+
+/// A dataset of the cluster, opened by this process.
+pub struct ClusterDataset {
+    group: Arc<GroupClient>,
+    dataset: DatasetId,
+}
+
+impl Client {
+    /// Opens a dataset, created first if it is missing and `create` says how.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unavailable`].
+    pub fn open(self: &Arc<Self>, name: &str, create: Option<CreateOptions>) -> Result<ClusterDataset, Error> {
+        let located = self.locate(name, create)?;
+        let dataset = located.entry.dataset;
+        let group = self.group(located)?;
+        group.lock().handles += 1;
+        Ok(ClusterDataset { group, dataset })
+    }
+}
+
+impl Drop for ClusterDataset {
+    /// The last handle of the process gives the lease back, so that nobody has to ask for it.
+    fn drop(&mut self) {
+        if !self.group.client.is_own() {
+            return;
+        }
+        let mut state = self.group.lock();
+        state.handles = state.handles.saturating_sub(1);
+        if state.handles == 0 {
+            state.holder.keep(false);
+            if let Some(token) = state.holder.give_up() {
+                let tail = state.holder.tail();
+                self.group.answer_recall(&mut state, token, dspm_txn::Recall::Return(tail));
+            }
+        }
+    }
+}
+
+impl ClusterDataset {
+    /// Fetches a page, and with it the ones behind it when pages are read in order.
+    fn fetch(&self, snapshot: &Snapshot, page: PageNo) -> Result<Box<[u8; PAGE_SIZE]>, Error> {
+        let pages = self.run(snapshot, page);
+        let answer = self.ask_members(snapshot.lsn, &pages)?;
+        let reply: ReadReply = message::decode(&answer.meta)?;
+        if reply.pages.len() != pages.len() {
+            return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
+        }
+        let mut contents = answer.data.chunks_exact(PAGE_SIZE);
+        let mut wanted = None;
+        // Under the lock, so that no newer state is learned between the look at what is known and the caching.
+        let state = self.group.lock();
+        let until = if state.holder.tail().lsn > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
+        for (no, version) in pages.iter().zip(&reply.pages) {
+            let mut content = [0u8; PAGE_SIZE];
+            if !version.zero {
+                let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
+                verify_page(bytes, version.checksum)?;
+                content.copy_from_slice(bytes);
+            }
+            self.group.client.cache.put(self.dataset, *no, version.lsn, until, &content);
+            if *no == page {
+                wanted = Some(Box::new(content));
+            }
+        }
+        wanted.ok_or_else(|| Error::Protocol("the wanted page is missing in the answer".into()))
+    }
+
+    /// The pages to ask for: the wanted one first, and those behind it while a run goes on.
+    fn run(&self, snapshot: &Snapshot, page: PageNo) -> Vec<PageNo> {
+        let group = &self.group;
+        let mut length = 0;
+        if group.client.options.prefetch {
+            let sequential = group.run_next.load(Ordering::Relaxed) == page.0;
+            length = if sequential { group.run_length.load(Ordering::Relaxed) * 2 } else { 0 };
+            length = if sequential { length.clamp(AHEAD_LEAST, AHEAD_MOST) } else { 0 };
+        }
+        let end = PageNo::count(snapshot.size).min(page.0 + 1 + length);
+        let cache = &group.client.cache;
+        let mut pages = vec![page];
+        let ahead = (page.0 + 1..end).map(PageNo);
+        pages.extend(ahead.take_while(|p| !cache.has(self.dataset, *p, snapshot.lsn)));
+        group.run_next.store(page.0 + pages.len() as u64, Ordering::Relaxed);
+        group.run_length.store(length, Ordering::Relaxed);
+        pages
+    }
+
+    /// Any member holds the pages of a snapshot; the primary is asked first.
+    fn ask_members(&self, at: Lsn, pages: &[PageNo]) -> Result<Answer, Error> {
+        let deadline = self.group.deadline();
+        let session = self.group.client.session;
+        let meta = message::encode(&Read { session, dataset: self.dataset, at, pages: pages.to_vec() });
+        loop {
+            let mut last = Error::Unavailable("the set has no members".into());
+            for peer in &self.group.peers {
+                self.group.client.count_round_trip();
+                let header = self.group.header(Kind::Read, peer);
+                let patience = deadline.min(Instant::now() + self.group.lease * 2);
+                match ask(&self.group.client, &peer.link, header, &meta, patience) {
+                    Ok(answer) => return Ok(answer),
+                    Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
+                    Err(e) => last = e,
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(match last {
+                    e @ Error::Corrupt(_) => e,
+                    e => self.group.outage(self.group.primary(), &e),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn ask(
+    client: &Client,
+    link: &Link,
+    header: dspm_proto::Header,
+    meta: &[u8],
+    deadline: Instant,
+) -> Result<Answer, Error> {
+    link.ask(|| client.dialer(false), header, meta, deadline)
+}
+
+impl Dataset for ClusterDataset {
+    fn snapshot(&self, ticket: Option<(Ticket, Duration)>) -> Result<Snapshot, Error> {
+        self.group.begin(self.dataset, ticket)
+    }
+
+    fn release(&self, snapshot: Snapshot) {
+        self.group.unpin(&snapshot);
+    }
+
+    fn read(&self, snapshot: &Snapshot, page: PageNo, at: usize, buf: &mut [u8]) -> Result<(), Error> {
+        let start = page.0 * PAGE_SIZE as u64 + at as u64;
+        let inside = snapshot.size.saturating_sub(start).min(buf.len() as u64) as usize;
+        let (inside, beyond) = buf.split_at_mut(inside);
+        beyond.fill(0);
+        if inside.is_empty() || self.group.client.cache.read(self.dataset, page, snapshot.lsn, at, inside) {
+            return Ok(());
+        }
+        let content = self.fetch(snapshot, page)?;
+        inside.copy_from_slice(&content[at..at + inside.len()]);
+        Ok(())
+    }
+
+    fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
+        self.group.reserve(snapshot, ticket)
+    }
+
+    fn forget(&self, ticket: Ticket) {
+        self.group.forget(ticket);
+    }
+
+    fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error> {
+        self.group.commit(self.dataset, snapshot, change)
+    }
+
+    fn release_write(&self) {
+        self.group.close();
+    }
+
+    fn is_reserved(&self) -> bool {
+        self.group.lock().holder.is_open()
+    }
+
+    fn hold(&self, keep: bool) {
+        self.group.lock().holder.keep(keep);
+    }
+
+    fn status(&self) -> DatasetStatus {
+        let group = &self.group;
+        let state = group.lock();
+        let lease = match state.holder.token() {
+            None => "none",
+            Some(_) if state.holder.valid(crate::clock::now()) => "held",
+            Some(_) => "lapsed",
+        };
+        let (cache_hits, cache_misses) = group.client.cache.counts();
+        DatasetStatus {
+            mode: "cluster".into(),
+            config: group.client.options.config.clone(),
+            dataset: group.located.entry.name.clone(),
+            lsn: state.holder.tail().lsn,
+            durability: group.located.entry.durability.name().into(),
+            copies: group.located.entry.copies,
+            copies_now: state.copies_now,
+            lease: lease.into(),
+            transport: "tcp".into(),
+            round_trips: group.round_trips(),
+            cache_hits,
+            cache_misses,
+        }
+    }
+}

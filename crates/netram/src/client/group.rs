@@ -1,0 +1,221 @@
+//! One group as a process sees it: the lease machine, the open snapshots, the members, and who waits for what.
+
+use super::core::Client;
+use super::link::Link;
+use super::pins::Pins;
+use crate::clock;
+use dspm_proto::control::Located;
+use dspm_proto::message::{self, Release, State as Changes};
+use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token};
+use dspm_txn::{Holder, NodeNo, Recall};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A member as the client reaches it.
+pub(crate) struct Peer {
+    pub(crate) number: NodeNo,
+    pub(crate) name: String,
+    pub(crate) store: StoreId,
+    pub(crate) link: Arc<Link>,
+}
+
+/// One group.
+pub(crate) struct GroupClient {
+    pub(crate) client: Arc<Client>,
+    pub(crate) located: Located,
+    /// The primary first.
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) lease: Duration,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Read ahead: the page that follows the last run, and how long that was.
+    pub(crate) run_next: AtomicU64,
+    pub(crate) run_length: AtomicU64,
+}
+
+/// What is behind the lock.
+pub(crate) struct State {
+    pub(crate) holder: Holder,
+    pub(crate) pins: Pins,
+    /// Sizes at the newest state known.
+    pub(crate) sizes: HashMap<DatasetId, u64>,
+    /// A thread asks the primary for the lease.
+    pub(crate) asking: bool,
+    /// A thread, or the background thread, asks for the outcome of the record in doubt.
+    pub(crate) resolving: bool,
+    /// Commits of this session.
+    pub(crate) transactions: u64,
+    /// The last record that the members were told to be committed.
+    pub(crate) noted: RecordId,
+    /// Members that acknowledged the last commit.
+    pub(crate) copies_now: u32,
+    /// Handles of the group that are open in this process.
+    pub(crate) handles: u32,
+    /// When a lingering lease is looked at again.
+    pub(crate) linger: Option<dspm_proto::Instant>,
+}
+
+impl GroupClient {
+    /// A group over the nodes of its set.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the answer names a member without an address.
+    pub(crate) fn new(client: &Arc<Client>, located: Located) -> Result<GroupClient, Error> {
+        let mut peers = Vec::new();
+        for (i, m) in located.set.members.iter().enumerate() {
+            let node = located.nodes.iter().find(|n| n.name == m.node);
+            let node = node.ok_or_else(|| Error::Protocol(format!("no address of member {}", m.node)))?;
+            let link = client.link(&node.address);
+            peers.push(Peer { number: i as NodeNo, name: m.node.clone(), store: m.store, link });
+        }
+        peers.sort_by_key(|p| p.name != located.set.primary);
+        let copies_now = peers.len() as u32;
+        Ok(GroupClient {
+            client: client.clone(),
+            lease: Duration::from_millis(located.lease_ms),
+            located,
+            peers,
+            state: Mutex::new(State {
+                holder: Holder::new(),
+                pins: Pins::default(),
+                sizes: HashMap::new(),
+                asking: false,
+                resolving: false,
+                transactions: 0,
+                noted: RecordId::default(),
+                copies_now,
+                handles: 0,
+                linger: None,
+            }),
+            changed: Condvar::new(),
+            run_next: AtomicU64::new(0),
+            run_length: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something changed, or the deadline.
+    pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Instant) -> MutexGuard<'a, State> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    pub(crate) fn notify(&self) {
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn primary(&self) -> &Peer {
+        &self.peers[0]
+    }
+
+    /// The header of a message about this group to one of its members.
+    pub(crate) fn header(&self, kind: Kind, peer: &Peer) -> Header {
+        let mut h = Header::new(kind);
+        h.group = self.located.entry.group;
+        h.generation = self.located.set.generation;
+        h.store = peer.store;
+        h
+    }
+
+    /// Asks the primary; tries again until the deadline while it cannot be reached or is not ready.
+    pub(crate) fn ask_primary<T: message::Field, R: message::Field>(
+        &self,
+        kind: Kind,
+        deadline: Instant,
+        mut question: impl FnMut() -> T,
+    ) -> Result<(R, dspm_proto::Instant), Error> {
+        let peer = self.primary();
+        loop {
+            let meta = message::encode(&question());
+            let sent = clock::now();
+            self.client.count_round_trip();
+            let dialer = || self.client.dialer(false);
+            let answer = peer.link.ask(dialer, self.header(kind, peer), &meta, deadline);
+            match answer.and_then(|a| message::decode(&a.meta)) {
+                Ok(reply) => return Ok((reply, sent)),
+                Err(e) if !is_outage(&e) => return Err(e),
+                Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+
+    /// The error that users see when a member does not answer in time.
+    pub(crate) fn outage(&self, peer: &Peer, e: &Error) -> Error {
+        let text = format!(
+            "dataset {}: node {} ({}) did not answer within commit_timeout ({} ms): {e}",
+            self.located.entry.name,
+            peer.name,
+            peer.link.address,
+            self.client.options.commit_timeout.as_millis()
+        );
+        Error::Unavailable(text)
+    }
+
+    /// Takes in what changed up to a newer state: versions that ended, sizes.
+    pub(crate) fn learn(&self, state: &mut State, changes: &Changes, asked_at: Lsn) {
+        let known = state.holder.tail().lsn;
+        let cache = &self.client.cache;
+        if !changes.whole {
+            let datasets: Vec<DatasetId> = state.sizes.keys().copied().collect();
+            let from = asked_at.min(known).next();
+            datasets.into_iter().for_each(|d| cache.supersede_from(d, PageNo(0), from));
+        }
+        changes.changed.iter().for_each(|c| cache.supersede(c.dataset, c.page, c.lsn));
+        changes.truncated.iter().for_each(|c| cache.supersede_from(c.dataset, c.page, c.lsn));
+        if changes.tail.lsn > known || state.sizes.is_empty() {
+            state.sizes = changes.sizes.iter().map(|s| (s.dataset, s.size)).collect();
+        }
+    }
+
+    /// Nothing below is read by this process any more.
+    pub(crate) fn floor(&self, state: &State) -> Lsn {
+        let idle = if state.holder.token().is_some() { state.holder.floor() } else { Lsn(u64::MAX) };
+        state.pins.lowest().map_or(idle, |p| p.min(idle))
+    }
+
+    /// Does what the lease machine decided about a call-back.
+    pub(crate) fn answer_recall(&self, state: &mut State, token: Token, recall: Recall) {
+        state.linger = None;
+        let (kept, committed) = match recall {
+            Recall::Return(tail) => (false, tail),
+            Recall::Kept => (true, state.holder.tail()),
+            Recall::Linger(at) => {
+                state.linger = Some(at);
+                return;
+            }
+            Recall::Nothing => return,
+        };
+        if !kept {
+            state.noted = committed;
+        }
+        let release = Release { session: self.client.session, token, kept, committed };
+        self.tell(self.primary(), Kind::Release, &release);
+    }
+
+    /// Sends a message that has no answer.
+    pub(crate) fn tell<T: message::Field>(&self, peer: &Peer, kind: Kind, message: &T) {
+        peer.link.tell(self.header(kind, peer), &message::encode(message));
+    }
+
+    /// When a call of this moment gives up.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.client.options.commit_timeout
+    }
+
+    /// The process's round trips so far.
+    pub(crate) fn round_trips(&self) -> u64 {
+        self.client.round_trips.load(Ordering::Relaxed)
+    }
+}
+
+/// True for errors that may pass while the caller waits.
+pub(crate) fn is_outage(e: &Error) -> bool {
+    use dspm_proto::Refusal;
+    matches!(e, Error::Unavailable(_) | Error::Refused(Refusal::Unsettled))
+}

@@ -1,0 +1,73 @@
+//! From a name to a group: any node is asked, nodes know the placement. Clients never speak HTTP.
+
+use super::core::Client;
+use super::group::GroupClient;
+use crate::wire::{from_json, json};
+use dspm_proto::control::{Control, CreateOptions, Done, Listing, Located};
+use dspm_proto::{Error, Header, Kind};
+use serde::de::DeserializeOwned;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+impl Client {
+    /// Asks any node of the configuration; goes on with the next one while one does not answer.
+    ///
+    /// # Errors
+    /// What the node answered; [`Error::Unavailable`] when none answers within `commit_timeout`.
+    pub fn control<T: DeserializeOwned>(&self, question: &Control) -> Result<T, Error> {
+        let deadline = Instant::now() + self.options.commit_timeout;
+        let meta = json(question);
+        loop {
+            let mut last = Error::Unavailable("no node is configured".into());
+            for address in &self.options.nodes {
+                let link = self.link(address);
+                self.count_round_trip();
+                let dialer = || self.dialer(false);
+                match link.ask(dialer, Header::new(Kind::Control), &meta, deadline) {
+                    Ok(answer) => return from_json(&answer.meta),
+                    Err(e @ Error::Unavailable(_)) => last = e,
+                    Err(e) => return Err(e),
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(last);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Where a dataset is, created first if it is missing and `create` says how.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and those of [`Client::control`].
+    pub fn locate(&self, name: &str, create: Option<CreateOptions>) -> Result<Located, Error> {
+        self.control(&Control::Locate { name: name.to_owned(), create })
+    }
+
+    /// The catalog.
+    ///
+    /// # Errors
+    /// Those of [`Client::control`].
+    pub fn list(&self) -> Result<Listing, Error> {
+        self.control(&Control::List {})
+    }
+
+    /// Removes a dataset.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], and those of [`Client::control`].
+    pub fn remove(&self, name: &str) -> Result<(), Error> {
+        self.control::<Done>(&Control::Remove { name: name.to_owned() }).map(|_| ())
+    }
+
+    /// The process's one object of the located group.
+    pub(crate) fn group(self: &Arc<Self>, located: Located) -> Result<Arc<GroupClient>, Error> {
+        let mut groups = self.groups();
+        if let Some(g) = groups.get(&located.entry.group) {
+            return Ok(g.clone());
+        }
+        let group = Arc::new(GroupClient::new(self, located)?);
+        groups.insert(group.located.entry.group, group.clone());
+        Ok(group)
+    }
+}

@@ -1,0 +1,198 @@
+//! The control plane at a node: what the registry tells it, what clients ask it, and what it passes on.
+//!
+//! The registry dials the node; over that one connection the node asks back. Without a registry everything that the
+//! catalog knows is still answered.
+
+use super::connection::{Message, Sender};
+use super::node::Node;
+use crate::wire::{frame, from_json, json, reply_to};
+use dspm_proto::auth::{Hello, Role};
+use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong};
+use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
+use dspm_proto::{Error, GroupId, Header, Kind, limits};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Requests that were passed on to the registry, and the way to it.
+#[derive(Default)]
+pub(crate) struct Forwarded(Mutex<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    registry: Option<Arc<Sender>>,
+    requests: u64,
+    waiting: HashMap<u64, (Arc<Sender>, Header)>,
+}
+
+/// Most requests that wait for the registry.
+const WAITING_MAX: usize = 4096;
+
+impl Forwarded {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The registry dialled us.
+    pub(crate) fn registry_is(&self, sender: &Arc<Sender>) {
+        self.lock().registry = Some(sender.clone());
+    }
+
+    /// A connection is gone; if it was the registry's, nobody will answer.
+    pub(crate) fn closed(&self, sender: &Arc<Sender>) {
+        let mut inner = self.lock();
+        inner.waiting.retain(|_, (asker, _)| !Arc::ptr_eq(asker, sender));
+        if !inner.registry.as_ref().is_some_and(|r| Arc::ptr_eq(r, sender)) {
+            return;
+        }
+        inner.registry = None;
+        let error = no_registry();
+        for (_, (asker, header)) in inner.waiting.drain() {
+            asker.send(&crate::wire::error_reply(header.kind, header.request, &error), &[]);
+        }
+    }
+
+    fn pass_on(&self, asker: &Arc<Sender>, m: &Message) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let registry = inner.registry.clone().filter(|r| !r.is_broken()).ok_or_else(no_registry)?;
+        if inner.waiting.len() >= WAITING_MAX {
+            return Err(Error::Full("too many requests wait for the registry".into()));
+        }
+        inner.requests += 1;
+        let mut h = Header::new(Kind::Control);
+        h.request = inner.requests;
+        inner.waiting.insert(h.request, (asker.clone(), m.header));
+        registry.send(&frame(h, &m.meta, 0), &[]);
+        Ok(())
+    }
+
+    /// The registry answered; the asker gets the same answer.
+    fn answered(&self, m: &Message) {
+        if let Some((asker, asked)) = self.lock().waiting.remove(&m.header.request) {
+            let mut h = reply_to(&asked);
+            h.flags = FLAG_REPLY | (m.header.flags & FLAG_ERROR);
+            asker.send(&frame(h, &m.meta, 0), &[]);
+        }
+    }
+}
+
+fn no_registry() -> Error {
+    Error::Unavailable("the registry is not reachable, so datasets cannot be created, renamed or removed now".into())
+}
+
+impl Node {
+    pub(crate) fn control(self: &Arc<Self>, hello: &Hello, out: &Arc<Sender>, m: &Message) -> Result<(), Error> {
+        if m.header.is_reply() {
+            if hello.role == Role::Registry {
+                self.forwarded.answered(m);
+            }
+            return Ok(());
+        }
+        let registry = hello.role == Role::Registry;
+        let from_registry = |ok: bool| if ok { Ok(()) } else { Err(Error::Auth("only the registry says that".into())) };
+        match from_json(&m.meta)? {
+            Control::Ping {} => self.say(out, m, &self.pong()),
+            Control::View(view) => {
+                from_registry(registry)?;
+                let mut catalog = self.catalog();
+                catalog.set_view(view);
+                catalog.save()?;
+                drop(catalog);
+                self.refresh_links();
+                self.say(out, m, &Done { done: true });
+            }
+            Control::Datasets { whole, put, del } => {
+                from_registry(registry)?;
+                let mut catalog = self.catalog();
+                let gone = catalog.update(whole, put, &del);
+                catalog.save()?;
+                drop(catalog);
+                gone.into_iter().for_each(|g| self.drop_group(g));
+                self.say(out, m, &Done { done: true });
+            }
+            Control::Locate { name, create } => return self.locate(out, m, &name, create.is_some_and(|c| c.exclusive)),
+            Control::Remove { .. } | Control::Rename { .. } => return self.forwarded.pass_on(out, m),
+            Control::List {} => {
+                let catalog = self.catalog();
+                let listing = Listing { datasets: catalog.list(), view: catalog.view.clone() };
+                drop(catalog);
+                self.say(out, m, &listing);
+            }
+            Control::Status {} => self.say(out, m, &self.status()),
+        }
+        Ok(())
+    }
+
+    fn say<T: Serialize>(&self, out: &Arc<Sender>, m: &Message, reply: &T) {
+        out.send(&frame(reply_to(&m.header), &json(reply), 0), &[]);
+    }
+
+    fn locate(&self, out: &Arc<Sender>, m: &Message, name: &str, exclusive: bool) -> Result<(), Error> {
+        if name.is_empty() || name.len() > limits::NAME_MAX {
+            let text = format!("a dataset's name has 1 to {} bytes, this one {}", limits::NAME_MAX, name.len());
+            return Err(Error::Usage(text));
+        }
+        let found = self.catalog().locate(name, self.options.lease.as_millis() as u64);
+        match found {
+            Some(_) if exclusive => Err(Error::Failed(format!("dataset {name} exists already"))),
+            Some(located) => {
+                self.say(out, m, &located);
+                Ok(())
+            }
+            None => self.forwarded.pass_on(out, m),
+        }
+    }
+
+    fn pong(&self) -> Pong {
+        let catalog = self.catalog();
+        Pong {
+            name: self.options.name.clone(),
+            store: self.store_id,
+            boot: self.boot,
+            view: catalog.view.version,
+            datasets: catalog.count(),
+        }
+    }
+
+    fn drop_group(&self, id: GroupId) {
+        let group = self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        drop(group);
+        self.store.drop_group(id);
+    }
+
+    fn status(&self) -> NodeStatus {
+        let usage = self.store.usage();
+        let own = self.counters.checksum_errors.load(std::sync::atomic::Ordering::Relaxed);
+        NodeStatus {
+            name: self.options.name.clone(),
+            state: "serving".into(),
+            store: self.store_id,
+            frames: usage.frames,
+            frames_used: usage.used,
+            frames_dirty: usage.dirty,
+            checksum_errors: usage.checksum_errors + own,
+            groups: self.open_groups().iter().map(|g| group_status(&g.lock())).collect(),
+        }
+    }
+}
+
+fn group_status(g: &super::group::Group) -> GroupStatus {
+    let (records, situation) = (&g.replica.records.group, g.replica.situation());
+    let tail = records.tail().lsn;
+    GroupStatus {
+        group: g.entry.group,
+        primary: g.replica.setup().is_primary(),
+        generation: g.replica.setup().generation,
+        lsn: tail.0,
+        committed: records.committed().0,
+        flushed: records.flushed().0,
+        sizes: records.datasets().into_iter().map(|(d, _)| (d, records.size(d, tail))).collect(),
+        writer: situation.writer.map_or(0, |s| s.client.0),
+        waiting: situation.waiting as u32,
+        state: match (situation.unsettled, situation.settling) {
+            (true, _) => "unsettled".into(),
+            (_, true) => "settling".into(),
+            _ => "ok".into(),
+        },
+    }
+}

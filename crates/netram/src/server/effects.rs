@@ -1,0 +1,172 @@
+//! Does what a replica asks for: answers, call-backs, messages to members, and its next deadline.
+
+use super::dispatch::{peer_frame, replicate_head};
+use super::group::Group;
+use super::node::Node;
+use crate::clock;
+use crate::wire::{error_reply, frame};
+use dspm_proto::header::{FLAG_REPLY, Header};
+use dspm_proto::message::{
+    self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, SnapshotReply, State,
+};
+use dspm_proto::record::{Payload, Record};
+use dspm_proto::{Error, Kind, Lsn, RecordId, Token};
+use dspm_txn::{Caller, Effect, NodeNo, PeerMessage};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Node {
+    /// Empties the replica's list of effects and sets its deadline.
+    pub(crate) fn run_effects(self: &Arc<Self>, g: &mut Group) {
+        let effects: Vec<Effect> = g.replica.effects().collect();
+        for effect in effects {
+            self.run_effect(g, effect);
+        }
+        self.arm(g);
+    }
+
+    fn arm(&self, g: &mut Group) {
+        let id = g.replica.records.group.id();
+        let Some(wake) = g.replica.wake(clock::now()) else { return };
+        if g.armed.is_some_and(|at| at <= wake) {
+            return;
+        }
+        if self.timers.set(id, g.armed, wake) {
+            self.mailboxes[0].wake();
+        }
+        g.armed = Some(wake);
+    }
+
+    /// Looks at the groups that are due.
+    pub(crate) fn serve_timers(self: &Arc<Self>) {
+        let now = clock::now();
+        for id in self.timers.due(now) {
+            if let Ok(group) = self.group(id) {
+                let mut g = group.lock();
+                g.armed = None;
+                g.replica.tick(now);
+                self.run_effects(&mut g);
+            }
+        }
+    }
+
+    fn run_effect(self: &Arc<Self>, g: &Group, effect: Effect) {
+        match effect {
+            Effect::Ack { to, ack } => {
+                let mut h = self.reply(g, Kind::Commit, to);
+                h.lsn = ack.id.lsn;
+                h.store = self.store_id;
+                self.answer(to, h, &ack);
+            }
+            Effect::Refuse { to, why } => self.fail(to, &Error::Refused(why)),
+            Effect::Fail { to, error } => self.fail(to, &error),
+            Effect::Snapshot { to, known, tail, lease } => {
+                let reply = SnapshotReply { state: state(g, known, tail), lease_ns: lease.as_nanos() as u64 };
+                self.answer(to, self.reply(g, Kind::Snapshot, to), &reply);
+            }
+            Effect::Granted { to, known, tail, token, lease } => {
+                let state = state(g, known, tail);
+                let reply = Acquired { ticket: 0, token, lease_ns: lease.as_nanos() as u64, state };
+                self.answer(to, self.reply(g, Kind::Acquire, to), &reply);
+            }
+            Effect::Busy { to, ticket } => {
+                let reply = Acquired { ticket, ..Acquired::default() };
+                self.answer(to, self.reply(g, Kind::Acquire, to), &reply);
+            }
+            Effect::Outcome { to, committed, tail } => {
+                self.answer(to, self.reply(g, Kind::Outcome, to), &OutcomeReply { committed, tail });
+            }
+            Effect::Callback { session, token } => {
+                if let Some(sender) = self.sessions.callbacks(session) {
+                    let mut h = Header::new(Kind::Callback);
+                    h.group = g.entry.group;
+                    sender.send(&frame(h, &message::encode(&Callback { token }), 0), &[]);
+                }
+            }
+            Effect::Send { to, message } => self.send_peer(g, to, &message),
+            Effect::SendRecords { to, token, from, last } => self.send_records(g, to, token, from, last),
+            Effect::Alarm(text) => {
+                self.counters.alarms.fetch_add(1, Ordering::Relaxed);
+                eprintln!("dspm-node: ALARM: dataset {}: {text}", g.entry.name);
+            }
+        }
+    }
+
+    fn reply(&self, g: &Group, kind: Kind, to: Caller) -> Header {
+        let mut h = Header::new(kind);
+        h.flags = FLAG_REPLY;
+        h.request = to.request;
+        h.group = g.entry.group;
+        h.generation = g.replica.setup().generation;
+        h
+    }
+
+    fn answer<T: Field>(&self, to: Caller, header: Header, reply: &T) {
+        if let Some(sender) = self.sender(to.connection) {
+            sender.send(&frame(header, &message::encode(reply), 0), &[]);
+        }
+    }
+
+    fn fail(&self, to: Caller, error: &Error) {
+        if let Some(sender) = self.sender(to.connection) {
+            sender.send(&error_reply(Kind::Control, to.request, error), &[]);
+        }
+    }
+
+    /// Header and way to a member; None while there is no link to it.
+    fn to_member(&self, g: &Group, to: NodeNo) -> Option<(Arc<super::connection::Sender>, Header)> {
+        let setup = g.replica.setup();
+        let member = setup.members.iter().find(|m| m.node == to)?;
+        let sender = self.links.to(self.catalog().name(to)?)?;
+        let mut h = Header::new(Kind::Fence);
+        (h.group, h.generation, h.store) = (g.entry.group, setup.generation, member.store);
+        Some((sender, h))
+    }
+
+    fn send_peer(&self, g: &Group, to: NodeNo, message: &PeerMessage) {
+        if let Some((sender, header)) = self.to_member(g, to) {
+            sender.send(&peer_frame(message, header), &[]);
+        }
+    }
+
+    /// Sends records again, every page in full.
+    fn send_records(&self, g: &Group, to: NodeNo, token: Token, from: Lsn, last: Lsn) {
+        let Some((sender, header)) = self.to_member(g, to) else { return };
+        let records = &g.replica.records.group;
+        for lsn in from.0..=last.0 {
+            let Some(stored) = records.record(Lsn(lsn)) else {
+                eprintln!("dspm-node: ALARM: commit {lsn} of {} is asked for and no longer kept", g.entry.name);
+                return;
+            };
+            let mut h = Header::new(Kind::Commit).for_meta(&stored.meta);
+            (h.group, h.generation, h.lsn) = (g.entry.group, stored.id.generation, stored.id.lsn);
+            h.data_len = stored.data_len;
+            let Ok(record) = Record::decode(&h, &stored.meta) else { return };
+            let (full, meta) = record.in_full();
+            let frames: Vec<&[u8]> = full
+                .pages
+                .iter()
+                .zip(&stored.frames)
+                .filter(|(p, _)| p.payload == Payload::Full)
+                .filter_map(|(_, f)| f.map(|f| &records.page(f)[..]))
+                .collect();
+            let head = replicate_head(token, header.store, h, &meta, full.data_len());
+            sender.send(&head, &frames);
+        }
+    }
+}
+
+/// What changed in `(known, tail]`, and all sizes.
+fn state(g: &Group, known: Lsn, tail: RecordId) -> State {
+    let records = &g.replica.records.group;
+    let item = |(dataset, page, lsn)| Changed { dataset, page, lsn };
+    let sizes =
+        records.datasets().into_iter().map(|(d, _)| DatasetSize { dataset: d, size: records.size(d, tail.lsn) });
+    let changes = if known == Lsn(0) && tail.lsn > Lsn(0) { None } else { records.changes(known, tail.lsn) };
+    let mut state = State { tail, sizes: sizes.collect(), whole: changes.is_some(), ..State::default() };
+    if let Some(c) = changes {
+        state.changed = c.pages.into_iter().map(item).collect();
+        state.truncated = c.truncated.into_iter().map(item).collect();
+    }
+    state
+}

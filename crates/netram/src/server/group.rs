@@ -1,0 +1,78 @@
+//! One group at this node: its replica behind one mutex, opened when first needed.
+
+use super::node::Node;
+use super::records::StoreRecords;
+use crate::clock;
+use dspm_proto::control::{DatasetEntry, SetEntry};
+use dspm_proto::{Error, GroupId, Instant};
+use dspm_txn::{Member, Replica, Setup};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A group and what its node needs to serve it.
+pub(crate) struct Group {
+    pub(crate) entry: DatasetEntry,
+    pub(crate) replica: Replica<StoreRecords>,
+    /// When the timer is set to, so that it is set again only for something earlier.
+    pub(crate) armed: Option<Instant>,
+}
+
+/// Shared by the workers, the timer and the flusher.
+#[derive(Clone)]
+pub(crate) struct SharedGroup(Arc<Mutex<Group>>);
+
+impl SharedGroup {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Group> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Node {
+    /// The group, opened if this node is a member of its set.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] for a group that no dataset of the catalog has; [`Error::Unavailable`] when this node is
+    /// no member, or lost what it remembered as one.
+    pub(crate) fn group(&self, id: GroupId) -> Result<SharedGroup, Error> {
+        if let Some(g) = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(g.clone());
+        }
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(g) = groups.get(&id) {
+            return Ok(g.clone());
+        }
+        let (entry, set) = self.catalog().group(id)?;
+        let setup = self.setup(&entry, &set)?;
+        let records = StoreRecords::new(self.store.open_group(id)?, self.store.clone());
+        let replica = Replica::new(records, setup, clock::now());
+        let group = SharedGroup(Arc::new(Mutex::new(Group { entry, replica, armed: None })));
+        groups.insert(id, group.clone());
+        Ok(group)
+    }
+
+    /// All groups that are open here.
+    pub(crate) fn open_groups(&self) -> Vec<SharedGroup> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn setup(&self, entry: &DatasetEntry, set: &SetEntry) -> Result<Setup, Error> {
+        let me = set.members.iter().find(|m| m.node == self.options.name).ok_or_else(|| {
+            Error::Unavailable(format!("node {} is no member of the set of {}", self.options.name, entry.name))
+        })?;
+        if me.store != self.store_id {
+            return Err(Error::Unavailable(format!(
+                "node {} lost its memory of {} and cannot serve it until it has joined again",
+                self.options.name, entry.name
+            )));
+        }
+        let mut catalog = self.catalog();
+        Ok(Setup {
+            generation: set.generation,
+            primary: catalog.number(&set.primary),
+            members: set.members.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect(),
+            me: Member { node: catalog.number(&self.options.name), store: self.store_id },
+            boot: self.boot,
+            lease: self.options.lease,
+            disk: entry.durability == dspm_proto::control::Durability::Disk,
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! The node as a whole: what its threads share, and how it starts.
+
+use super::catalog::Catalog;
+use super::connection::Sender;
+use super::control::Forwarded;
+use super::group::SharedGroup;
+use super::links::Links;
+use super::sessions::Sessions;
+use super::timers::Timers;
+use super::worker::{self, Mailbox};
+use super::{flush, metrics};
+use dspm_proto::auth::ClusterKey;
+use dspm_proto::{Error, GroupId, StoreId};
+use dspm_store::{Store, StoreOptions};
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Unique in the cluster.
+    pub name: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// What fails at once with this node.
+    pub machine: String,
+    /// host:port of the data path; port 0 takes a free one.
+    pub listen: String,
+    /// host:port of the metrics; port 0 takes a free one.
+    pub metrics: Option<String>,
+    /// Catalog, log and base files.
+    pub data_dir: PathBuf,
+    /// The arena file.
+    pub arena: PathBuf,
+    /// Bytes of the arena file.
+    pub memory: u64,
+    /// The cluster's secret.
+    pub key: ClusterKey,
+    /// Lease length L.
+    pub lease: Duration,
+    /// A record is flushed at the latest after this.
+    pub flush_interval: Duration,
+    /// Unflushed bytes at which commits wait.
+    pub dirty_max: u64,
+    /// Most bytes that one reader may pin.
+    pub history_max: u64,
+    /// Threads that serve connections.
+    pub workers: usize,
+}
+
+/// A node that serves.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Where.
+    pub address: String,
+    /// Where metrics are.
+    pub metrics: String,
+    /// What it remembers.
+    pub store: StoreId,
+    /// True when the arena outlived the last process.
+    pub memory_kept: bool,
+}
+
+/// Shared by the node's threads.
+pub struct Node {
+    pub(crate) options: NodeOptions,
+    pub(crate) store: Arc<Store>,
+    pub(crate) store_id: StoreId,
+    pub(crate) boot: u32,
+    catalog: Mutex<Catalog>,
+    pub(crate) groups: RwLock<HashMap<GroupId, SharedGroup>>,
+    pub(crate) sessions: Sessions,
+    pub(crate) links: Links,
+    pub(crate) timers: Timers,
+    pub(crate) mailboxes: Vec<Mailbox>,
+    pub(crate) senders: RwLock<HashMap<u64, Arc<Sender>>>,
+    pub(crate) forwarded: Forwarded,
+    pub(crate) counters: Counters,
+    connections: AtomicU64,
+}
+
+/// What the node counts.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) pages_read: AtomicU64,
+    pub(crate) snapshots: AtomicU64,
+    pub(crate) checksum_errors: AtomicU64,
+    pub(crate) alarms: AtomicU64,
+}
+
+impl Node {
+    /// Opens the store, listens, and starts the threads. They run until the process ends.
+    ///
+    /// # Errors
+    /// Those of the file system, of the socket (port in use), [`Error::Corrupt`] for damaged files.
+    pub fn start(options: NodeOptions) -> Result<(Arc<Node>, Serving), Error> {
+        let listener = TcpListener::bind(&options.listen).map_err(|e| cannot_listen(&options.listen, &e))?;
+        let address = listener.local_addr()?.to_string();
+        std::fs::create_dir_all(&options.data_dir)?;
+        let (store, opened) = Store::open(StoreOptions {
+            arena: options.arena.clone(),
+            memory: options.memory,
+            data_dir: options.data_dir.clone(),
+            flush_interval: options.flush_interval,
+            dirty_max: options.dirty_max,
+            history_max: options.history_max,
+        })?;
+        let catalog = Catalog::open(&options.data_dir.join("catalog.json"))?;
+        let (mailboxes, inboxes) = worker::mailboxes(options.workers)?;
+        let node = Arc::new(Node {
+            store,
+            store_id: opened.store,
+            boot: opened.boot,
+            catalog: Mutex::new(catalog),
+            groups: RwLock::default(),
+            sessions: Sessions::default(),
+            links: Links::default(),
+            timers: Timers::default(),
+            mailboxes,
+            senders: RwLock::default(),
+            forwarded: Forwarded::default(),
+            counters: Counters::default(),
+            connections: AtomicU64::new(1),
+            options,
+        });
+        let metrics = metrics::serve(&node)?;
+        node.recover();
+        flush::start(&node)?;
+        worker::start(&node, listener, inboxes)?;
+        node.refresh_links();
+        let serving = Serving { address, metrics, store: opened.store, memory_kept: opened.memory_kept };
+        Ok((node, serving))
+    }
+
+    /// Opens the groups that the arena remembers, so that they are settled without waiting for a client.
+    fn recover(self: &Arc<Self>) {
+        for id in self.store.recovered_groups() {
+            if let Ok(group) = self.group(id) {
+                let mut g = group.lock();
+                g.replica.tick(crate::clock::now());
+                self.run_effects(&mut g);
+            }
+        }
+    }
+
+    /// What the node knows of the cluster.
+    pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number for a new connection.
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The sending half of a connection that is still there.
+    pub(crate) fn sender(&self, connection: u64) -> Option<Arc<Sender>> {
+        self.senders.read().unwrap_or_else(PoisonError::into_inner).get(&connection).cloned()
+    }
+}
+
+fn cannot_listen(address: &str, e: &std::io::Error) -> Error {
+    let text = format!("cannot listen on {address}: {e}");
+    match e.kind() {
+        std::io::ErrorKind::PermissionDenied => Error::Permission(text),
+        _ => Error::Failed(text),
+    }
+}

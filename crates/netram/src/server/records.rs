@@ -1,0 +1,121 @@
+//! The store's side of a replica: dspm-txn decides, dspm-store keeps.
+
+use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
+use dspm_proto::{ClientId, Lsn, PAGE_SIZE, RecordId, Refusal, Session};
+use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
+use dspm_txn::{Fence, Records};
+use std::sync::Arc;
+
+/// A record's page data as it came: frames of its full pages, and the bytes of its deltas.
+pub(crate) struct Pages {
+    pub(crate) meta: Vec<u8>,
+    pub(crate) frames: Vec<FrameBuf>,
+    pub(crate) deltas: Vec<u8>,
+}
+
+impl Pages {
+    /// Checks the full pages against the record's checksums, before any lock is taken.
+    pub(crate) fn verify(&self, record: &Record) -> Result<(), Refusal> {
+        let full = record.pages.iter().zip(&self.frames);
+        full.into_iter().try_for_each(|(p, f)| verify_page(&f[..], p.checksum)).map_err(|_| Refusal::Corrupt)
+    }
+}
+
+/// One group's records in the arena.
+pub(crate) struct StoreRecords {
+    pub(crate) group: GroupStore,
+    store: Arc<Store>,
+}
+
+impl StoreRecords {
+    pub(crate) fn new(group: GroupStore, store: Arc<Store>) -> StoreRecords {
+        StoreRecords { group, store }
+    }
+
+    /// One frame a page, whole: deltas are applied to a copy of the version that they name.
+    fn whole(&self, record: &Record, pages: Pages) -> Result<Vec<Option<FrameBuf>>, Refusal> {
+        let mut full = pages.frames.into_iter();
+        let mut deltas = &pages.deltas[..];
+        let mut out = Vec::with_capacity(record.pages.len());
+        for p in &record.pages {
+            out.push(match p.payload {
+                Payload::Full => Some(full.next().ok_or(Refusal::Corrupt)?),
+                Payload::Zero => None,
+                Payload::Delta => {
+                    let (delta, rest) = deltas.split_at_checked(p.bytes as usize).ok_or(Refusal::Corrupt)?;
+                    deltas = rest;
+                    let dataset = record.datasets[p.dataset as usize].dataset;
+                    let Lookup::Frame { lsn, frame, .. } = self.group.lookup(dataset, p.page, self.group.tail().lsn)
+                    else {
+                        return Err(Refusal::Missing);
+                    };
+                    if lsn != p.base {
+                        return Err(Refusal::Missing);
+                    }
+                    let mut page = self.store.alloc().ok_or(Refusal::Full)?;
+                    page.copy_from_slice(self.group.page(frame));
+                    let content: &mut [u8; PAGE_SIZE] = &mut page;
+                    apply_delta(content, delta).map_err(|_| Refusal::Corrupt)?;
+                    verify_page(content, p.checksum).map_err(|_| Refusal::Corrupt)?;
+                    Some(page)
+                }
+            });
+        }
+        Ok(out)
+    }
+}
+
+impl Records for StoreRecords {
+    type Payload = Pages;
+
+    fn tail(&self) -> RecordId {
+        self.group.tail()
+    }
+
+    fn id_at(&self, lsn: Lsn) -> Option<RecordId> {
+        self.group.id_at(lsn)
+    }
+
+    fn fence(&self) -> Fence {
+        let f = self.group.fence();
+        Fence { generation: f.generation, token: f.token }
+    }
+
+    fn set_fence(&mut self, fence: Fence) {
+        self.group.set_fence(dspm_store::Fence { generation: fence.generation, token: fence.token });
+    }
+
+    fn committed(&self) -> Lsn {
+        self.group.committed()
+    }
+
+    fn set_committed(&mut self, lsn: Lsn) {
+        if lsn > self.group.committed() {
+            self.group.set_committed(lsn);
+        }
+    }
+
+    fn flushed(&self) -> Lsn {
+        self.group.flushed()
+    }
+
+    fn session(&self, client: ClientId) -> u64 {
+        self.group.session_number(client)
+    }
+
+    fn set_session(&mut self, session: Session) {
+        if session.number > self.group.session_number(session.client) {
+            self.group.set_session(session);
+        }
+    }
+
+    fn append(&mut self, record: &Record, mut payload: Pages) -> Result<(), Refusal> {
+        let meta = std::mem::take(&mut payload.meta);
+        let frames = self.whole(record, payload)?;
+        self.group.append(record, &meta, frames).map_err(|_| Refusal::Full)
+    }
+
+    fn set_horizon(&mut self, horizon: Lsn) {
+        self.group.set_horizon(horizon);
+    }
+}

@@ -1,0 +1,174 @@
+//! What must hold, seen from outside. One history per group: the record that was acknowledged, read or told committed
+//! at each LSN.
+//!
+//! - Acknowledged commits survive, and every transaction that begins afterwards sees them (strict serializability:
+//!   what was read counts like what was acknowledged, begins without a round trip are begins).
+//! - One LSN, one record. An outcome is final: "not committed" is never seen, "committed" is never lost.
+//! - A page read at a snapshot is the page that the group's history gives.
+//! - What was shown is held by every member whose memory is intact (the world asks them: [`Checker::audits`]).
+
+use dspm_proto::record::Record;
+use dspm_proto::{Lsn, PageNo, RecordId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// The checker of a run.
+#[derive(Debug, Default)]
+pub struct Checker {
+    groups: Vec<History>,
+    /// What a member must hold by now: group, record, who saw it.
+    pub(crate) audits: Vec<(usize, RecordId, &'static str)>,
+    violation: Option<String>,
+    /// How often each thing happened.
+    pub counts: Counts,
+}
+
+/// How often each thing happened in a run.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs)] // the names say it
+pub struct Counts {
+    pub commits: u64,
+    pub begins: u64,
+    pub local_begins: u64,
+    pub reads: u64,
+    pub outcomes: u64,
+    pub not_committed: u64,
+    pub too_old: u64,
+    pub faults: u64,
+    pub settles: u64,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    made: BTreeMap<(u64, u64), Rc<Record>>,
+    seen: Vec<Rc<Record>>,
+    dead: BTreeSet<(u64, u64)>,
+    pages: BTreeMap<PageNo, Vec<(Lsn, u64)>>,
+}
+
+impl Checker {
+    /// A checker of so many groups.
+    pub fn new(groups: usize) -> Checker {
+        Checker { groups: (0..groups).map(|_| History::default()).collect(), ..Checker::default() }
+    }
+
+    /// The first thing that went wrong.
+    pub fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    /// Something went wrong; only the first counts.
+    pub fn fail(&mut self, what: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(what());
+        }
+    }
+
+    /// The newest state that anybody saw: whoever begins now sees at least that.
+    pub fn top(&self, group: usize) -> Lsn {
+        Lsn(self.groups[group].seen.len() as u64)
+    }
+
+    /// The newest record that anybody saw.
+    pub fn top_id(&self, group: usize) -> Option<RecordId> {
+        self.groups[group].seen.last().map(|r| r.id)
+    }
+
+    /// A client made a record.
+    pub fn made(&mut self, group: usize, record: &Rc<Record>) {
+        self.groups[group].made.insert((record.id.lsn.0, record.id.hash), record.clone());
+    }
+
+    /// A commit returned to its caller, who began at `base`.
+    pub fn committed(&mut self, group: usize, record: &Rc<Record>, base: RecordId) {
+        self.counts.commits += 1;
+        let follows = record.id.lsn == base.lsn.next() && record.predecessor == base.hash;
+        if !follows {
+            self.fail(|| format!("commit {} returned, but its transaction began at {base}: a lost update", record.id));
+        }
+        self.see(group, record, "commit");
+    }
+
+    /// A transaction began at `tail`; when it asked to, `floor` had been seen.
+    pub fn begin(&mut self, group: usize, tail: RecordId, floor: Lsn, local: bool) {
+        self.counts.begins += 1;
+        self.counts.local_begins += u64::from(local);
+        let what = if local { "begin without a round trip" } else { "begin" };
+        if tail.lsn < floor {
+            self.fail(|| format!("{what} shows {tail}, but {floor} was acknowledged or read before it"));
+        }
+        if tail.lsn == Lsn(0) {
+            return;
+        }
+        match self.groups[group].made.get(&(tail.lsn.0, tail.hash)).cloned() {
+            Some(record) => self.see(group, &record, what),
+            None => self.fail(|| format!("{what} shows {tail}, which nobody made")),
+        }
+    }
+
+    /// A page was read at a snapshot that had begun.
+    pub fn page(&mut self, group: usize, at: RecordId, page: PageNo, value: u64) {
+        self.counts.reads += 1;
+        let versions = self.groups[group].pages.get(&page).map_or(&[][..], |v| v);
+        let due = versions.iter().rev().find(|(lsn, _)| *lsn <= at.lsn).map_or(0, |v| v.1);
+        if due != value {
+            self.fail(|| format!("page {page} at {at} reads {value}, not {due}"));
+        }
+    }
+
+    /// A client was told what became of its record.
+    pub fn outcome(&mut self, group: usize, record: &Rc<Record>, committed: bool) {
+        self.counts.outcomes += 1;
+        if committed {
+            return self.see(group, record, "outcome");
+        }
+        self.counts.not_committed += 1;
+        let h = &mut self.groups[group];
+        h.dead.insert((record.id.lsn.0, record.id.hash));
+        let seen = h.seen.get(record.id.lsn.0 as usize - 1).is_some_and(|r| **r == **record);
+        if seen {
+            self.fail(|| format!("record {} was told not committed, but was seen before", record.id));
+        }
+    }
+
+    /// Somebody saw a record, and with it all its predecessors.
+    fn see(&mut self, group: usize, record: &Rc<Record>, why: &'static str) {
+        self.audits.push((group, record.id, why));
+        let mut chain = vec![record.clone()];
+        let h = &mut self.groups[group];
+        while let Some(r) = chain.last().filter(|r| r.id.lsn.0 > h.seen.len() as u64 + 1) {
+            let Some(before) = h.made.get(&(r.id.lsn.0 - 1, r.predecessor)).cloned() else {
+                let id = r.id;
+                return self.fail(|| format!("{why}: {id} follows a record that nobody made"));
+            };
+            chain.push(before);
+        }
+        while let Some(r) = chain.pop() {
+            if let Err(what) = h.take(&r) {
+                return self.fail(|| format!("{why}: {what}"));
+            }
+        }
+    }
+}
+
+impl History {
+    fn take(&mut self, r: &Rc<Record>) -> Result<(), String> {
+        let at = r.id.lsn.0 as usize - 1;
+        if let Some(old) = self.seen.get(at) {
+            let text = || format!("LSN {} was {} of {:?}, now {} of {:?}", r.id.lsn, old.id, old.session, r.id, r.session);
+            return if **old == **r { Ok(()) } else { Err(text()) };
+        }
+        let before = self.seen.last().map_or(0, |r| r.id.hash);
+        if r.predecessor != before {
+            return Err(format!("{} does not follow what was seen at LSN {at}", r.id));
+        }
+        if self.dead.contains(&(r.id.lsn.0, r.id.hash)) {
+            return Err(format!("{} was told not committed, and is", r.id));
+        }
+        self.seen.push(r.clone());
+        for p in &r.pages {
+            self.pages.entry(p.page).or_default().push((r.id.lsn, p.checksum));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! Deliberate faults: one rule each, switched off at run time. A simulator that does not catch them proves nothing.
+//!
+//! They live in the runtimes around the state machines (the node's in `sabotage`, the client's where it breaks its
+//! own rule), never in the machines.
+
+macro_rules! mutants {
+    ($($name:ident $text:literal $rule:literal $how:ident,)*) => {
+        /// A rule that is broken on purpose.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[allow(missing_docs)] // the rule of each is its text
+        pub enum Mutant { $($name,)* }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+
+            /// Its name on the command line.
+            pub fn name(self) -> &'static str {
+                match self { $(Mutant::$name => $text,)* }
+            }
+
+            /// What goes wrong.
+            pub fn rule(self) -> &'static str {
+                match self { $(Mutant::$name => $rule,)* }
+            }
+
+            /// Where it is looked for.
+            pub fn hunt(self) -> Hunt {
+                match self { $(Mutant::$name => Hunt::$how,)* }
+            }
+        }
+    };
+}
+
+/// How a mutant is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hunt {
+    /// By random runs, then by the directed schedules.
+    Random,
+    /// By the directed schedules: random runs meet it too rarely, or never while the clients keep their rules.
+    Directed,
+}
+
+mutants! {
+    FenceVolatile "fence_volatile" "a restart forgets the fence that was answered" Directed,
+    BootKept "boot_kept" "a restart does not raise the boot number: tokens come again" Random,
+    StoreKept "store_kept" "the store id survives the loss of memory" Directed,
+    OutcomeNoSettle "outcome_no_settle" "an outcome is answered without a settle" Random,
+    NotRechecked "not_rechecked" "a record is checked on arrival only, not when it is published" Random,
+    DuplicateByToken "duplicate_by_token" "a duplicate is recognised by token and LSN only" Directed,
+    NoBackupFence "no_backup_fence" "a settle does not fence the backups" Random,
+    FenceGoesBack "fence_goes_back" "a member obeys an older token's fence" Directed,
+    OwnTailOnly "own_tail_only" "a settle takes the primary's tail, not the longest" Random,
+    SettleNotAll "settle_not_all" "a settle completes on all members but one" Random,
+    CompleteRepeats "complete_repeats" "a repeated Complete is applied again" Directed,
+    RestartServes "restart_serves" "a restarted primary shows its log before it settled" Random,
+    RestartNoWait "restart_no_wait" "a restarted primary does not wait out the leases that it may have given" Directed,
+    NoProbe "no_probe" "the primary shows a tail that is not known to be committed" Random,
+    ProbeRoundIgnored "probe_round_ignored" "an answer to an earlier probe counts" Directed,
+    ProbeUnsynced "probe_unsynced" "disk: a probe is answered with a tail that is not synced" Random,
+    AckBeforeSync "ack_before_sync" "disk: a record is acknowledged, a tail completed, before the log's sync" Random,
+    LeaseNotWaited "lease_not_waited" "hand-over does not wait for the lease to lapse or come back" Random,
+    StaleClock "stale_clock" "a node reads its clock before it waits for a message, not after" Random,
+    NoMargin "no_margin" "the holder uses a lease as long as the granter does, whatever the clocks' rates" Directed,
+    NoCallback "no_callback" "a lease is never called back" Random,
+    SessionIgnored "session_ignored" "session numbers are not checked at publication" Directed,
+    ReadNewest "read_newest" "a member answers a read with its newest page, not the snapshot's" Random,
+    FloorNotSent "floor_not_sent" "a client reports no floor" Random,
+    AckEarly "ack_early" "a commit returns when all members but one hold it" Random,
+    NoteEarly "note_early" "a record is noted as committed before all members acknowledged it" Random,
+    LapsedBegin "lapsed_begin" "a transaction begins locally under a lapsed lease" Random,
+    BeginInFlight "begin_in_flight" "a transaction begins locally while a record of the process is in flight" Random,
+    FromReceipt "from_receipt" "the holder counts its lease from the reply's receipt" Random,
+    LateGrant "late_grant" "a grant that arrives after its token was given up is taken up" Random,
+    ReturnedUsed "returned_used" "a lease that was given back is still used to begin" Random,
+    RefusalFails "refusal_fails" "a refusal is taken for a definite failure" Random,
+    SilenceFails "silence_fails" "silence is taken for a definite failure" Random,
+    RetryAnyBase "retry_any_base" "after 'not committed' the client sends again whatever the settled tail is" Random,
+    HashNoWriter "hash_no_writer" "a record's hash does not cover who wrote it" Random,
+    ReplySession "reply_session" "replies of another session or connection are taken" Random,
+}
+
+impl Mutant {
+    /// The mutant of a name.
+    pub fn named(name: &str) -> Option<Mutant> {
+        Mutant::ALL.iter().copied().find(|m| m.name() == name)
+    }
+}

@@ -1,0 +1,388 @@
+//! The node's runtime: connections, store ids, the flush of the log, and the state machine of every group that the
+//! node is a member of.
+//!
+//! Fault model: it is stopped for any time and then handles what queued up; it dies and its records stay, or what was
+//! not synced goes (power), or all of it (memory lost: a new store id, and the sets of the old one wait). The boot
+//! number is raised at each start. Left open for changes of membership: a set's configuration is fixed here.
+
+use crate::ctx::Ctx;
+use crate::mutant::Mutant;
+use crate::records::{Lies, SimRecords};
+use crate::sabotage::Sabotage;
+use crate::wire::{Answer, Ask, Body, Envelope, Who};
+use dspm_proto::message::Read;
+use dspm_proto::record::Record;
+use dspm_proto::{ClientId, Error, Generation, GroupId, Instant, Lsn, Refusal, Session, StoreId};
+use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// The only generation so far.
+pub const GENERATION: Generation = Generation(1);
+
+/// A group and the members that hold its commits.
+#[derive(Debug)]
+pub struct GroupConfig {
+    /// Its id.
+    pub id: GroupId,
+    /// Who serves it.
+    pub primary: u32,
+    /// Its members.
+    pub members: Vec<Member>,
+    /// Durability disk: held means synced.
+    pub disk: bool,
+    /// L.
+    pub lease: Duration,
+}
+
+impl GroupConfig {
+    /// The store id that a node had when it became a member; 0 when it is none.
+    pub fn store_of(&self, node: u32) -> StoreId {
+        self.members.iter().find(|m| m.node == node).map_or(StoreId(0), |m| m.store)
+    }
+}
+
+/// What a crash takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// The process only.
+    Nothing,
+    /// What was not synced.
+    Power,
+    /// All memory.
+    Memory,
+}
+
+/// One group at this node.
+pub(crate) struct Slot {
+    pub(crate) config: Rc<GroupConfig>,
+    /// While the process runs.
+    pub(crate) replica: Option<Replica<SimRecords>>,
+    /// While it does not.
+    kept: Option<SimRecords>,
+}
+
+/// A node.
+pub struct Node {
+    /// Its number.
+    pub no: u32,
+    /// What it remembers.
+    pub store: StoreId,
+    /// Its memory was lost at some time.
+    pub lost: bool,
+    pub(crate) slots: Vec<Slot>,
+    boot: u32,
+    links: BTreeMap<u64, Who>,
+    homes: BTreeMap<ClientId, (u64, u64)>,
+    /// A sync under way: when it returns, and what it covers.
+    flushing: Option<(Instant, Vec<Lsn>)>,
+    /// Longest sync.
+    pub(crate) sync_max: u64,
+    /// The clock at the last event.
+    read_at: Instant,
+    /// For the checker: highest session number whose Hello was answered.
+    promised: BTreeMap<ClientId, u64>,
+    pub(crate) sabotage: Sabotage,
+}
+
+impl Node {
+    /// A node that never ran.
+    pub fn new(no: u32, store: StoreId, groups: &[Rc<GroupConfig>]) -> Node {
+        let slots = groups.iter().map(|c| Slot { config: c.clone(), replica: None, kept: None }).collect();
+        Node {
+            no,
+            store,
+            lost: false,
+            slots,
+            boot: 0,
+            links: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            flushing: None,
+            sync_max: 2_000_000,
+            read_at: Instant(0),
+            promised: BTreeMap::new(),
+            sabotage: Sabotage::default(),
+        }
+    }
+
+    /// True while the process runs.
+    pub fn up(&self) -> bool {
+        self.slots.iter().all(|s| s.kept.is_none()) && self.boot > 0
+    }
+
+    /// Its records of a group, running or not.
+    pub fn records(&self, group: usize) -> Option<&SimRecords> {
+        let slot = &self.slots[group];
+        slot.replica.as_ref().map(|r| &r.records).or(slot.kept.as_ref())
+    }
+
+    /// The process starts.
+    pub fn start(&mut self, ctx: &mut Ctx<'_>) {
+        if self.boot == 0 || !ctx.broken(Mutant::BootKept) {
+            self.boot += 1;
+        }
+        self.read_at = ctx.now;
+        for slot in &mut self.slots {
+            let mut records = slot.kept.take().unwrap_or_default();
+            if slot.config.store_of(self.no) != self.store {
+                continue;
+            }
+            if ctx.broken(Mutant::FenceVolatile) {
+                records.forget_fence();
+            }
+            records.lies.fresh = ctx.broken(Mutant::RestartNoWait);
+            let me = Member { node: self.no, store: self.store };
+            let c = &slot.config;
+            let setup = Setup {
+                generation: GENERATION,
+                primary: c.primary,
+                members: c.members.clone(),
+                me,
+                boot: self.boot,
+                lease: c.lease,
+                disk: c.disk,
+            };
+            let mut replica = Replica::new(records, setup, ctx.now);
+            let (synced, no_sessions) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::SessionIgnored));
+            replica.records.lies = Lies { fresh: false, synced, no_sessions };
+            slot.replica = Some(replica);
+        }
+    }
+
+    /// The process dies.
+    pub fn crash(&mut self, loss: Loss, new_store: StoreId, mutant: Option<Mutant>) {
+        for slot in &mut self.slots {
+            let mut records = slot.replica.take().map(|r| r.records).unwrap_or_default();
+            match loss {
+                Loss::Nothing => {}
+                Loss::Power => records.power_cut(),
+                Loss::Memory => records = SimRecords::default(),
+            }
+            slot.kept = Some(records);
+        }
+        if loss == Loss::Memory {
+            self.lost = true;
+            if mutant != Some(Mutant::StoreKept) {
+                self.store = new_store;
+            }
+        }
+        (self.flushing, self.sabotage) = (None, Sabotage::default());
+        self.links.clear();
+        self.homes.clear();
+    }
+
+    /// A message came.
+    pub fn deliver(&mut self, e: Envelope, ctx: &mut Ctx<'_>) {
+        let read_before = std::mem::replace(&mut self.read_at, ctx.now);
+        let now = if ctx.broken(Mutant::StaleClock) { read_before } else { ctx.now };
+        let group = e.group;
+        if self.slots[group].replica.is_none() || self.sabotaged(&e, now, ctx) {
+            return self.after(group, now, ctx);
+        }
+        match (e.body, e.from) {
+            (Body::Ask { request, store, ask }, from) => {
+                self.links.insert(e.link, from);
+                self.ask(group, Caller { connection: e.link, request }, store, ask, now, ctx);
+            }
+            (Body::Peer { generation, store, sender, message }, Who::Node(from)) => {
+                let Some(r) = self.slots[group].replica.as_mut() else { return };
+                if r.check_addressee(generation, store).is_ok() {
+                    r.peer(from, sender, message, now);
+                }
+            }
+            (Body::Replicate { generation, store, token, record }, Who::Node(from)) => {
+                let Some(r) = self.slots[group].replica.as_mut() else { return };
+                if r.check_addressee(generation, store).is_ok() {
+                    r.replicate(from, token, &record, (), now);
+                }
+            }
+            _ => {}
+        }
+        self.after(group, now, ctx);
+    }
+
+    fn ask(&mut self, group: usize, from: Caller, store: StoreId, ask: Ask, now: Instant, ctx: &mut Ctx<'_>) {
+        let Some(r) = self.slots[group].replica.as_mut() else { return };
+        if let Err(why) = r.check_addressee(GENERATION, store) {
+            return self.answer(group, from, Answer::Refused(why), ctx);
+        }
+        if let Some(session) = session_of(&ask) {
+            self.home(session, from.connection);
+        }
+        let Some(r) = self.slots[group].replica.as_mut() else { return };
+        match ask {
+            Ask::Hello(session) => self.hello(group, from, session, ctx),
+            Ask::Renew { session, token, floor } => {
+                let lease = r.renew(session, token, floor, now);
+                self.answer(group, from, Answer::Renewed { token, lease }, ctx);
+            }
+            Ask::Snapshot(m) => r.snapshot(from, &m, now),
+            Ask::Acquire(m) => r.acquire(from, &m, now),
+            Ask::Release(m) => r.release(&m, now),
+            Ask::Commit(record) => {
+                let before = r.records.last();
+                r.commit(from, store, &record, (), now);
+                let published = r.records.last() > before;
+                self.check_session(published, &record, ctx);
+            }
+            Ask::Note(m) => r.note(m.token, m.id),
+            Ask::Read(m) => {
+                let answer = read(&r.records, &m, ctx.broken(Mutant::ReadNewest));
+                self.answer(group, from, answer, ctx);
+            }
+            Ask::Outcome(m) => r.outcome(from, &m, now),
+        }
+    }
+
+    /// Call-backs go to the newest session's last connection.
+    fn home(&mut self, session: Session, link: u64) {
+        let home = self.homes.entry(session.client).or_insert((session.number, link));
+        if session.number >= home.0 {
+            *home = (session.number, link);
+        }
+    }
+
+    fn hello(&mut self, group: usize, from: Caller, session: Session, ctx: &mut Ctx<'_>) {
+        for r in self.slots.iter_mut().filter_map(|s| s.replica.as_mut()) {
+            r.hello(session);
+        }
+        let number = self.promised.entry(session.client).or_default();
+        *number = session.number.max(*number);
+        self.answer(group, from, Answer::Hello, ctx);
+    }
+
+    fn check_session(&self, published: bool, record: &Record, ctx: &mut Ctx<'_>) {
+        let promised = self.promised.get(&record.session.client).copied().unwrap_or(0);
+        if published && record.session.number < promised {
+            let (no, id) = (self.no, record.id);
+            ctx.check.fail(|| format!("node{no} published {id} of a session that it had ended"));
+        }
+    }
+
+    /// Timers, and the log's sync.
+    pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
+        let read_before = std::mem::replace(&mut self.read_at, ctx.now);
+        let now = if ctx.broken(Mutant::StaleClock) { read_before } else { ctx.now };
+        if let Some((_, upto)) = self.flushing.take_if(|f| f.0 <= ctx.now) {
+            for (group, lsn) in upto.into_iter().enumerate() {
+                if let Some(r) = self.slots[group].replica.as_mut() {
+                    r.records.sync(lsn);
+                    r.flushed(now);
+                }
+            }
+        }
+        for group in 0..self.slots.len() {
+            self.publish_late(group, now, ctx);
+            if let Some(r) = self.slots[group].replica.as_mut() {
+                r.tick(ctx.now);
+            }
+            self.after(group, ctx.now, ctx);
+        }
+    }
+
+    /// When [`Node::tick`] is due.
+    pub fn wake(&self, now: Instant) -> Option<Instant> {
+        let machines = self.slots.iter().filter_map(|s| s.replica.as_ref().and_then(|r| r.wake(now)));
+        let flush = self.flushing.as_ref().map(|f| f.0);
+        machines.chain(flush).chain(self.sabotage.due()).min()
+    }
+
+    fn after(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        self.look_ahead(group, now, ctx);
+        self.perform(group, now, ctx);
+        let behind = |s: &Slot| s.config.disk && s.replica.as_ref().is_some_and(|r| r.records.synced() < r.records.last());
+        if self.flushing.is_none() && self.slots.iter().any(behind) {
+            let due = Instant(ctx.now.0 + ctx.rng.range(100_000, self.sync_max));
+            let last = |s: &Slot| s.replica.as_ref().map_or(Lsn(0), |r| r.records.last());
+            self.flushing = Some((due, self.slots.iter().map(last).collect()));
+        }
+    }
+
+    /// Does what the machine asks for.
+    fn perform(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        loop {
+            let Some(r) = self.slots[group].replica.as_mut() else { return };
+            let effects: Vec<Effect> = r.effects().collect();
+            if effects.is_empty() {
+                return;
+            }
+            for effect in effects {
+                if let Some(effect) = self.twist(group, effect, now, ctx) {
+                    self.effect(group, effect, ctx);
+                }
+            }
+        }
+    }
+
+    fn effect(&mut self, group: usize, effect: Effect, ctx: &mut Ctx<'_>) {
+        let (to, answer) = match effect {
+            Effect::Ack { to, ack } => (to, Answer::Ack(ack)),
+            Effect::Refuse { to, why } => (to, Answer::Refused(why)),
+            Effect::Fail { to, error } => (to, Answer::Failed(error)),
+            Effect::Snapshot { to, tail, .. } => (to, Answer::Snapshot { tail }),
+            Effect::Granted { to, tail, token, lease, .. } => (to, Answer::Granted { tail, token, lease }),
+            Effect::Busy { to, ticket } => (to, Answer::Busy { ticket }),
+            Effect::Outcome { to, committed, tail } => (to, Answer::Outcome { committed, tail }),
+            Effect::Callback { session, token } => return self.call_back(group, session, token, ctx),
+            Effect::Send { to, message } => return self.send(group, to, message, ctx),
+            Effect::SendRecords { to, token, from, last } => {
+                let Some(records) = self.records(group) else { return };
+                let list: Vec<_> = (from.0..=last.0).filter_map(|l| records.record(Lsn(l)).cloned()).collect();
+                let store = self.slots[group].config.store_of(to);
+                for record in list {
+                    let body = Body::Replicate { generation: GENERATION, store, token, record };
+                    ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
+                }
+                return;
+            }
+            Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
+        };
+        self.answer(group, to, answer, ctx);
+    }
+
+    pub(crate) fn answer(&self, group: usize, to: Caller, answer: Answer, ctx: &mut Ctx<'_>) {
+        let Some(client) = self.links.get(&to.connection).copied() else { return };
+        let body = Body::Answer { request: to.request, answer };
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: client, link: to.connection, group, body });
+    }
+
+    fn call_back(&self, group: usize, session: Session, token: dspm_proto::Token, ctx: &mut Ctx<'_>) {
+        let Some((_, link)) = self.homes.get(&session.client) else { return };
+        let Some(client) = self.links.get(link).copied() else { return };
+        let body = Body::Callback { session, token };
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: client, link: *link, group, body });
+    }
+
+    pub(crate) fn send(&self, group: usize, to: u32, message: PeerMessage, ctx: &mut Ctx<'_>) {
+        if matches!(message, PeerMessage::Fence(_)) {
+            ctx.check.counts.settles += 1;
+        }
+        let store = self.slots[group].config.store_of(to);
+        let body = Body::Peer { generation: GENERATION, store, sender: self.store, message };
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
+    }
+}
+
+fn session_of(ask: &Ask) -> Option<Session> {
+    match ask {
+        Ask::Hello(session) | Ask::Renew { session, .. } => Some(*session),
+        Ask::Snapshot(m) => Some(m.session),
+        Ask::Acquire(m) => Some(m.session),
+        _ => None,
+    }
+}
+
+/// A member that cannot prove the exact version says so; it never answers with a newer page.
+fn read(records: &SimRecords, m: &Read, newest: bool) -> Answer {
+    if newest {
+        return Answer::Pages(m.pages.iter().map(|p| (*p, records.page(*p, records.last()))).collect());
+    }
+    if m.at < records.horizon() {
+        return Answer::Failed(Error::TooOld(format!("{} is below {}", m.at, records.horizon())));
+    }
+    if m.at > records.tail().lsn {
+        return Answer::Refused(Refusal::Unsettled);
+    }
+    Answer::Pages(m.pages.iter().map(|p| (*p, records.page(*p, m.at))).collect())
+}

@@ -1,0 +1,196 @@
+//! The node's side of the deliberate faults: each hook does nothing unless its rule is the one that is broken.
+
+use crate::ctx::Ctx;
+use crate::mutant::Mutant;
+use crate::node::Node;
+use crate::wire::{Answer, Ask, Body, Envelope, Who};
+use dspm_proto::message::{Ack, Completed, Fenced, Probed};
+use dspm_proto::record::Record;
+use dspm_proto::{Instant, Lsn, Refusal};
+use dspm_txn::{Caller, Effect, Fence, PeerMessage, Records};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// What the faults remember.
+#[derive(Default)]
+pub(crate) struct Sabotage {
+    /// Records that passed the check on arrival and are published later.
+    late: Vec<(usize, Instant, Caller, Rc<Record>)>,
+    /// Last answer to a probe of each member.
+    probed: BTreeMap<(usize, u32), Probed>,
+}
+
+impl Sabotage {
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.late.iter().map(|l| l.1).min()
+    }
+}
+
+impl Node {
+    /// A message before the machine gets it. True: it does not get it.
+    pub(crate) fn sabotaged(&mut self, e: &Envelope, now: Instant, ctx: &mut Ctx<'_>) -> bool {
+        let Some(broken) = ctx.mutant else { return false };
+        match (&e.body, e.from) {
+            (Body::Ask { request, ask, .. }, _) => {
+                let caller = Caller { connection: e.link, request: *request };
+                self.ask_sabotaged(broken, e.group, caller, ask, now, ctx)
+            }
+            (Body::Peer { message, sender, .. }, Who::Node(from)) => {
+                let known = self.slots[e.group].config.store_of(from) == *sender;
+                known && self.peer_sabotaged(broken, e.group, from, message, now, ctx)
+            }
+            _ => false,
+        }
+    }
+
+    fn ask_sabotaged(&mut self, m: Mutant, g: usize, to: Caller, ask: &Ask, now: Instant, ctx: &mut Ctx<'_>) -> bool {
+        let Some(r) = self.slots[g].replica.as_mut() else { return false };
+        let (situation, tail, fence) = (r.situation(), r.records.tail(), r.records.fence());
+        let primary = r.setup().is_primary();
+        let answer = match (m, ask) {
+            (Mutant::OutcomeNoSettle, Ask::Outcome(o)) => {
+                Answer::Outcome { committed: tail.lsn >= o.id.lsn && r.records.holds(o.id), tail }
+            }
+            (Mutant::NoProbe, Ask::Snapshot(_)) if primary && !situation.unsettled && !situation.settling => {
+                Answer::Snapshot { tail }
+            }
+            (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => Answer::Snapshot { tail },
+            (Mutant::DuplicateByToken, Ask::Commit(c)) => {
+                let same = r.records.record(c.id.lsn).is_some_and(|h| h.token == c.token && c.token == fence.token);
+                if !same {
+                    return false;
+                }
+                Answer::Ack(Ack { id: c.id, horizon: Lsn(0) })
+            }
+            (Mutant::NoBackupFence, Ask::Commit(c)) => {
+                if c.token > fence.token && !primary {
+                    r.records.set_fence(Fence { token: c.token, ..fence });
+                }
+                return false;
+            }
+            (Mutant::NotRechecked, Ask::Commit(c)) => {
+                let next = c.id.lsn == tail.lsn.next() && c.predecessor == tail.hash;
+                if !next || c.token != fence.token || situation.unsettled {
+                    return false;
+                }
+                let due = Instant(now.0 + ctx.rng.below(60_000_000));
+                self.sabotage.late.push((g, due, to, c.clone()));
+                return true;
+            }
+            _ => return false,
+        };
+        self.answer(g, to, answer, ctx);
+        true
+    }
+
+    /// Publishes what passed the check on arrival, without another look.
+    pub(crate) fn publish_late(&mut self, g: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        while let Some(at) = self.sabotage.late.iter().position(|l| l.0 == g && l.1 <= now) {
+            let (_, _, to, record) = self.sabotage.late.remove(at);
+            let Some(r) = self.slots[g].replica.as_mut() else { return };
+            if record.id.lsn == r.records.last().next() {
+                let _ = r.records.append(&record, ());
+            }
+            let answer = match r.records.holds(record.id) {
+                true => Answer::Ack(Ack { id: record.id, horizon: Lsn(0) }),
+                false => Answer::Refused(Refusal::NotNext),
+            };
+            self.answer(g, to, answer, ctx);
+        }
+    }
+
+    fn peer_sabotaged(
+        &mut self,
+        broken: Mutant,
+        g: usize,
+        from: u32,
+        message: &PeerMessage,
+        now: Instant,
+        ctx: &mut Ctx<'_>,
+    ) -> bool {
+        let sender = self.slots[g].config.store_of(from);
+        let Some(r) = self.slots[g].replica.as_mut() else { return false };
+        let (tail, fence) = (r.records.tail(), r.records.fence());
+        let reply = match (broken, message) {
+            (Mutant::FenceGoesBack, PeerMessage::Fence(m)) if m.token < fence.token => {
+                r.records.set_fence(Fence { token: m.token, ..fence });
+                PeerMessage::Fenced(Fenced { token: m.token, tail, unsettled: false })
+            }
+            (Mutant::CompleteRepeats, PeerMessage::Complete(m)) if m.token == fence.token && tail.lsn > m.tail.lsn => {
+                r.records.truncate(m.tail.lsn);
+                PeerMessage::Completed(Completed { token: m.token, tail: m.tail })
+            }
+            (Mutant::OwnTailOnly, PeerMessage::Fenced(m)) if m.tail.lsn > tail.lsn => {
+                r.peer(from, sender, PeerMessage::Fenced(Fenced { tail, ..m.clone() }), now);
+                return true;
+            }
+            (Mutant::OwnTailOnly, PeerMessage::Completed(m)) if m.tail.lsn > tail.lsn => {
+                r.peer(from, sender, PeerMessage::Completed(Completed { tail, ..m.clone() }), now);
+                return true;
+            }
+            (Mutant::ProbeRoundIgnored, PeerMessage::Probed(m)) => {
+                self.sabotage.probed.insert((g, from), m.clone());
+                return false;
+            }
+            _ => return false,
+        };
+        self.send(g, from, reply, ctx);
+        true
+    }
+
+    /// An effect before it is performed. None: it is not.
+    pub(crate) fn twist(&mut self, g: usize, effect: Effect, now: Instant, ctx: &mut Ctx<'_>) -> Option<Effect> {
+        let Some(broken) = ctx.mutant else { return Some(effect) };
+        let Effect::Send { to, message } = effect else {
+            let drop = broken == Mutant::NoCallback && matches!(effect, Effect::Callback { .. });
+            return (!drop).then_some(effect);
+        };
+        let tail = self.slots[g].replica.as_ref()?.records.tail();
+        let last = self.slots[g].config.members.iter().map(|m| m.node).filter(|n| *n != self.no).max();
+        match (broken, &message) {
+            (Mutant::ProbeUnsynced, PeerMessage::Probed(m)) => {
+                let message = PeerMessage::Probed(Probed { tail, ..m.clone() });
+                return Some(Effect::Send { to, message });
+            }
+            (Mutant::NoBackupFence, PeerMessage::Fence(m)) => {
+                let fenced = Fenced { token: m.token, tail, unsettled: false };
+                self.pretend(g, to, PeerMessage::Fenced(fenced), now);
+                return None;
+            }
+            (Mutant::SettleNotAll, PeerMessage::Complete(m)) if last == Some(to) => {
+                let completed = Completed { token: m.token, tail: m.tail };
+                self.pretend(g, to, PeerMessage::Completed(completed), now);
+            }
+            (Mutant::ProbeRoundIgnored, PeerMessage::Probe(m)) => {
+                let old = self.sabotage.probed.get(&(g, to)).filter(|p| p.token == m.token).cloned();
+                if let Some(old) = old {
+                    self.pretend(g, to, PeerMessage::Probed(Probed { round: m.round, ..old }), now);
+                }
+            }
+            _ => {}
+        }
+        Some(Effect::Send { to, message })
+    }
+
+    /// The machine is told that a member answered.
+    fn pretend(&mut self, g: usize, from: u32, message: PeerMessage, now: Instant) {
+        let sender = self.slots[g].config.store_of(from);
+        if let Some(r) = self.slots[g].replica.as_mut() {
+            r.peer(from, sender, message, now);
+        }
+    }
+
+    /// A primary whose clock runs ahead when somebody waits for a lease.
+    pub(crate) fn look_ahead(&mut self, g: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        if !ctx.broken(Mutant::LeaseNotWaited) {
+            return;
+        }
+        let lease = self.slots[g].config.lease;
+        if let Some(r) = self.slots[g].replica.as_mut() {
+            let s = r.situation();
+            if s.waiting > 0 && s.writer.is_some() && !s.settling {
+                r.tick(now.after(lease * 4));
+            }
+        }
+    }
+}

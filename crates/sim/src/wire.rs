@@ -1,0 +1,220 @@
+//! Messages in flight. What the real wire puts into headers (group, generation, store ids, request numbers) stands in
+//! the envelope; the metadata are the wire's own.
+
+use dspm_proto::message::{self, Ack, Note, Release};
+use dspm_proto::record::Record;
+use dspm_proto::{Error, Generation, Lsn, PageNo, RecordId, Refusal, Session, StoreId, Token};
+use dspm_txn::PeerMessage;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A process. A registry joins them when membership changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    /// A member, or not, of some groups.
+    Node(u32),
+    /// A place where client processes run, one after another.
+    Client(u32),
+}
+
+impl Who {
+    pub(crate) fn code(self) -> u64 {
+        match self {
+            Who::Node(n) => u64::from(n),
+            Who::Client(n) => 1000 + u64::from(n),
+        }
+    }
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Node(n) => write!(f, "node{n}"),
+            Who::Client(n) => write!(f, "client{n}"),
+        }
+    }
+}
+
+/// A message.
+#[derive(Clone, Debug)]
+pub struct Envelope {
+    /// Sender.
+    pub from: Who,
+    /// Addressee.
+    pub to: Who,
+    /// Connection between a client and a node; 0 between nodes.
+    pub link: u64,
+    /// The group it is about.
+    pub group: usize,
+    /// Content.
+    pub body: Body,
+}
+
+/// Content of a message.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Client to node.
+    Ask {
+        /// Chosen by the client, unique on its connection.
+        request: u64,
+        /// What the node is expected to remember.
+        store: StoreId,
+        /// The question.
+        ask: Ask,
+    },
+    /// Node to client.
+    Answer {
+        /// Of the question.
+        request: u64,
+        /// The answer.
+        answer: Answer,
+    },
+    /// Node to client: another asks for the lease.
+    Callback {
+        /// Whose lease.
+        session: Session,
+        /// Which.
+        token: Token,
+    },
+    /// Node to node.
+    Peer {
+        /// The sender's.
+        generation: Generation,
+        /// What the addressee is expected to remember.
+        store: StoreId,
+        /// The sender's own store id.
+        sender: StoreId,
+        /// Content.
+        message: PeerMessage,
+    },
+    /// Node to node: a record of a settle.
+    Replicate {
+        /// The sender's.
+        generation: Generation,
+        /// What the addressee is expected to remember.
+        store: StoreId,
+        /// The settle.
+        token: Token,
+        /// The record.
+        record: Rc<Record>,
+    },
+}
+
+/// A client's question.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
+pub enum Ask {
+    Hello(Session),
+    Renew { session: Session, token: Token, floor: Lsn },
+    Snapshot(message::Snapshot),
+    Acquire(message::Acquire),
+    Release(Release),
+    Commit(Rc<Record>),
+    Note(Note),
+    Read(message::Read),
+    Outcome(message::Outcome),
+}
+
+/// A node's answer.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
+pub enum Answer {
+    Hello,
+    Renewed { token: Token, lease: Duration },
+    Snapshot { tail: RecordId },
+    Granted { tail: RecordId, token: Token, lease: Duration },
+    Busy { ticket: u64 },
+    Ack(Ack),
+    Pages(Vec<(PageNo, u64)>),
+    Outcome { committed: bool, tail: RecordId },
+    Refused(Refusal),
+    Failed(Error),
+}
+
+fn code(token: Token) -> u64 {
+    u64::from(token.boot) << 32 | u64::from(token.n)
+}
+
+impl Body {
+    /// Numbers that tell messages apart, for the trace's hash.
+    pub(crate) fn digest(&self) -> [u64; 3] {
+        match self {
+            Body::Ask { request, ask, .. } => {
+                let (kind, value) = ask.digest();
+                [kind, *request, value]
+            }
+            Body::Answer { request, answer } => {
+                let (kind, value) = answer.digest();
+                [20 + kind, *request, value]
+            }
+            Body::Callback { session, token } => [40, session.client.0, code(*token)],
+            Body::Peer { message, sender, .. } => {
+                let (kind, token, value) = peer(message);
+                [41 + kind, code(token) ^ sender.0, value]
+            }
+            Body::Replicate { token, record, .. } => [60, code(*token), record.id.hash],
+        }
+    }
+}
+
+impl Ask {
+    fn digest(&self) -> (u64, u64) {
+        match self {
+            Ask::Hello(s) => (1, s.number),
+            Ask::Renew { token, floor, .. } => (2, code(*token) ^ floor.0),
+            Ask::Snapshot(m) => (3, m.floor.0),
+            Ask::Acquire(m) => (4, m.ticket ^ code(m.returned) ^ u64::from(m.forget) << 63),
+            Ask::Release(m) => (5, code(m.token) ^ u64::from(m.kept) << 63),
+            Ask::Commit(r) => (6, r.id.hash),
+            Ask::Note(n) => (7, n.id.hash),
+            Ask::Read(r) => (8, r.at.0),
+            Ask::Outcome(o) => (9, o.id.hash),
+        }
+    }
+}
+
+impl Answer {
+    fn digest(&self) -> (u64, u64) {
+        match self {
+            Answer::Hello => (1, 0),
+            Answer::Renewed { lease, .. } => (2, lease.as_nanos() as u64),
+            Answer::Snapshot { tail } => (3, tail.hash),
+            Answer::Granted { tail, token, .. } => (4, tail.hash ^ code(*token)),
+            Answer::Busy { ticket } => (5, *ticket),
+            Answer::Ack(a) => (6, a.id.hash),
+            Answer::Pages(p) => (7, p.iter().fold(0, |h, (n, v)| h ^ n.0 ^ v)),
+            Answer::Outcome { committed, tail } => (8, tail.hash ^ u64::from(*committed)),
+            Answer::Refused(r) => (9, *r as u64),
+            Answer::Failed(e) => (10, u64::from(e.code())),
+        }
+    }
+}
+
+fn peer(m: &PeerMessage) -> (u64, Token, u64) {
+    match m {
+        PeerMessage::Fence(m) => (1, m.token, 0),
+        PeerMessage::Fenced(m) => (2, m.token, m.tail.hash),
+        PeerMessage::Complete(m) => (3, m.token, m.tail.hash),
+        PeerMessage::Completed(m) => (4, m.token, m.tail.hash),
+        PeerMessage::Fetch(m) => (5, m.token, m.from.0),
+        PeerMessage::Probe(m) => (6, m.token, m.round),
+        PeerMessage::Probed(m) => (7, m.token, m.tail.hash),
+        PeerMessage::Horizon(m) => (8, Token::default(), m.horizon.0 ^ m.committed.hash),
+        PeerMessage::Unsettled(m) => (9, Token::default(), m.tail.hash),
+    }
+}
+
+impl fmt::Display for Envelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {} g{} ", self.from, self.to, self.group)?;
+        match &self.body {
+            Body::Ask { request, ask: Ask::Commit(r), .. } => write!(f, "?{request} Commit {} under {}", r.id, r.token),
+            Body::Ask { request, ask, .. } => write!(f, "?{request} {ask:?}"),
+            Body::Answer { request, answer } => write!(f, "!{request} {answer:?}"),
+            Body::Callback { token, .. } => write!(f, "Callback {token}"),
+            Body::Peer { message, .. } => write!(f, "{message:?}"),
+            Body::Replicate { token, record, .. } => write!(f, "Replicate {} under {token}", record.id),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+"""What databases see of dspm: the SQLite VFS."""

@@ -1,0 +1,1 @@
+"""The cluster: wire, registry, placement, launching and asking nodes."""

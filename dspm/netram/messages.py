@@ -1,0 +1,245 @@
+"""Messages of the control plane: the Python side of `crates/proto/src/{control,auth}.rs`. JSON, typed by msgspec."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from dspm.errors import ProtocolError
+
+Durability = Literal["memory", "pm", "disk"]
+
+
+class Hello(msgspec.Struct):
+    """First message of the dialer."""
+
+    role: str
+    name: str
+    cluster: str
+    nonce: str
+    session: None = None
+    callbacks: bool = False
+
+
+class Challenge(msgspec.Struct):
+    """Answer to Hello."""
+
+    name: str
+    store: int
+    boot: int
+    nonce: str
+    proof: str
+
+
+class Proof(msgspec.Struct):
+    """Answer to Challenge."""
+
+    proof: str
+
+
+class CreateOptions(msgspec.Struct):
+    """How a dataset is created. Missing values are the cluster's."""
+
+    durability: Durability | None = None
+    copies: int | None = None
+    min_copies: int | None = None
+    exclusive: bool = False
+
+
+class NodeEntry(msgspec.Struct, frozen=True):
+    """A node in the view. `machine` is what fails at once with it."""
+
+    name: str
+    address: str
+    machine: str
+
+
+class MemberEntry(msgspec.Struct, frozen=True):
+    """A member of a set and the store id that it had when it became one."""
+
+    node: str
+    store: int
+
+
+class SetEntry(msgspec.Struct, frozen=True):
+    """The registry's record of a replica set."""
+
+    id: int
+    generation: int
+    state: Literal["activating", "active"]
+    primary: str
+    members: list[MemberEntry]
+    joining: list[MemberEntry] = []
+    last_active: list[MemberEntry] = []
+
+
+class DatasetEntry(msgspec.Struct, frozen=True):
+    """A dataset in the catalog."""
+
+    name: str
+    dataset: int
+    group: int
+    set: int
+    durability: Durability
+    copies: int
+    min_copies: int
+
+
+class View(msgspec.Struct, tag_field="op", tag="view"):
+    """The cluster as the registry knows it. `version` is raised with every change."""
+
+    version: int = 0
+    cluster: str = ""
+    registry: str = ""
+    nodes: list[NodeEntry] = []
+    sets: list[SetEntry] = []
+
+
+class Ping(msgspec.Struct, tag_field="op", tag="ping"):
+    """Registry to node: answered with Pong."""
+
+
+class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
+    """Registry to node: entries of the catalog. With `whole` whatever else the node knows is gone."""
+
+    whole: bool
+    put: list[DatasetEntry]
+    # "del" is a keyword of Python.
+    gone: list[str] = msgspec.field(name="del", default_factory=list)
+
+
+class Locate(msgspec.Struct, tag_field="op", tag="locate"):
+    """Client to node, node to registry: answered with Located."""
+
+    name: str
+    create: CreateOptions | None = None
+
+
+class Remove(msgspec.Struct, tag_field="op", tag="remove"):
+    """Client to node, node to registry: removes a dataset."""
+
+    name: str
+
+
+class Rename(msgspec.Struct, tag_field="op", tag="rename"):
+    """Client to node, node to registry: renames a dataset; the new name must be free."""
+
+    name: str
+    to: str
+
+
+class List(msgspec.Struct, tag_field="op", tag="list"):
+    """Client to node: the catalog as the node knows it. Answered with Listing."""
+
+
+class Status(msgspec.Struct, tag_field="op", tag="status"):
+    """Client or registry to node: answered with NodeStatus."""
+
+
+Request = Ping | View | Datasets | Locate | Remove | Rename | List | Status
+
+
+class PlainView(msgspec.Struct):
+    """A view inside another message, where it carries no tag."""
+
+    version: int = 0
+    cluster: str = ""
+    registry: str = ""
+    nodes: list[NodeEntry] = []
+    sets: list[SetEntry] = []
+
+
+class Pong(msgspec.Struct):
+    """Answer of a heartbeat: `view` is the version that the node has, `datasets` the entries of its catalog."""
+
+    name: str
+    store: int
+    boot: int
+    view: int
+    datasets: int
+
+
+class Located(msgspec.Struct):
+    """Answer of Locate."""
+
+    entry: DatasetEntry
+    set: SetEntry
+    nodes: list[NodeEntry]
+    lease_ms: int
+    created: bool
+
+
+class Listing(msgspec.Struct):
+    """Answer of List."""
+
+    datasets: list[DatasetEntry]
+    view: PlainView
+
+
+class Done(msgspec.Struct):
+    """Nothing to say but that it is done."""
+
+    done: bool = True
+
+
+class GroupStatus(msgspec.Struct):
+    """One group at one node. `sizes` are bytes by dataset id; `writer` is the holder's client id, 0 if none."""
+
+    group: int
+    primary: bool = False
+    generation: int = 0
+    lsn: int = 0
+    committed: int = 0
+    flushed: int = 0
+    sizes: list[tuple[int, int]] = []
+    writer: int = 0
+    waiting: int = 0
+    state: str = ""
+
+
+class NodeStatus(msgspec.Struct):
+    """A node's own account."""
+
+    name: str
+    state: str
+    store: int
+    frames: int = 0
+    frames_used: int = 0
+    frames_dirty: int = 0
+    checksum_errors: int = 0
+    groups: list[GroupStatus] = []
+
+
+T = TypeVar("T")
+
+_request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The metadata of that message."""
+    return msgspec.json.encode(message)
+
+
+def decode(meta: bytes, kind: type[T]) -> T:
+    """A reply of that type, or ProtocolError."""
+    try:
+        return msgspec.json.decode(meta, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise ProtocolError(f"a reply that cannot be read as {kind.__name__}: {e}", _HINT) from None
+
+
+def decode_request(meta: bytes) -> Request:
+    """A request, or ProtocolError."""
+    try:
+        return _request_decoder.decode(meta)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise ProtocolError(f"a request that cannot be read: {e}", _HINT) from None
+
+
+def plain(message: Any) -> Any:
+    """Plain dictionaries and lists, for --json and HTTP."""
+    return msgspec.to_builtins(message)
+
+
+_HINT = "run the same dspm version on clients, nodes and registry"

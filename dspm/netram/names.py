@@ -1,0 +1,45 @@
+"""What a dataset is called; the Python side of `crates/config/src/name.rs`."""
+
+from __future__ import annotations
+
+from dspm.errors import UsageError
+
+NAME_MAX = 1024
+"""Most bytes of a dataset's name."""
+
+
+def check_name(name: str) -> str:
+    """The name, if it is one that the registry takes: UTF-8, 1 to 1024 bytes, no NUL."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"{name[:60]!a} is no name for a dataset: it is not UTF-8", _HINT) from None
+    if size > NAME_MAX:
+        raise UsageError(f"a dataset's name of {size} bytes: at most {NAME_MAX} are allowed", _HINT)
+    if size == 0 or "\0" in name:
+        raise UsageError(f"{name[:60]!a} is no name for a dataset", _HINT)
+    return name
+
+
+def dataset_name(namespace: str, opened: str) -> str:
+    """The cluster-wide name of what a program opened: lexically cleaned, under the namespace."""
+    absolute = opened.startswith("/")
+    parts: list[str] = []
+    for part in opened.split("/"):
+        if part in ("", "."):
+            continue
+        if part != "..":
+            parts.append(part)
+        elif parts and parts[-1] != "..":
+            parts.pop()
+        elif not absolute:
+            parts.append(part)
+    if not parts:
+        raise UsageError(f"{opened[:60]!r} is no name for a dataset", _HINT)
+    cleaned = ("/" if absolute else "") + "/".join(parts)
+    if namespace:
+        cleaned = namespace + cleaned if absolute else f"{namespace}/{cleaned}"
+    return check_name(cleaned)
+
+
+_HINT = "a name is 1 to 1024 bytes of UTF-8 without a NUL, such as orders.db or shop/orders.db"

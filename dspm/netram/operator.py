@@ -1,0 +1,52 @@
+"""The registry's HTTP API as operators and nodes use it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from dspm.errors import DspmError, UnavailableError, from_code
+from dspm.netram.wire import operator_token
+
+
+class Operator:
+    """A connection to the registry."""
+
+    def __init__(self, url: str, key: bytes, timeout_s: float = 15.0) -> None:
+        self._url = url
+        headers = {"Authorization": f"Bearer {operator_token(key)}"}
+        # No proxy of the environment: the registry is a peer, not the web.
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> Operator:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def add_node(self, name: str, address: str, machine: str) -> None:
+        """Registers a node and waits until it is up to date."""
+        self._call("POST", "/v1/nodes", {"name": name, "address": address, "machine": machine})
+
+    def view(self) -> dict[str, Any]:
+        """Nodes with their states, and replica sets."""
+        return self._call("GET", "/v1/view", None)
+
+    def _call(self, method: str, path: str, body: dict[str, str] | None) -> dict[str, Any]:
+        try:
+            reply = self._http.request(method, path, json=body)
+            answer: dict[str, Any] = reply.json()
+        except (httpx.HTTPError, httpx.InvalidURL) as e:
+            raise UnavailableError(f"the registry at {self._url} does not answer: {e}", _HINT) from None
+        except ValueError:
+            raise DspmError(f"what answers at {self._url} is not a dspm registry", "check `registry`") from None
+        if reply.status_code >= 400:
+            raise from_code(
+                int(answer.get("code", 1)), str(answer.get("error", reply.status_code)), answer.get("hint", "")
+            )
+        return answer
+
+
+_HINT = "`dspm up --dir D` starts what is missing"

@@ -1,0 +1,1 @@
+"""The registry: membership and placement. Never on the data path; its state is one SQLite file."""

@@ -1,0 +1,98 @@
+"""The HTTP/JSON API for operators. Small on purpose: the data path and clients never use it.
+
+Every request but /v1/health shows `Authorization: Bearer TOKEN`, where the token is derived from the cluster's key
+(`dspm.netram.wire.operator_token`) and so does not give the key away.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dspm import __version__
+from dspm.errors import AuthError, ConflictError, DspmError, NotFoundError, UnavailableError, UsageError, code_of
+from dspm.netram.messages import NodeEntry, PlainView
+from dspm.netram.registry.service import Service
+from dspm.netram.wire import operator_token
+
+BODY_MAX = 64 << 10
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def build(service: Service, key: bytes) -> Starlette:
+    """The application."""
+    token = f"Bearer {operator_token(key)}".encode()
+
+    def guarded(endpoint: Endpoint) -> Endpoint:
+        async def run(request: Request) -> Response:
+            try:
+                given = request.headers.get("authorization", "").encode("latin-1", "replace")
+                if not hmac.compare_digest(given, token):
+                    raise AuthError("this needs the cluster's key", "use the cluster's own key file")
+                return await endpoint(request)
+            except DspmError as e:
+                return _failed(e)
+
+        return run
+
+    async def health(_: Request) -> Response:
+        states = [n["state"] for n in service.node_states()]
+        up = sum(s == "serving" for s in states)
+        return _json({"status": "ok", "version": __version__, "nodes": len(states), "serving": up})
+
+    async def view(_: Request) -> Response:
+        v = service.catalog.view()
+        plain = PlainView(v.version, v.cluster, v.registry, v.nodes, v.sets)
+        return _json({**msgspec.to_builtins(plain), "nodes": service.node_states()})
+
+    async def datasets(_: Request) -> Response:
+        return _json({"datasets": list(service.catalog.datasets.values())})
+
+    async def add_node(request: Request) -> Response:
+        try:
+            node = msgspec.json.decode(await _body(request), type=NodeEntry)
+        except msgspec.DecodeError as e:
+            raise UsageError(f"a node that cannot be read: {e}") from None
+        await service.add_node(node)
+        return _json({"done": True})
+
+    async def remove(request: Request) -> Response:
+        await service.remove(request.path_params["name"])
+        return _json({"done": True})
+
+    return Starlette(
+        routes=[
+            Route("/v1/health", health),
+            Route("/v1/view", guarded(view)),
+            Route("/v1/datasets", guarded(datasets)),
+            Route("/v1/nodes", guarded(add_node), methods=["POST"]),
+            Route("/v1/datasets/{name:path}", guarded(remove), methods=["DELETE"]),
+        ]
+    )
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_MAX:
+            raise UsageError(f"a request of more than {BODY_MAX} bytes")
+    return bytes(body)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+_STATUS = {UsageError: 400, AuthError: 401, NotFoundError: 404, ConflictError: 409, UnavailableError: 503}
+
+
+def _failed(e: DspmError) -> Response:
+    return _json({"error": str(e), "hint": e.hint, "code": code_of(e)}, _STATUS.get(type(e), 500))

@@ -1,0 +1,177 @@
+"""What the registry has decided: nodes, replica sets and datasets, mirrored in memory, written before it is said.
+
+Invariants: memory changes only after the transaction that wrote the same change; decisions are synchronous, so no two
+of them interleave; `sequence` counts changes of the catalog, and what changed since is known or answered with "all".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from dspm.errors import DspmError, NotFoundError, UsageError, from_code
+from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, SetEntry, View
+from dspm.netram.names import check_name
+from dspm.netram.placement import load_of, place
+from dspm.netram.registry import store as rows
+from dspm.netram.registry.store import Store
+
+CHANGES_KEPT = 100_000
+"""Changes of the catalog that are remembered for nodes that are behind; older ones get the whole catalog."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The cluster's values for what a client does not say."""
+
+    durability: Durability
+    copies: int
+    min_copies: int
+    lease_ms: int
+
+
+class Catalog:
+    """The decisions."""
+
+    def __init__(self, store: Store, defaults: Defaults) -> None:
+        self._store = store
+        self.defaults = defaults
+        self.url = ""
+        self.nodes = {n.name: n for n in store.nodes()}
+        self.sets = {s.id: s for s in store.sets()}
+        self.datasets = {d.name: d for d in store.datasets()}
+        self._load = load_of(self.sets.values(), self.datasets.values())
+        self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
+        self.sequence = 1
+
+    @property
+    def cluster(self) -> str:
+        """The cluster's name."""
+        return self._store.cluster
+
+    @property
+    def view_version(self) -> int:
+        """Version of the view."""
+        return self._store.view_version
+
+    def view(self) -> View:
+        """The view as nodes get it."""
+        nodes, sets = list(self.nodes.values()), list(self.sets.values())
+        return View(version=self.view_version, cluster=self.cluster, registry=self.url, nodes=nodes, sets=sets)
+
+    def changed_since(self, sequence: int) -> set[str] | None:
+        """Names that changed after that sequence number; None when that is no longer known."""
+        behind = self.sequence - sequence
+        if behind > len(self._changes):
+            return None
+        names: set[str] = set()
+        for number, name in reversed(self._changes):
+            if number <= sequence:
+                break
+            names.add(name)
+        return names
+
+    def find(self, name: str) -> DatasetEntry:
+        """The dataset of that name."""
+        try:
+            return self.datasets[check_name(name)]
+        except KeyError:
+            raise _missing(name) from None
+
+    def put_node(self, node: NodeEntry) -> None:
+        """Adds a node or takes over its new address."""
+        if self.nodes.get(node.name) == node:
+            return
+        with self._store.decide(changes_view=True) as db:
+            rows.put_node(db, node)
+        self.nodes[node.name] = node
+
+    def create(self, name: str, options: CreateOptions, stores: dict[str, int]) -> DatasetEntry:
+        """Places a new dataset on nodes of `stores` (those that answer, with their store ids)."""
+        check_name(name)
+        durability, copies, min_copies = self._resolve(options)
+        chosen = place(list(self.nodes.values()), frozenset(stores), self._load, copies)
+        members = [MemberEntry(n, stores[n]) for n in chosen.members]
+        entry_set = self._same_set(members)
+        fresh = entry_set is None
+        with self._store.decide(changes_view=fresh) as db:
+            if entry_set is None:
+                entry_set = SetEntry(
+                    id=self._store.new_id(db),
+                    generation=1,
+                    state="active",
+                    primary=chosen.primary,
+                    members=members,
+                    last_active=members,
+                )
+                rows.put_set(db, entry_set)
+            ids = self._store.new_id(db), self._store.new_id(db)
+            entry = DatasetEntry(name, *ids, entry_set.id, durability, copies, min_copies)
+            rows.add_dataset(db, entry)
+        self.sets[entry_set.id] = entry_set
+        self.datasets[name] = entry
+        self._load.add(entry_set)
+        self._changed(name)
+        return entry
+
+    def remove(self, name: str) -> None:
+        """Forgets a dataset."""
+        entry = self.find(name)
+        with self._store.decide(changes_view=False) as db:
+            rows.remove_dataset(db, name)
+        del self.datasets[name]
+        self._load.add(self.sets[entry.set], -1)
+        self._changed(name)
+
+    def rename(self, name: str, to: str) -> None:
+        """Gives a dataset another name, which must be free."""
+        entry = self.find(name)
+        check_name(to)
+        if name == to:
+            return
+        if to in self.datasets:
+            raise exists(to)
+        with self._store.decide(changes_view=False) as db:
+            rows.rename_dataset(db, name, to)
+        del self.datasets[name]
+        self.datasets[to] = DatasetEntry(
+            to, entry.dataset, entry.group, entry.set, entry.durability, entry.copies, entry.min_copies
+        )
+        self._changed(name)
+        self._changed(to)
+
+    def _changed(self, name: str) -> None:
+        self.sequence += 1
+        self._changes.append((self.sequence, name))
+
+    def _same_set(self, members: list[MemberEntry]) -> SetEntry | None:
+        """The set of the same primary and members, store ids included: one change then serves all its groups."""
+        wanted = set(members)
+        for s in self.sets.values():
+            if s.state == "active" and s.primary == members[0].node and set(s.members) == wanted and not s.joining:
+                return s
+        return None
+
+    def _resolve(self, options: CreateOptions) -> tuple[Durability, int, int]:
+        durability = options.durability or self.defaults.durability
+        copies = self.defaults.copies if options.copies is None else options.copies
+        default = self.defaults.min_copies if copies == self.defaults.copies else max(1, copies - 1)
+        min_copies = default if options.min_copies is None else options.min_copies
+        if durability == "pm":
+            raise UsageError(
+                "durability = pm needs persistent memory, which nodes cannot use yet", "use memory or disk"
+            )
+        if not 1 <= min_copies <= copies:
+            raise UsageError(f"min_copies = {min_copies} with copies = {copies}", "use a number from 1 to copies")
+        return durability, copies, min_copies
+
+
+def exists(name: str) -> DspmError:
+    """The error for a name that is taken."""
+    return DspmError(f"a dataset named {name[:80]!r} exists already", "choose another name, or `dspm rm` it first")
+
+
+def _missing(name: str) -> NotFoundError:
+    error = from_code(13, f"there is no dataset named {name[:80]!r}")
+    assert isinstance(error, NotFoundError)
+    return error

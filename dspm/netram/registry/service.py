@@ -1,0 +1,170 @@
+"""The registry at work: answers nodes, and says that something is decided only when those concerned have heard it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from dspm.errors import ConflictError, ProtocolError, UnavailableError, UsageError
+from dspm.netram.client import split_address
+from dspm.netram.messages import CreateOptions, DatasetEntry, Done, Locate, Located, NodeEntry, Remove, Rename, Request
+from dspm.netram.registry.catalog import Catalog, exists
+from dspm.netram.registry.peer import Peer
+
+HEAR_TIMEOUT_S = 5.0
+NODES_MAX = 1024
+
+log = structlog.get_logger("registry")
+
+
+class Service:
+    """All nodes and all decisions."""
+
+    def __init__(self, catalog: Catalog, key: bytes) -> None:
+        self.catalog = catalog
+        self._key = key
+        self._peers: dict[str, Peer] = {}
+        self._changed = asyncio.Event()
+        self._unheard: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Dials all nodes."""
+        for node in self.catalog.nodes.values():
+            self._peers[node.name] = self._dial(node)
+
+    async def stop(self) -> None:
+        """Ends all connections."""
+        await asyncio.gather(*(p.stop() for p in self._peers.values()))
+
+    def _dial(self, node: NodeEntry) -> Peer:
+        return Peer(node, self._key, self.catalog, self.handle, self._on_change)
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _poke(self) -> None:
+        for peer in self._peers.values():
+            peer.poke()
+
+    async def handle(self, request: Request) -> msgspec.Struct:
+        """Answers a node's request."""
+        match request:
+            case Locate(name, create):
+                return await self.locate(name, create)
+            case Remove(name):
+                await self.remove(name)
+                return Done()
+            case Rename(name, to):
+                await self.rename(name, to)
+                return Done()
+            case _:
+                raise ProtocolError(f"a registry does not answer {type(request).__name__}")
+
+    async def locate(self, name: str, create: CreateOptions | None) -> Located:
+        """Where a dataset is; creates it if that is asked for and it is missing."""
+        created = False
+        if create is not None and name not in self.catalog.datasets:
+            stores = {n: p.store for n, p in self._peers.items() if p.store is not None}
+            entry = self.catalog.create(name, create, stores)
+            self._unheard[name] = self.catalog.sequence
+            created = True
+            log.info("dataset created", name=name, set=f"{entry.set:016x}")
+            self._poke()
+        elif create is not None and create.exclusive:
+            raise exists(name)
+        entry = self.catalog.find(name)
+        if name in self._unheard:
+            await self._members_hear(entry, self._unheard[name])
+            self._unheard.pop(name, None)
+        members = self.catalog.sets[entry.set]
+        nodes = [self.catalog.nodes[m.node] for m in members.members]
+        return Located(entry, members, nodes, self.catalog.defaults.lease_ms, created)
+
+    async def remove(self, name: str) -> None:
+        """Removes a dataset; done when every node that answers has heard it."""
+        self.catalog.remove(name)
+        self._unheard.pop(name, None)
+        log.info("dataset removed", name=name)
+        await self._answering_hear()
+
+    async def rename(self, name: str, to: str) -> None:
+        """Renames a dataset; done when every node that answers has heard it."""
+        self.catalog.rename(name, to)
+        if name in self._unheard:
+            self._unheard[to] = self._unheard.pop(name)
+        log.info("dataset renamed", name=name, to=to)
+        await self._answering_hear()
+
+    async def add_node(self, node: NodeEntry) -> None:
+        """Registers a node and waits until it is up to date."""
+        _check_node(node)
+        peer = self._peers.get(node.name)
+        if peer is None and len(self._peers) >= NODES_MAX:
+            raise UsageError(f"a cluster has at most {NODES_MAX} nodes")
+        if peer is not None and peer.store is not None and peer.node.address != node.address:
+            raise ConflictError(
+                f"a node named {node.name!r} serves at {peer.node.address}", "give the new node another name"
+            )
+        self.catalog.put_node(node)
+        if peer is None or peer.node != node:
+            if peer is not None:
+                await peer.stop()
+            peer = self._peers[node.name] = self._dial(node)
+        self._poke()
+        view, sequence = self.catalog.view_version, self.catalog.sequence
+        if not await self._until(lambda: peer.has_heard(view, sequence)):
+            raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {peer.trouble}")
+
+    def node_states(self) -> list[dict[str, str]]:
+        """Nodes with "serving", "down" or "lost its memory"."""
+        return [
+            {**msgspec.to_builtins(p.node), "state": self._state(p), "why": p.trouble} for p in self._peers.values()
+        ]
+
+    def _state(self, peer: Peer) -> str:
+        name = peer.node.name
+        promised = {m.store for s in self.catalog.sets.values() for m in s.members if m.node == name}
+        if peer.store is None:
+            return "down"
+        return "lost its memory" if promised - {peer.store} else "serving"
+
+    async def _members_hear(self, entry: DatasetEntry, sequence: int) -> None:
+        """Waits until the members of the dataset's set know it, so that they serve it at once."""
+        view = self.catalog.view_version
+        members = [self._peers[m.node] for m in self.catalog.sets[entry.set].members]
+        if not await self._until(lambda: all(p.has_heard(view, sequence) for p in members)):
+            deaf = ", ".join(p.node.name for p in members if not p.has_heard(view, sequence))
+            raise UnavailableError(f"{entry.name[:80]!r} is placed, but {deaf} did not hear of it in time; try again")
+
+    async def _answering_hear(self) -> None:
+        self._poke()
+        view, sequence = self.catalog.view_version, self.catalog.sequence
+        await self._until(lambda: all(p.store is None or p.has_heard(view, sequence) for p in self._peers.values()))
+
+    async def _until(self, condition: Callable[[], bool]) -> bool:
+        try:
+            async with asyncio.timeout(HEAR_TIMEOUT_S):
+                while not condition():
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _check_node(node: NodeEntry) -> None:
+    hint = "a node has a name of 1 to 64 letters, digits, - . _ and an address host:port"
+    plain = node.name.replace("-", "").replace(".", "").replace("_", "")
+    if not (0 < len(node.name) <= 64 and plain.isalnum() and plain.isascii()):
+        raise UsageError(f"{node.name[:80]!r} is no name for a node", hint)
+    try:
+        host, port = split_address(node.address)
+    except ValueError:
+        host, port = "", 0
+    if not host or not 0 < port < 65536 or len(node.address) > 255:
+        raise UsageError(f"{node.address[:80]!r} is no address", hint)
+    if not 0 < len(node.machine) <= 255:
+        raise UsageError("a node needs a machine id of 1 to 255 characters", hint)

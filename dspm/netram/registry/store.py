@@ -1,0 +1,161 @@
+"""The registry's state in one SQLite file.
+
+Invariants: every decision is one transaction that compares and raises `cluster.version`, so a second registry on the
+same file can never decide on what it read before; a transaction is on disk before anyone hears of it (rollback
+journal, synchronous FULL); an id is drawn once and never again, also after its dataset is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from dspm.errors import ConflictError, DataError, DspmError
+from dspm.netram.messages import DatasetEntry, MemberEntry, NodeEntry, SetEntry
+
+_SCHEMA = (
+    "CREATE TABLE cluster(id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, version INTEGER NOT NULL,"
+    " view_version INTEGER NOT NULL)",
+    "CREATE TABLE nodes(name TEXT PRIMARY KEY, address TEXT NOT NULL, machine TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE sets(id TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL,"
+    " primary_node TEXT NOT NULL, members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE datasets(name TEXT PRIMARY KEY, dataset TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL UNIQUE,"
+    " set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,"
+    " min_copies INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "PRAGMA user_version = 1",
+)
+_FORMAT = 1
+
+
+class Store:
+    """The file. `version` counts decisions, `view_version` those that change nodes or sets."""
+
+    version: int
+    view_version: int
+    cluster: str
+
+    def __init__(self, path: Path, cluster: str) -> None:
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=5)
+            self._db.execute("PRAGMA journal_mode=DELETE")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._open(cluster)
+        except sqlite3.DatabaseError as e:
+            raise self._failed(e) from None
+
+    def _open(self, cluster: str) -> None:
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if found == 0:
+            self._db.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA:
+                self._db.execute(statement)
+            self._db.execute("INSERT INTO cluster VALUES(1, ?, 1, 1)", (cluster,))
+            self._db.execute("COMMIT")
+        elif found != _FORMAT:
+            raise DataError(
+                f"the registry's state {self._path} has format {found} where {_FORMAT} is known",
+                "use the dspm version that wrote it, or a newer one",
+            )
+        name, self.version, self.view_version = self._db.execute(
+            "SELECT name, version, view_version FROM cluster"
+        ).fetchone()
+        if cluster and name != cluster:
+            raise DspmError(f"{self._path} belongs to the cluster {name!r}, not {cluster!r}", "check `cluster`")
+        self.cluster = name
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def _failed(self, e: sqlite3.Error) -> DspmError:
+        code = getattr(e, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return DataError(f"the registry's state {self._path} is damaged: {e}", "restore it from a backup")
+        return DspmError(f"the registry's state {self._path} cannot be used: {e}", "check the disk and permissions")
+
+    @contextlib.contextmanager
+    def decide(self, changes_view: bool) -> Iterator[sqlite3.Connection]:
+        """One decision: compare and swap of the version, and whatever the body writes, or nothing."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                row = self._db.execute(
+                    "UPDATE cluster SET version = version + 1, view_version = view_version + ? WHERE version = ? "
+                    "RETURNING version, view_version",
+                    (int(changes_view), self.version),
+                ).fetchall()
+                if not row:
+                    raise ConflictError("another registry changed the state", "run one registry only")
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as e:
+            raise self._failed(e) from None
+        self.version, self.view_version = row[0]
+
+    def new_id(self, db: sqlite3.Connection) -> int:
+        """A random u64 that was never given before."""
+        while True:
+            drawn = secrets.randbits(64)
+            if drawn and db.execute("INSERT OR IGNORE INTO ids VALUES(?)", (_hex(drawn),)).rowcount == 1:
+                return drawn
+
+    def nodes(self) -> list[NodeEntry]:
+        """All nodes by name."""
+        return [NodeEntry(*row) for row in self._db.execute("SELECT name, address, machine FROM nodes ORDER BY name")]
+
+    def sets(self) -> list[SetEntry]:
+        """All replica sets."""
+        rows = self._db.execute("SELECT id, generation, state, primary_node, members, joining, last_active FROM sets")
+        return [SetEntry(int(r[0], 16), r[1], r[2], r[3], *map(_members, r[4:])) for r in rows]
+
+    def datasets(self) -> list[DatasetEntry]:
+        """The catalog."""
+        rows = self._db.execute("SELECT name, dataset, group_id, set_id, durability, copies, min_copies FROM datasets")
+        return [DatasetEntry(r[0], int(r[1], 16), int(r[2], 16), int(r[3], 16), *r[4:]) for r in rows]
+
+
+def put_node(db: sqlite3.Connection, node: NodeEntry) -> None:
+    """Adds a node, or takes over its new address and machine."""
+    db.execute("INSERT OR REPLACE INTO nodes VALUES(?, ?, ?)", (node.name, node.address, node.machine))
+
+
+def put_set(db: sqlite3.Connection, entry: SetEntry) -> None:
+    """Writes a set."""
+    lists = (msgspec.json.encode(m) for m in (entry.members, entry.joining, entry.last_active))
+    row = (_hex(entry.id), entry.generation, entry.state, entry.primary, *lists)
+    db.execute("INSERT OR REPLACE INTO sets VALUES(?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def add_dataset(db: sqlite3.Connection, d: DatasetEntry) -> None:
+    """Adds a dataset; its name must be free."""
+    ids = (_hex(d.dataset), _hex(d.group), _hex(d.set))
+    db.execute("INSERT INTO datasets VALUES(?,?,?,?,?,?,?)", (d.name, *ids, d.durability, d.copies, d.min_copies))
+
+
+def remove_dataset(db: sqlite3.Connection, name: str) -> None:
+    """Forgets a dataset; its id stays used."""
+    db.execute("DELETE FROM datasets WHERE name = ?", (name,))
+
+
+def rename_dataset(db: sqlite3.Connection, name: str, to: str) -> None:
+    """Gives a dataset another name."""
+    db.execute("UPDATE datasets SET name = ? WHERE name = ?", (to, name))
+
+
+def _hex(number: int) -> str:
+    return f"{number:016x}"
+
+
+def _members(raw: bytes) -> list[MemberEntry]:
+    return msgspec.json.decode(raw, type=list[MemberEntry])

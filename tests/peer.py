@@ -1,0 +1,176 @@
+"""A node that only speaks the control plane, for tests of the registry and of the command line: it keeps no pages.
+
+As a program it takes the arguments of `dspm-node`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from dspm.errors import DspmError, NotFoundError, UnavailableError
+from dspm.netram import wire
+
+
+class FakeNode:
+    def __init__(self, name: str, key: bytes, cluster: str = "", store: int | None = None) -> None:
+        self.name = name
+        self.key = key
+        self.cluster = cluster
+        self.store = store or secrets.randbits(64)
+        self.view: dict[str, Any] = {"version": 0, "cluster": "", "nodes": [], "sets": []}
+        self.datasets: dict[str, dict[str, Any]] = {}
+        self.heard: list[str] = []
+        self.address = ""
+        self.deaf = False
+        self._registry: asyncio.StreamWriter | None = None
+        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._serve, host, port)
+        host, port = self._server.sockets[0].getsockname()[:2]
+        self.address = f"{host}:{port}"
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for writer in list(self._writers):
+            writer.close()
+
+    async def ask_registry(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._registry is None:
+            raise UnavailableError("the registry is not connected")
+        number = 1_000_000 + len(self._asked)
+        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        self._registry.write(wire.encode(wire.Kind.CONTROL, json.dumps(request).encode(), number))
+        reply: dict[str, Any] = json.loads(await future)
+        return reply
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            role = await self._welcome(reader, writer)
+            if role == "registry":
+                self._registry = writer
+            tasks = set()
+            while True:
+                header, meta = await _receive(reader)
+                if header.is_reply:
+                    future = self._asked[header.request]
+                    if header.is_error:
+                        future.set_exception(wire.decode_error(meta))
+                    else:
+                        future.set_result(meta)
+                elif not self.deaf:
+                    task = asyncio.create_task(self._answer(writer, header.request, json.loads(meta)))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
+        except (asyncio.IncompleteReadError, ConnectionError, DspmError):
+            pass
+        finally:
+            if self._registry is writer:
+                self._registry = None
+            self._writers.discard(writer)
+            writer.close()
+
+    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        header, meta = await _receive(reader)
+        hello, mine = json.loads(meta), wire.nonce()
+        challenge = {
+            "name": self.name,
+            "store": self.store,
+            "boot": 1,
+            "nonce": mine,
+            "proof": wire.proof(self.key, "acceptor", hello["nonce"], mine),
+        }
+        writer.write(wire.encode(wire.Kind.HELLO, json.dumps(challenge).encode(), header.request, wire.FLAG_REPLY))
+        header, meta = await _receive(reader)
+        try:
+            wire.check_proof(self.key, "dialer", hello["nonce"], mine, json.loads(meta)["proof"])
+        except DspmError as e:
+            flags = wire.FLAG_REPLY | wire.FLAG_ERROR
+            writer.write(wire.encode(wire.Kind.HELLO, wire.encode_error(e), header.request, flags))
+            await writer.drain()
+            raise
+        writer.write(wire.encode(wire.Kind.HELLO, b"{}", header.request, wire.FLAG_REPLY))
+        return str(hello["role"])
+
+    async def _answer(self, writer: asyncio.StreamWriter, number: int, request: dict[str, Any]) -> None:
+        flags = wire.FLAG_REPLY
+        try:
+            reply = json.dumps(await self._reply(request)).encode()
+        except DspmError as e:
+            flags, reply = flags | wire.FLAG_ERROR, wire.encode_error(e)
+        writer.write(wire.encode(wire.Kind.CONTROL, reply, number, flags))
+
+    async def _reply(self, request: dict[str, Any]) -> dict[str, Any]:
+        op = request["op"]
+        self.heard.append(op)
+        match op:
+            case "ping":
+                view, count = self.view["version"], len(self.datasets)
+                return {"name": self.name, "store": self.store, "boot": 1, "view": view, "datasets": count}
+            case "view":
+                self.view = {k: v for k, v in request.items() if k != "op"}
+                return {"done": True}
+            case "datasets":
+                if request["whole"]:
+                    self.datasets.clear()
+                for name in request["del"]:
+                    self.datasets.pop(name, None)
+                self.datasets.update({d["name"]: d for d in request["put"]})
+                return {"done": True}
+            case "list":
+                return {"datasets": list(self.datasets.values()), "view": self.view}
+            case "status":
+                groups = [
+                    {"group": d["group"], "sizes": [[d["dataset"], 4096]], "state": "ok", "writer": 0}
+                    for d in self.datasets.values()
+                ]
+                return {"name": self.name, "state": "serving", "store": self.store, "frames": 9, "groups": groups}
+            case "locate" | "remove" | "rename":
+                return await self.ask_registry(request)
+        raise NotFoundError(op)
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[wire.Header, bytes]:
+    header = wire.decode_header(await reader.readexactly(wire.HEADER_SIZE))
+    return header, header.verify(await reader.readexactly(header.meta_len))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for option in (
+        *("name", "cluster", "machine", "listen", "data-dir", "arena", "memory", "key-file"),
+        *("lease-ms", "flush-interval-ms", "dirty-max-bytes", "history-max-bytes", "metrics"),
+    ):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--insecure", action="store_true")
+    args = parser.parse_args()
+    asyncio.run(_run(args))
+
+
+async def _run(args: argparse.Namespace) -> None:
+    arena = Path(args.arena)
+    if arena.exists():
+        store = int(arena.read_text())
+    else:
+        store = secrets.randbits(64)
+        arena.write_text(str(store))
+    node = FakeNode(args.name, Path(args.key_file).read_bytes().strip(), args.cluster, store)
+    host, port = args.listen.rsplit(":", 1)
+    await node.start(host, int(port))
+    said = {"address": node.address, "metrics": args.metrics, "pid": os.getpid(), "store": store}
+    print(json.dumps(said), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
