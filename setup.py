@@ -22,6 +22,7 @@ class BuildWithCargo(build_py):
     """build_py, and then the two files of Rust."""
 
     def run(self) -> None:
+        """Copies the sources and builds the rest."""
         super().run()
         crates = [word for crate in CRATES for word in ("-p", crate)]
         subprocess.run(["cargo", "build", "--release", "--locked", "--lib", "--bins", *crates], cwd=ROOT, check=True)
@@ -40,6 +41,7 @@ class PlatformWheel(bdist_wheel):
     """A wheel for this platform and any Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
+        """Any Python 3, no ABI, this platform."""
         return "py3", "none", super().get_tag()[2]
 
 
@@ -47,6 +49,7 @@ class NativeDistribution(Distribution):
     """A distribution that is not pure Python."""
 
     def has_ext_modules(self) -> bool:
+        """True, so that the wheel goes to platlib."""
         return True
 
 

@@ -38,8 +38,8 @@ _COMMANDS = {
 }
 
 
-def build() -> App:
-    """The application; commands are imported when they are run."""
+def build(chosen: str = "") -> App:
+    """The application; only the chosen command is imported. The others are listed with a line each."""
     from cyclopts import App
 
     from dspm import __version__
@@ -54,7 +54,7 @@ def build() -> App:
     )
     for name, (target, text) in _COMMANDS.items():
         if _exists(target):
-            app.command(target, name=name, help=text)
+            app.command(target, name=name, help=None if name == chosen else text)
     return app
 
 
@@ -91,7 +91,9 @@ def _run(arguments: Sequence[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        result = build()(list(arguments), print_error=False, exit_on_error=False, result_action="return_value")
+        result = build(next(iter(arguments), ""))(
+            list(arguments), print_error=False, exit_on_error=False, result_action="return_value"
+        )
     except CycloptsError as e:
         raise UsageError(_one_line(e), "`dspm --help` lists the commands, `dspm COMMAND --help` the options") from None
     except SystemExit as e:

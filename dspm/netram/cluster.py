@@ -17,15 +17,16 @@ from typing import Any
 
 import msgspec
 
-from dspm.errors import DataError, DspmError, UsageError
+from dspm.errors import DataError, DspmError, UnavailableError, UsageError
 from dspm.netram import arenas, config, limits, toml
 from dspm.netram.config import Config
 from dspm.netram.layout import Layout, NodeState, RegistryState, State, write_whole
 from dspm.netram.node import Node, arena_path, arguments, directory_tag, parse_announcement
 from dspm.netram.operator import Operator
-from dspm.netram.process import Starting, end_all
+from dspm.netram.process import Starting, await_dying, end_all
 
 SERVE_TIMEOUT_S = 60.0
+ATTEMPTS_MAX = 3
 NODES_DEFAULT = 3
 NODES_MAX = 64
 _OWN_KEYS = ("nodes", "registry", "key_file")
@@ -197,6 +198,20 @@ class _Run:
 
     def go(self) -> dict[str, Any]:
         """Starts what is missing, waits until all serve, and says where everything is."""
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                self._bring_up()
+                break
+            except UnavailableError:
+                # What died meanwhile is started again; what runs and does not answer is the caller's to see.
+                if attempt == ATTEMPTS_MAX or all(p.is_running for p in self._state.processes()):
+                    raise
+        self._state.complete = True
+        self._save()
+        return self._describe()
+
+    def _bring_up(self) -> None:
+        await_dying(self._state.processes())
         missing = [n for n in self._state.nodes if not n.process.is_running]
         self._layout.make_directories()
         self._check_room(missing)
@@ -215,9 +230,6 @@ class _Run:
         except KeyboardInterrupt:
             self.end()
             raise
-        self._state.complete = True
-        self._save()
-        return self._describe()
 
     def end(self) -> None:
         """Ends what this call started."""

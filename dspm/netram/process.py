@@ -33,7 +33,21 @@ class Process(msgspec.Struct, frozen=True):
         """True while it runs or is stopped; a zombie is gone."""
         return self.pid > 0 and self.boot == boot_id() and _start_time(self.pid) == self.start
 
+    @property
+    def is_dying(self) -> bool:
+        """True when it was killed and the kernel has not ended it yet."""
+        if not self.is_running:
+            return False
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            flags = int(Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[6])
+        except (OSError, IndexError):
+            return False
+        pending = [int(x.split()[1], 16) for x in status.splitlines() if x.startswith(("SigPnd:", "ShdPnd:"))]
+        return bool(flags & _PF_EXITING) or any(p >> (signal.SIGKILL - 1) & 1 for p in pending)
 
+
+_PF_EXITING = 0x4
 NONE = Process()
 
 
@@ -125,6 +139,11 @@ def end_all(processes: Sequence[Process], term_s: float = 10.0, kill_s: float = 
     if left:
         pids = ", ".join(str(p.pid) for p in left)
         raise DspmError(f"processes that SIGKILL did not end: {pids}", "they wait for the kernel; see dmesg")
+
+
+def await_dying(processes: Sequence[Process], timeout_s: float = 10.0) -> None:
+    """Waits for those that were just killed: they look alive and hold their ports and files until they are gone."""
+    _wait([p for p in processes if p.is_dying], timeout_s)
 
 
 def _signal(processes: Sequence[Process], *numbers: signal.Signals) -> list[Process]:

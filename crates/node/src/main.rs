@@ -1,2 +1,145 @@
-//! A node.
-fn main() {}
+//! `dspm-node`: one node in the foreground. It prints one line of JSON when it serves, and goes on until SIGTERM.
+//!
+//! People start nodes with `dspm up` or `dspm node`, which give the arguments below.
+
+use dspm_netram::server::{Node, NodeOptions};
+use dspm_proto::Error;
+use dspm_proto::auth::ClusterKey;
+use lexopt::prelude::*;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const USAGE: &str = "usage: dspm-node --name N --listen HOST:PORT --data-dir D --arena FILE --memory BYTES --key-file F
+  [--cluster C] [--machine M] [--metrics HOST:PORT] [--lease-ms 300] [--flush-interval-ms 100]
+  [--dirty-max-bytes B] [--history-max-bytes B] [--workers N] [--insecure]";
+
+fn main() -> ExitCode {
+    // A node with a dead thread would answer some and hang others: peers know how to survive a dead member.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let hint = e.hint();
+            eprintln!("dspm: error: {e}");
+            eprintln!("hint: {}", if hint.is_empty() { "dspm-node --help shows the arguments" } else { hint });
+            ExitCode::from(match e {
+                Error::Usage(_) => 2,
+                Error::Corrupt(_) => 4,
+                _ => 1,
+            })
+        }
+    }
+}
+
+fn run() -> Result<(), Error> {
+    let Some(options) = parse()? else {
+        println!("{USAGE}");
+        return Ok(());
+    };
+    let name = options.name.clone();
+    let (_node, serving) = Node::start(options)?;
+    let line = serde_json::json!({
+        "address": serving.address,
+        "metrics": serving.metrics,
+        "pid": std::process::id(),
+        "store": serving.store.0,
+        "memory_kept": serving.memory_kept,
+    });
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    eprintln!("dspm-node: {name} serves at {} as store {}", serving.address, serving.store);
+    loop {
+        std::thread::park();
+    }
+}
+
+fn parse() -> Result<Option<NodeOptions>, Error> {
+    let usage = |e: lexopt::Error| Error::Usage(e.to_string());
+    let mut o = Arguments::default();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next().map_err(usage)? {
+        let Long(flag) = arg else { return Err(usage(arg.unexpected())) };
+        let flag = flag.to_owned();
+        match flag.as_str() {
+            "help" => return Ok(None),
+            "insecure" => o.insecure = true,
+            _ => {
+                let value = parser.value().and_then(|v| v.string()).map_err(usage)?;
+                o.set(&flag, value)?;
+            }
+        }
+    }
+    o.finish().map(Some)
+}
+
+#[derive(Default)]
+struct Arguments {
+    text: std::collections::HashMap<String, String>,
+    insecure: bool,
+}
+
+const KNOWN: [&str; 13] = [
+    "name", "listen", "data-dir", "arena", "memory", "key-file", "cluster", "machine", "metrics", "lease-ms",
+    "flush-interval-ms", "dirty-max-bytes", "history-max-bytes",
+];
+
+impl Arguments {
+    fn set(&mut self, flag: &str, value: String) -> Result<(), Error> {
+        if !KNOWN.contains(&flag) && flag != "workers" {
+            return Err(Error::Usage(format!("unknown argument --{flag}")));
+        }
+        self.text.insert(flag.to_owned(), value);
+        Ok(())
+    }
+
+    fn need(&self, flag: &str) -> Result<String, Error> {
+        self.text.get(flag).cloned().ok_or_else(|| Error::Usage(format!("--{flag} is missing")))
+    }
+
+    fn number(&self, flag: &str, default: u64) -> Result<u64, Error> {
+        let Some(v) = self.text.get(flag) else { return Ok(default) };
+        v.parse().map_err(|_| Error::Usage(format!("--{flag} {v}: a whole number is expected")))
+    }
+
+    fn finish(self) -> Result<NodeOptions, Error> {
+        let memory = self.number("memory", 0)?;
+        let listen = self.need("listen")?;
+        if !self.insecure && !is_loopback(&listen) {
+            return Err(Error::Usage(format!(
+                "listening on {listen} without TLS lets anyone on that network read and change pages in transit; \
+                 --insecure accepts that"
+            )));
+        }
+        let key_file = PathBuf::from(self.need("key-file")?);
+        let key = std::fs::read_to_string(&key_file)
+            .map_err(|e| Error::Usage(format!("key file {}: {e}", key_file.display())))?;
+        Ok(NodeOptions {
+            name: self.need("name")?,
+            cluster: self.text.get("cluster").cloned().unwrap_or_default(),
+            machine: self.text.get("machine").cloned().unwrap_or_default(),
+            metrics: self.text.get("metrics").cloned(),
+            data_dir: self.need("data-dir")?.into(),
+            arena: self.need("arena")?.into(),
+            key: ClusterKey::new(&key),
+            lease: Duration::from_millis(self.number("lease-ms", 300)?),
+            flush_interval: Duration::from_millis(self.number("flush-interval-ms", 100)?),
+            dirty_max: self.number("dirty-max-bytes", memory / 2)?,
+            history_max: self.number("history-max-bytes", memory / 4)?,
+            workers: self.number("workers", 1)? as usize,
+            memory,
+            listen,
+        })
+    }
+}
+
+fn is_loopback(address: &str) -> bool {
+    let host = address.rsplit_once(':').map_or(address, |(h, _)| h).trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}

@@ -1,1 +1,35 @@
-//! Deterministic simulator of dspm clusters.
+//! Runs clusters of the commit machines in one thread from a seed, breaks what can break, and checks what callers see.
+//!
+//! - [`World`]: processes with drifting clocks, a network that loses, repeats, delays and cuts, and the faults.
+//! - [`Node`](node::Node) and [`Client`](client::Client): the runtimes around `Replica` and `Holder`; the client here
+//!   is the specification of the client runtime.
+//! - [`Checker`](check::Checker): strict serializability, durability, outcomes; [`World`] adds what members hold.
+//! - [`Mutant`]: one rule broken on purpose; [`directed`]: schedules that chance meets rarely.
+//!
+//! A run is its seed: no clock, no thread, no address and no hash order has a say in it.
+
+pub mod begin;
+pub mod check;
+pub mod client;
+pub mod clock;
+pub mod commit;
+pub mod ctx;
+pub mod directed;
+pub mod explore;
+pub mod faults;
+pub mod mutant;
+pub mod network;
+pub mod node;
+pub mod records;
+mod regress;
+pub mod reserve;
+pub mod rng;
+mod sabotage;
+pub mod thread;
+pub mod trace;
+pub mod wire;
+pub mod world;
+
+pub use explore::{Report, hunt, run, runs};
+pub use mutant::Mutant;
+pub use world::World;

@@ -79,8 +79,8 @@ pub struct Node {
     flushing: Option<(Instant, Vec<Lsn>)>,
     /// Longest sync.
     pub(crate) sync_max: u64,
-    /// The clock at the last event.
-    read_at: Instant,
+    /// The clock at this event, or at events of the same time; and before it.
+    read_at: (Instant, Instant),
     /// For the checker: highest session number whose Hello was answered.
     promised: BTreeMap<ClientId, u64>,
     pub(crate) sabotage: Sabotage,
@@ -100,7 +100,7 @@ impl Node {
             homes: BTreeMap::new(),
             flushing: None,
             sync_max: 2_000_000,
-            read_at: Instant(0),
+            read_at: (Instant(0), Instant(0)),
             promised: BTreeMap::new(),
             sabotage: Sabotage::default(),
         }
@@ -122,7 +122,7 @@ impl Node {
         if self.boot == 0 || !ctx.broken(Mutant::BootKept) {
             self.boot += 1;
         }
-        self.read_at = ctx.now;
+        self.read_at = (ctx.now, ctx.now);
         for slot in &mut self.slots {
             let mut records = slot.kept.take().unwrap_or_default();
             if slot.config.store_of(self.no) != self.store {
@@ -144,8 +144,7 @@ impl Node {
                 disk: c.disk,
             };
             let mut replica = Replica::new(records, setup, ctx.now);
-            let (synced, no_sessions) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::SessionIgnored));
-            replica.records.lies = Lies { fresh: false, synced, no_sessions };
+            replica.records.lies = Lies { synced: ctx.broken(Mutant::AckBeforeSync), ..Lies::default() };
             slot.replica = Some(replica);
         }
     }
@@ -172,10 +171,17 @@ impl Node {
         self.homes.clear();
     }
 
+    /// The time: read after the event came. (The fault: read before the node waited for it.)
+    fn clock(&mut self, ctx: &Ctx<'_>) -> Instant {
+        if self.read_at.0 != ctx.now {
+            self.read_at = (ctx.now, self.read_at.0);
+        }
+        if ctx.broken(Mutant::StaleClock) { self.read_at.1 } else { ctx.now }
+    }
+
     /// A message came.
     pub fn deliver(&mut self, e: Envelope, ctx: &mut Ctx<'_>) {
-        let read_before = std::mem::replace(&mut self.read_at, ctx.now);
-        let now = if ctx.broken(Mutant::StaleClock) { read_before } else { ctx.now };
+        let now = self.clock(ctx);
         let group = e.group;
         if self.slots[group].replica.is_none() || self.sabotaged(&e, now, ctx) {
             return self.after(group, now, ctx);
@@ -222,7 +228,9 @@ impl Node {
             Ask::Release(m) => r.release(&m, now),
             Ask::Commit(record) => {
                 let before = r.records.last();
+                r.records.lies.no_sessions = ctx.broken(Mutant::SessionIgnored);
                 r.commit(from, store, &record, (), now);
+                r.records.lies.no_sessions = false;
                 let published = r.records.last() > before;
                 self.check_session(published, &record, ctx);
             }
@@ -262,8 +270,7 @@ impl Node {
 
     /// Timers, and the log's sync.
     pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
-        let read_before = std::mem::replace(&mut self.read_at, ctx.now);
-        let now = if ctx.broken(Mutant::StaleClock) { read_before } else { ctx.now };
+        let now = self.clock(ctx);
         if let Some((_, upto)) = self.flushing.take_if(|f| f.0 <= ctx.now) {
             for (group, lsn) in upto.into_iter().enumerate() {
                 if let Some(r) = self.slots[group].replica.as_mut() {
@@ -275,9 +282,9 @@ impl Node {
         for group in 0..self.slots.len() {
             self.publish_late(group, now, ctx);
             if let Some(r) = self.slots[group].replica.as_mut() {
-                r.tick(ctx.now);
+                r.tick(now);
             }
-            self.after(group, ctx.now, ctx);
+            self.after(group, now, ctx);
         }
     }
 

@@ -46,7 +46,7 @@ impl Node {
     fn ask_sabotaged(&mut self, m: Mutant, g: usize, to: Caller, ask: &Ask, now: Instant, ctx: &mut Ctx<'_>) -> bool {
         let Some(r) = self.slots[g].replica.as_mut() else { return false };
         let (situation, tail, fence) = (r.situation(), r.records.tail(), r.records.fence());
-        let primary = r.setup().is_primary();
+        let (primary, disk) = (r.setup().is_primary(), r.setup().disk);
         let answer = match (m, ask) {
             (Mutant::OutcomeNoSettle, Ask::Outcome(o)) => {
                 Answer::Outcome { committed: tail.lsn >= o.id.lsn && r.records.holds(o.id), tail }
@@ -55,6 +55,7 @@ impl Node {
                 Answer::Snapshot { tail }
             }
             (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => Answer::Snapshot { tail },
+            (Mutant::DuplicateByToken | Mutant::NotRechecked, _) if disk => return false, // it would break the sync's rule too
             (Mutant::DuplicateByToken, Ask::Commit(c)) => {
                 let same = r.records.record(c.id.lsn).is_some_and(|h| h.token == c.token && c.token == fence.token);
                 if !same {

@@ -20,7 +20,9 @@ mod slot {
     pub const MALLOC: usize = 68;
     pub const VFS_FIND: usize = 141;
     pub const VFS_REGISTER: usize = 142;
+    pub const NEXT_STMT: usize = 152;
     pub const LOG: usize = 167;
+    pub const STMT_BUSY: usize = 184;
     pub const URI_BOOLEAN: usize = 187;
     pub const URI_PARAMETER: usize = 189;
     pub const URI_KEY: usize = 245;
@@ -33,6 +35,8 @@ pub struct Api {
     vfs_find: unsafe extern "C" fn(*const c_char) -> *mut Vfs,
     vfs_register: unsafe extern "C" fn(*mut Vfs, c_int) -> c_int,
     log: unsafe extern "C" fn(c_int, *const c_char, ...),
+    next_stmt: unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void,
+    stmt_busy: unsafe extern "C" fn(*mut c_void) -> c_int,
     uri_boolean: unsafe extern "C" fn(*const c_char, *const c_char, c_int) -> c_int,
     uri_parameter: unsafe extern "C" fn(*const c_char, *const c_char) -> *const c_char,
     uri_key: unsafe extern "C" fn(*const c_char, c_int) -> *const c_char,
@@ -68,6 +72,12 @@ impl Api {
                     *slots.add(slot::VFS_REGISTER),
                 ),
                 log: transmute::<*const c_void, unsafe extern "C" fn(c_int, *const c_char, ...)>(*slots.add(slot::LOG)),
+                next_stmt: transmute::<*const c_void, unsafe extern "C" fn(*mut c_void, *mut c_void) -> *mut c_void>(
+                    *slots.add(slot::NEXT_STMT),
+                ),
+                stmt_busy: transmute::<*const c_void, unsafe extern "C" fn(*mut c_void) -> c_int>(
+                    *slots.add(slot::STMT_BUSY),
+                ),
                 uri_boolean: transmute::<
                     *const c_void,
                     unsafe extern "C" fn(*const c_char, *const c_char, c_int) -> c_int,
@@ -119,6 +129,24 @@ impl Api {
         let Ok(text) = CString::new(text) else { return };
         // SAFETY: a format with one %s and one string for it.
         unsafe { (self.log)(code, c"%s".as_ptr(), text.as_ptr()) }
+    }
+
+    /// How many statements of a connection have begun and not ended.
+    ///
+    /// # Safety
+    /// `connection` is an open `sqlite3*` that this thread is in a call of.
+    pub unsafe fn busy_statements(&self, connection: *mut c_void) -> usize {
+        let (mut count, mut statement) = (0, std::ptr::null_mut());
+        loop {
+            // SAFETY: the caller's promise; statements of the connection live while this thread has its mutex.
+            unsafe {
+                statement = (self.next_stmt)(connection, statement);
+                if statement.is_null() {
+                    return count;
+                }
+                count += usize::from((self.stmt_busy)(statement) != 0);
+            }
+        }
     }
 
     /// A URI parameter read as a truth value.

@@ -13,6 +13,7 @@
 //! would go on with the rows of the refused transaction.
 #![allow(unsafe_code)]
 
+use crate::connection;
 use crate::errors::{Code, During};
 use crate::fork::process;
 use crate::handle::Handle;
@@ -74,8 +75,11 @@ pub fn stage(handle: &mut Handle, super_journal: Option<&[u8]>) -> Result<(), Co
         handle.foreign_super = Some(name.into());
         return Err(refuse(handle, "use one VFS for all databases of a transaction"));
     }
-    let stage =
-        Stage { connection: connection(handle), handle: handle.place, super_journal: super_journal.map(Into::into) };
+    let stage = Stage {
+        connection: connection::of(handle) as usize,
+        handle: handle.place,
+        super_journal: super_journal.map(Into::into),
+    };
     if process().stages.enter(stage) {
         return Ok(());
     }
@@ -111,13 +115,4 @@ pub fn publish_of(super_journal: &[u8]) -> Result<(), Code> {
 fn refuse(handle: &mut Handle, why: &str) -> Code {
     handle.refused = true;
     handle.fail(&Error::Usage(why.into()), During::Commit)
-}
-
-/// The `sqlite3*` that uses the handle now; it can change where connections share a cache.
-fn connection(handle: &Handle) -> usize {
-    if handle.connection.is_null() {
-        return 0;
-    }
-    // SAFETY: FCNTL_PDB gave a pointer into the b-tree that owns this file, and closes it before it goes.
-    unsafe { *handle.connection as usize }
 }

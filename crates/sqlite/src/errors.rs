@@ -27,6 +27,8 @@ pub enum During {
     Write,
     /// Committing.
     Commit,
+    /// Committing while other statements of the connection are open: only IOERR and FULL stop those.
+    CommitBesideReaders,
     /// Asking for the size.
     Size,
     /// Asking whether a dataset exists.
@@ -60,6 +62,10 @@ pub fn code(error: &Error, during: During) -> Code {
         },
         During::Commit => match error {
             Error::Conflict(_) | Error::TooOld(_) => ffi::BUSY_SNAPSHOT,
+            Error::Full(_) => ffi::FULL,
+            _ => ffi::IOERR,
+        },
+        During::CommitBesideReaders => match error {
             Error::Full(_) => ffi::FULL,
             _ => ffi::IOERR,
         },
@@ -126,6 +132,8 @@ mod tests {
         for e in all() {
             let c = code(&e, During::Commit).0;
             assert!([ffi::BUSY_SNAPSHOT, ffi::FULL, ffi::IOERR].contains(&c), "{e:?}: {c}");
+            let beside = code(&e, During::CommitBesideReaders).0;
+            assert!([ffi::FULL, ffi::IOERR].contains(&beside), "{e:?}: {beside}");
         }
     }
 

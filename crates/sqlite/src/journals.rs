@@ -33,6 +33,13 @@ impl Journals {
             && self.table.read().unwrap_or_else(PoisonError::into_inner).contains_key(name)
     }
 
+    /// True if there is one that a transaction has begun to write. What `journal_mode` PERSIST and TRUNCATE leave does
+    /// not count: it would make each read transaction look for a hot journal in it.
+    pub fn is_in_use(&self, name: &[u8]) -> bool {
+        self.count.load(Ordering::Acquire) != 0
+            && self.table.read().unwrap_or_else(PoisonError::into_inner).get(name).is_some_and(|j| !j.is_blank())
+    }
+
     /// The journal of that name, made if there is none; `None` if it had to be new and is not.
     pub fn create(&self, name: &[u8], must_be_new: bool) -> Option<Arc<Journal>> {
         self.change(|table| match table.get(name) {
@@ -50,7 +57,7 @@ impl Journals {
     /// Deletes the journal of a transaction that has ended without finalizing it. The store was never changed, so there
     /// is nothing that it could roll back; what `journal_mode` PERSIST and TRUNCATE leave stays.
     pub fn delete_leftover(&self, name: &[u8]) {
-        if self.get(name).is_some_and(|journal| !journal.is_blank()) {
+        if self.is_in_use(name) {
             self.delete(name);
         }
     }

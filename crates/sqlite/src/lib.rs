@@ -16,7 +16,9 @@
 
 mod api;
 mod attach;
+mod base;
 mod characteristics;
+mod connection;
 mod control;
 mod database_file;
 mod errors;
@@ -45,3 +47,8 @@ mod vfs;
 pub use names::clean;
 pub use opener::{Access, OpenRequest, Opener};
 pub use register::{RegisterError, Registered, VFS_NAME, extension_init, register};
+
+/// What was last reported to have gone wrong in this process; empty if nothing did.
+pub fn last_error() -> String {
+    fork::process().reporter.last()
+}

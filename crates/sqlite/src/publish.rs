@@ -4,7 +4,12 @@
 //! its own exclusive locking mode), the counter becomes the snapshot's + 1, so that no snapshot reader takes old pages
 //! for current ones. A failed publish leaves the handle at its snapshot, with nothing gathered, and the pager is made to
 //! drop its cache: the counter of a lost transaction and of the one that won are the same number.
+//!
+//! A lost race is BUSY_SNAPSHOT only where no other statement of the connection is open. SQLite ends a failed commit's
+//! pager in an error state for the IOERR family and FULL alone; after any other code a statement that stays open goes
+//! on in the cache, and would show the rows of the transaction that lost.
 
+use crate::connection;
 use crate::errors::{Code, During};
 use crate::handle::Handle;
 use crate::header;
@@ -34,7 +39,9 @@ impl Handle {
                 if let (Some(snapshot), Some(overlay)) = (&self.snapshot, &mut self.overlay) {
                     overlay.restart(snapshot.size);
                 }
-                Err(self.fail(&e, During::Commit))
+                let during =
+                    if connection::has_other_statements(self) { During::CommitBesideReaders } else { During::Commit };
+                Err(self.fail(&e, during))
             }
         }
     }

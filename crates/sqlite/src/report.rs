@@ -56,9 +56,18 @@ impl Reporter {
 
 /// The text for a failure of `name`, with its hint on a second line.
 pub fn text(name: &str, error: &Error) -> String {
+    let name = shortened(name);
     match error.hint() {
         "" => format!("{name}: {error}"),
         hint => format!("{name}: {error}\nhint: {hint}"),
+    }
+}
+
+/// A name that fits into a line.
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(200) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.into(),
     }
 }
 

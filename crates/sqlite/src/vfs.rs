@@ -3,9 +3,10 @@
 #![allow(unsafe_code)]
 
 use crate::attach;
+use crate::base;
 use crate::database_file;
 use crate::errors::{Code, During, code, is_ordinary};
-use crate::ffi::{self, File, Symbol, Vfs};
+use crate::ffi::{self, File, Vfs};
 use crate::fork::process;
 use crate::guard::guard;
 use crate::handle::Handle;
@@ -16,7 +17,7 @@ use crate::opener::{Access, OpenRequest};
 use crate::register::{Copy, VFS_NAME};
 use crate::report;
 use dspm_proto::Error;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
 
 /// The VFS of one copy of SQLite.
@@ -32,15 +33,15 @@ pub fn new(copy: &'static Copy, file_size: c_int, path_max: c_int) -> Vfs {
         delete: Some(delete),
         access: Some(access),
         full_pathname: Some(full_pathname),
-        dl_open: Some(dl_open),
-        dl_error: Some(dl_error),
-        dl_sym: Some(dl_sym),
-        dl_close: Some(dl_close),
-        randomness: Some(randomness),
-        sleep: Some(sleep),
-        current_time: Some(current_time),
-        last_error: Some(last_error),
-        current_time_int64: Some(current_time_int64),
+        dl_open: Some(base::dl_open),
+        dl_error: Some(base::dl_error),
+        dl_sym: Some(base::dl_sym),
+        dl_close: Some(base::dl_close),
+        randomness: Some(base::randomness),
+        sleep: Some(base::sleep),
+        current_time: Some(base::current_time),
+        last_error: Some(base::last_error),
+        current_time_int64: Some(base::current_time_int64),
     }
 }
 
@@ -56,7 +57,7 @@ pub unsafe fn is_ours(vfs: *mut Vfs) -> bool {
 
 /// # Safety
 /// `vfs` was made by [`new`].
-unsafe fn copy_of(vfs: *mut Vfs) -> &'static Copy {
+pub unsafe fn copy_of(vfs: *mut Vfs) -> &'static Copy {
     // SAFETY: the caller's promise.
     unsafe { &*(*vfs).app_data.cast::<Copy>() }
 }
@@ -204,23 +205,21 @@ unsafe extern "C" fn access(vfs: *mut Vfs, name: *const c_char, flags: c_int, an
         let copy = copy_of(vfs);
         let bytes = CStr::from_ptr(name).to_bytes();
         let kind = names::kind(bytes);
-        let exists = if flags != ffi::ACCESS_EXISTS {
+        let journals = &process().journals;
+        let exists = match kind {
             // PRAGMA temp_store_directory asks about a real directory.
-            return base_access(copy, name, flags, answer);
-        } else if kind == Kind::Wal {
-            false
-        } else if process().journals.contains(bytes) {
-            true
-        } else if kind == Kind::Journal {
-            false
-        } else if kind == Kind::Super {
+            _ if flags != ffi::ACCESS_EXISTS => return base_access(copy, name, flags, answer),
+            Kind::Wal => false,
+            Kind::Journal => journals.is_in_use(bytes),
+            Kind::Super if journals.contains(bytes) => true,
             // The super-journal of a main database on another VFS.
-            return base_access(copy, name, flags, answer);
-        } else {
-            let name = String::from_utf8_lossy(bytes);
-            match copy.opener.exists(&name) {
-                Ok(exists) => exists,
-                Err(e) => return fail(copy, &name, &e, During::Exists).0,
+            Kind::Super => return base_access(copy, name, flags, answer),
+            Kind::Main => {
+                let name = String::from_utf8_lossy(bytes);
+                match copy.opener.exists(&name) {
+                    Ok(exists) => exists,
+                    Err(e) => return fail(copy, &name, &e, During::Exists).0,
+                }
             }
         };
         *answer = c_int::from(exists);
@@ -255,91 +254,4 @@ unsafe extern "C" fn full_pathname(vfs: *mut Vfs, typed: *const c_char, room: c_
         *out.add(name.len()) = 0;
         ffi::OK
     })
-}
-
-// What follows is the base's. Each method is there in every VFS that SQLite ships; one without it gets the answer of a
-// VFS that cannot do it. The base never unwinds: it is C.
-
-unsafe extern "C" fn dl_open(vfs: *mut Vfs, path: *const c_char) -> *mut c_void {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        (*base).dl_open.map_or(std::ptr::null_mut(), |f| f(base, path))
-    }
-}
-
-unsafe extern "C" fn dl_error(vfs: *mut Vfs, room: c_int, out: *mut c_char) {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        if let Some(f) = (*base).dl_error {
-            f(base, room, out);
-        }
-    }
-}
-
-unsafe extern "C" fn dl_sym(vfs: *mut Vfs, library: *mut c_void, name: *const c_char) -> Symbol {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        (*base).dl_sym.and_then(|f| f(base, library, name))
-    }
-}
-
-unsafe extern "C" fn dl_close(vfs: *mut Vfs, library: *mut c_void) {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        if let Some(f) = (*base).dl_close {
-            f(base, library);
-        }
-    }
-}
-
-unsafe extern "C" fn randomness(vfs: *mut Vfs, room: c_int, out: *mut c_char) -> c_int {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        (*base).randomness.map_or(0, |f| f(base, room, out))
-    }
-}
-
-unsafe extern "C" fn sleep(vfs: *mut Vfs, microseconds: c_int) -> c_int {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        (*base).sleep.map_or(0, |f| f(base, microseconds))
-    }
-}
-
-unsafe extern "C" fn current_time(vfs: *mut Vfs, days: *mut f64) -> c_int {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        (*base).current_time.map_or(ffi::ERROR, |f| f(base, days))
-    }
-}
-
-unsafe extern "C" fn current_time_int64(vfs: *mut Vfs, milliseconds: *mut i64) -> c_int {
-    // SAFETY: passed on as SQLite gave it; a VFS of version 1 has no such field.
-    unsafe {
-        let base = copy_of(vfs).base;
-        match if (*base).version >= 2 { (*base).current_time_int64 } else { None } {
-            Some(f) => f(base, milliseconds),
-            None => {
-                let mut days = 0.0;
-                let code = current_time(vfs, &mut days);
-                *milliseconds = (days * 86_400_000.0) as i64;
-                code
-            }
-        }
-    }
-}
-
-unsafe extern "C" fn last_error(vfs: *mut Vfs, room: c_int, out: *mut c_char) -> c_int {
-    // SAFETY: passed on as SQLite gave it.
-    unsafe {
-        let base = copy_of(vfs).base;
-        (*base).last_error.map_or(0, |f| f(base, room, out))
-    }
 }

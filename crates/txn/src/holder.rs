@@ -136,7 +136,10 @@ impl Holder {
 
     /// The primary granted the lease in answer to a request sent at `sent`. False: an old grant, not taken up.
     pub fn granted(&mut self, token: Token, sent: Instant, lease: Duration, tail: RecordId, now: Instant) -> bool {
-        if token <= self.returned || self.token.is_some_and(|t| token < t) || self.flight.is_some() {
+        let old = token <= self.returned || self.token.is_some_and(|t| token < t);
+        // A new token's tail is the newest state; one that is older than what we know was overtaken and has lapsed.
+        let overtaken = self.token != Some(token) && tail.lsn < self.tail.lsn;
+        if old || overtaken || self.flight.is_some() {
             return false;
         }
         if self.token != Some(token) {

@@ -12,6 +12,12 @@ use dspm_proto::{Error, Instant, Lsn, RecordId, Refusal, Session, Token};
 use std::collections::VecDeque;
 use std::time::Duration;
 
+/// What a holder is told of a lease of length `lease`: less than the granter waits, so that the difference of two
+/// clocks' rates (at most 1 %) never makes the holder's lease the longer one.
+fn promised(lease: Duration) -> Duration {
+    lease - lease / 64
+}
+
 /// Leases, queue and questions of one group.
 #[derive(Default)]
 pub(crate) struct Leases {
@@ -111,7 +117,15 @@ impl<R: Records> Replica<R> {
     fn enqueue(&mut self, from: Caller, m: &Acquire, now: Instant) {
         let patience = now.after(Duration::from_nanos(m.wait_ns));
         let leases = &mut self.leases;
-        if let Some(w) = leases.queue.iter_mut().find(|w| w.ticket == m.ticket && w.session == m.session) {
+        let mine = |w: &Waiter| w.session == m.session;
+        let place = leases.queue.iter().position(|w| mine(w) && w.ticket == m.ticket);
+        // A process asks once at a time. When it asks anew, its question that still waits was given up (silence, a new
+        // connection): left in the queue it would be granted to nobody, and waste a whole lease.
+        let place = place.or_else(|| leases.queue.iter().position(|w| mine(w) && w.caller.is_some()));
+        if let Some(w) = place.and_then(|at| leases.queue.get_mut(at)) {
+            if let Some(to) = w.caller.filter(|c| *c != from) {
+                self.effects.push(Effect::Busy { to, ticket: w.ticket });
+            }
             (w.caller, w.known, w.patience, w.heard) = (Some(from), m.known, patience, now);
             return;
         }
@@ -153,7 +167,7 @@ impl<R: Records> Replica<R> {
             Some(h) if serves && h.session == session && h.token == token => {
                 h.until = now.after(self.setup.lease);
                 self.leases.busy_until = self.leases.busy_until.max(h.until);
-                self.setup.lease
+                promised(self.setup.lease)
             }
             _ => Duration::ZERO,
         }
@@ -222,6 +236,7 @@ impl<R: Records> Replica<R> {
         self.leases.busy_until = until;
         let tail = self.records.tail();
         self.views.floor(w.session, tail.lsn.min(self.views.floor_of(w.session.client)), now);
+        let lease = promised(lease);
         self.effects.push(Effect::Granted { to, known: w.known, tail, token, lease });
         if !self.leases.queue.is_empty() {
             self.advance(now);
@@ -246,10 +261,12 @@ impl<R: Records> Replica<R> {
     }
 
     pub(crate) fn answer_outcomes(&mut self) {
-        let tail = self.records.tail();
+        // Of what came after the last settle only what is known to be committed may be told.
+        let (last, committed) = (self.records.tail().lsn, self.records.committed());
+        let Some(tail) = self.identity(committed) else { return };
         for (to, id) in std::mem::take(&mut self.leases.outcomes) {
             let effect = match self.records.id_at(id.lsn) {
-                _ if id.lsn > tail.lsn => Effect::Outcome { to, committed: false, tail },
+                _ if id.lsn > last => Effect::Outcome { to, committed: false, tail },
                 Some(held) => Effect::Outcome { to, committed: held == id, tail },
                 None => {
                     let text = format!("commit {} is too long ago, its outcome is no longer kept", id.lsn);

@@ -145,6 +145,8 @@ impl<R: Records> Replica<R> {
     pub fn new(records: R, setup: Setup, now: Instant) -> Self {
         let fresh = records.tail().lsn == Lsn(0) && records.fence() == Fence::default();
         let quarantine = if fresh { now } else { now.after(setup.lease) };
+        let mut views = Views::new(now);
+        views.floors_unknown = !fresh;
         Replica {
             records,
             unsettled: !fresh,
@@ -154,12 +156,17 @@ impl<R: Records> Replica<R> {
             settles: 0,
             settle: None,
             leases: Leases::default(),
-            views: Views::new(now),
+            views,
             withheld: Vec::new(),
             completing: None,
             effects: Vec::new(),
             setup,
         }
+    }
+
+    /// The record at an LSN; LSN 0 is the empty group's.
+    pub(crate) fn identity(&self, lsn: Lsn) -> Option<RecordId> {
+        if lsn == Lsn(0) { Some(RecordId::default()) } else { self.records.id_at(lsn) }
     }
 
     /// What is to be done, in order; empties the list.
@@ -287,7 +294,7 @@ impl<R: Records> Replica<R> {
             PeerMessage::Probe(m) => self.on_probe(from, m),
             PeerMessage::Probed(m) => self.on_probed(from, m, now),
             PeerMessage::Horizon(m) => self.on_horizon(from, m),
-            PeerMessage::Unsettled(_) => self.on_unsettled(now),
+            PeerMessage::Unsettled(_) => self.on_unsettled(from, now),
         }
     }
 

@@ -90,13 +90,13 @@ impl<R: Records> Replica<R> {
                 let longest = settle.tails.iter().max_by_key(|(_, t)| (t.tail.generation, t.tail.lsn));
                 settle.phase = match longest {
                     Some((&from, t)) if t.tail.lsn > own.lsn => Phase::Fetch { from, target: t.tail },
-                    _ => complete_phase(own, &settle.tails),
+                    _ => complete_phase(own, &settle.tails, self.setup.disk),
                 };
                 self.send_settle(now);
                 self.drive_settle(now);
             }
             Phase::Fetch { target, .. } if own.lsn >= target.lsn => {
-                settle.phase = complete_phase(own, &settle.tails);
+                settle.phase = complete_phase(own, &settle.tails, self.setup.disk);
                 self.send_settle(now);
                 self.drive_settle(now);
             }
@@ -141,8 +141,8 @@ impl<R: Records> Replica<R> {
                 done.push(from);
             }
             self.drive_settle(now);
-        } else if m.tail.lsn > target.lsn {
-            self.effects.push(Effect::Alarm(format!("member {from} has {} behind the fence at {target}", m.tail)));
+        } else if m.tail.lsn >= target.lsn {
+            self.effects.push(Effect::Alarm(format!("member {from} has {}, the settled tail is {target}", m.tail)));
         } else if let Some(t) = settle.tails.get_mut(&from) {
             t.tail = m.tail; // the next resend starts there
         }
@@ -199,22 +199,30 @@ impl<R: Records> Replica<R> {
         }
         self.completing = None;
         if tail == target && token == self.records.fence().token {
-            self.unsettled = false;
-            self.records.set_committed(target.lsn);
+            self.unsettled = false; // not committed yet: another member may still lack it
         }
         let completed = Completed { token, tail };
         self.effects.push(Effect::Send { to, message: PeerMessage::Completed(completed) });
     }
 
-    pub(crate) fn on_unsettled(&mut self, now: Instant) {
-        if self.serving {
+    pub(crate) fn on_unsettled(&mut self, member: NodeNo, now: Instant) {
+        if let Some(settle) = self.settle.as_mut() {
+            // It restarted, perhaps without the unsynced records that we fetch from it: its tail is asked for again.
+            if matches!(settle.phase, Phase::Fetch { from, .. } if from == member) {
+                settle.tails.remove(&member);
+                settle.phase = Phase::Fence;
+                self.send_settle(now);
+            }
+        } else if self.serving {
             self.start_settle(now);
         }
     }
 }
 
-/// Members whose tail is the target and who accept records need not be told.
-fn complete_phase(target: RecordId, tails: &BTreeMap<NodeNo, Fenced>) -> Phase {
-    let done = tails.iter().filter(|(_, t)| t.tail == target && !t.unsettled).map(|(n, _)| *n).collect();
+/// Members whose tail is the target and who accept records need not be told; with durability disk they are, for a tail
+/// says nothing about the log's sync.
+fn complete_phase(target: RecordId, tails: &BTreeMap<NodeNo, Fenced>, disk: bool) -> Phase {
+    let holds = |t: &Fenced| !disk && t.tail == target && !t.unsettled;
+    let done = tails.iter().filter(|(_, t)| holds(t)).map(|(n, _)| *n).collect();
     Phase::Complete { target, done }
 }

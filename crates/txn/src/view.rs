@@ -24,6 +24,8 @@ pub(crate) struct Views {
     rounds: u64,
     /// Since when the tail is not known to be committed.
     unconfirmed: Instant,
+    /// Restarted: the floors of before are forgotten until their sessions spoke again or lapsed.
+    pub(crate) floors_unknown: bool,
 }
 
 struct Round {
@@ -45,6 +47,7 @@ impl Views {
             probe: None,
             rounds: 0,
             unconfirmed: now,
+            floors_unknown: false,
         }
     }
 
@@ -122,7 +125,7 @@ impl<R: Records> Replica<R> {
             let mut tail = self.records.tail();
             if self.setup.disk && self.records.flushed() < tail.lsn {
                 let durable = self.records.flushed();
-                let Some(id) = self.records.id_at(durable) else { return };
+                let Some(id) = self.identity(durable) else { return };
                 tail = id;
             }
             let probed = Probed { token: m.token, round: m.round, tail };
@@ -146,7 +149,7 @@ impl<R: Records> Replica<R> {
         if held > self.records.committed() {
             self.records.set_committed(held);
         }
-        match self.records.id_at(self.records.committed()) {
+        match self.identity(self.records.committed()) {
             Some(id) => self.show(readers, id),
             None => self.views.waiting.extend(readers),
         }
@@ -161,7 +164,7 @@ impl<R: Records> Replica<R> {
 
     /// Versions below every floor may go. Nothing at or above the last committed state ever does.
     pub(crate) fn raise_horizon(&mut self) {
-        if !self.setup.is_primary() {
+        if !self.setup.is_primary() || self.views.floors_unknown {
             return;
         }
         let lowest = self.views.floors.values().map(|f| f.0).min().unwrap_or(Lsn(u64::MAX));
@@ -193,6 +196,7 @@ impl<R: Records> Replica<R> {
         if self.views.probe.as_ref().is_some_and(|r| now.since(r.sent) >= RESEND) {
             self.send_probe(now);
         }
+        self.views.floors_unknown &= now < self.quarantine;
         self.views.floors.retain(|_, f| now.since(f.1) < SESSION_MAX);
         self.raise_horizon();
         self.tell_horizon(now);
@@ -208,7 +212,7 @@ impl<R: Records> Replica<R> {
         if !due || self.views.told == self.views.horizon {
             return;
         }
-        let Some(committed) = self.records.id_at(self.records.committed()) else { return };
+        let Some(committed) = self.identity(self.records.committed()) else { return };
         (self.views.told, self.views.told_at) = (self.views.horizon, now);
         let horizon = self.views.horizon;
         for m in self.setup.others() {
@@ -230,7 +234,7 @@ impl<R: Records> Replica<R> {
         if self.serving && self.records.committed() < self.records.tail().lsn {
             times.push(v.unconfirmed.after(self.setup.lease).max(now.after(self.setup.lease / 6)));
         }
-        if !v.waiting.is_empty() && now < self.quarantine {
+        if now < self.quarantine && (v.floors_unknown || !v.waiting.is_empty()) {
             times.push(self.quarantine);
         }
         times.into_iter().min()

@@ -55,8 +55,8 @@ class Catalog:
         return self._store.view_version
 
     def view(self) -> View:
-        """The view as nodes get it."""
-        nodes, sets = list(self.nodes.values()), list(self.sets.values())
+        """The view as nodes get it. One version is always the same bytes, also after a restart of the registry."""
+        nodes, sets = [self.nodes[n] for n in sorted(self.nodes)], [self.sets[i] for i in sorted(self.sets)]
         return View(version=self.view_version, cluster=self.cluster, registry=self.url, nodes=nodes, sets=sets)
 
     def changed_since(self, sequence: int) -> set[str] | None:

@@ -23,7 +23,8 @@ _SCHEMA = (
     " view_version INTEGER NOT NULL)",
     "CREATE TABLE nodes(name TEXT PRIMARY KEY, address TEXT NOT NULL, machine TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE sets(id TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL,"
-    " primary_node TEXT NOT NULL, members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL) WITHOUT ROWID",
+    " primary_node TEXT NOT NULL, members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL)"
+    " WITHOUT ROWID",
     "CREATE TABLE datasets(name TEXT PRIMARY KEY, dataset TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL UNIQUE,"
     " set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,"
     " min_copies INTEGER NOT NULL) WITHOUT ROWID",

@@ -46,7 +46,7 @@ impl GroupClient {
         let deadline = self.deadline();
         let mut again = false;
         loop {
-            let built = self.launch(dataset, snapshot, change)?;
+            let built = self.launch(dataset, snapshot, change, !again)?;
             let id = built.record.id;
             let sent = self.send_to_all(&built, change);
             let error = match sent {
@@ -75,7 +75,13 @@ impl GroupClient {
     }
 
     /// Builds the record and marks it as in flight.
-    fn launch(&self, dataset: DatasetId, snapshot: &Snapshot, change: &Change<'_>) -> Result<Built, Error> {
+    fn launch(
+        &self,
+        dataset: DatasetId,
+        snapshot: &Snapshot,
+        change: &Change<'_>,
+        deltas: bool,
+    ) -> Result<Built, Error> {
         let mut state = self.lock();
         let token = state.holder.token().ok_or_else(conflict)?;
         let base = state.holder.tail();
@@ -83,13 +89,21 @@ impl GroupClient {
             return Err(conflict());
         }
         state.transactions += 1;
-        let built = self.build(&state, token, base, dataset, change);
+        let built = self.build(&state, token, base, dataset, change, deltas);
         let members = self.peers.iter().map(|p| p.number).collect();
         state.holder.send(built.record.id, members);
         Ok(built)
     }
 
-    fn build(&self, state: &State, token: Token, base: RecordId, dataset: DatasetId, change: &Change<'_>) -> Built {
+    fn build(
+        &self,
+        state: &State,
+        token: Token,
+        base: RecordId,
+        dataset: DatasetId,
+        change: &Change<'_>,
+        with_deltas: bool,
+    ) -> Built {
         let (mut full, mut deltas, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
         let (mut full_at, mut delta_bytes) = (Vec::new(), Vec::new());
         for (i, (page, content)) in change.pages.iter().enumerate() {
@@ -107,8 +121,8 @@ impl GroupClient {
                 continue;
             }
             let changed = self.client.cache.with(dataset, *page, base.lsn, |old, lsn| delta(old, content).map(|d| (d, lsn)));
-            match changed.flatten() {
-                Some((d, lsn)) if lsn > Lsn(0) => {
+            match changed.flatten().filter(|(_, lsn)| with_deltas && *lsn > Lsn(0)) {
+                Some((d, lsn)) => {
                     (p.payload, p.bytes, p.base) = (Payload::Delta, d.len() as u32, lsn);
                     deltas.push(p);
                     delta_bytes.push(d);

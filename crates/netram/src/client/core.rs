@@ -76,6 +76,11 @@ impl Client {
         self.pid == std::process::id()
     }
 
+    /// What datasets are created with.
+    pub fn create_options(&self) -> CreateOptions {
+        self.options.create.clone()
+    }
+
     pub(crate) fn dialer(&self, callbacks: bool) -> Dialer {
         Dialer {
             role: Role::Client,

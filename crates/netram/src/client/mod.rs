@@ -17,3 +17,4 @@ mod view;
 
 pub use self::core::{Client, ClientOptions};
 pub use cache::PageCache;
+pub use dataset::ClusterDataset;

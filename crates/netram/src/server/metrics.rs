@@ -9,7 +9,7 @@ use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Serves the figures; answers their URL, empty when none is wanted.
+/// Serves the figures; answers host:port, empty when none is wanted.
 ///
 /// # Errors
 /// [`Error::Failed`] when the address cannot be listened on.
@@ -17,7 +17,7 @@ pub(crate) fn serve(node: &Arc<Node>) -> Result<String, Error> {
     let Some(listen) = &node.options.metrics else { return Ok(String::new()) };
     let server = tiny_http::Server::http(listen.as_str())
         .map_err(|e| Error::Failed(format!("cannot listen on {listen} for metrics: {e}")))?;
-    let url = format!("http://{}/metrics", server.server_addr());
+    let url = server.server_addr().to_string();
     let node = node.clone();
     std::thread::Builder::new().name("metrics".into()).spawn(move || {
         for request in server.incoming_requests() {

@@ -45,15 +45,14 @@ impl StoreRecords {
                     let (delta, rest) = deltas.split_at_checked(p.bytes as usize).ok_or(Refusal::Corrupt)?;
                     deltas = rest;
                     let dataset = record.datasets[p.dataset as usize].dataset;
-                    let Lookup::Frame { lsn, frame, .. } = self.group.lookup(dataset, p.page, self.group.tail().lsn)
-                    else {
-                        return Err(Refusal::Missing);
-                    };
-                    if lsn != p.base {
-                        return Err(Refusal::Missing);
-                    }
                     let mut page = self.store.alloc().ok_or(Refusal::Full)?;
-                    page.copy_from_slice(self.group.page(frame));
+                    match self.group.lookup(dataset, p.page, self.group.tail().lsn) {
+                        Lookup::Frame { lsn, frame, .. } if lsn == p.base => {
+                            page.copy_from_slice(self.group.page(frame));
+                        }
+                        Lookup::Zero { lsn } if lsn == p.base => page.fill(0),
+                        _ => return Err(Refusal::Missing), // the writer sends the page in full then
+                    }
                     let content: &mut [u8; PAGE_SIZE] = &mut page;
                     apply_delta(content, delta).map_err(|_| Refusal::Corrupt)?;
                     verify_page(content, p.checksum).map_err(|_| Refusal::Corrupt)?;

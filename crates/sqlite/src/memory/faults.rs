@@ -25,14 +25,15 @@ pub enum Call {
 pub struct Faults(HashMap<Call, Fault>);
 
 struct Fault {
-    error: Error,
+    /// `None` is a panic.
+    error: Option<Error>,
     after: u64,
     times: u64,
 }
 
 impl Faults {
-    /// After `after` good calls, the next `times` fail.
-    pub fn set(&mut self, call: Call, error: Error, after: u64, times: u64) {
+    /// After `after` good calls, the next `times` fail; without an error they panic.
+    pub fn set(&mut self, call: Call, error: Option<Error>, after: u64, times: u64) {
         self.0.insert(call, Fault { error, after, times });
     }
 
@@ -53,6 +54,6 @@ impl Faults {
         if fault.times == 0 {
             self.0.remove(&call);
         }
-        Err(error)
+        Err(error.expect("a panic that the test asked for"))
     }
 }

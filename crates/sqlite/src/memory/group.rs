@@ -15,12 +15,15 @@ pub struct Group {
     pub(super) changed: Condvar,
 }
 
+/// A page as some commit made it.
+type Version = (Lsn, Option<Box<PageBuf>>);
+
 /// The dataset's state under its mutex.
 pub(super) struct State {
     /// Size at each LSN, from 0.
     sizes: Vec<u64>,
     /// Versions of each page in ascending order; `None` where it was cut off.
-    pages: HashMap<PageNo, Vec<(Lsn, Option<Box<PageBuf>>)>>,
+    pages: HashMap<PageNo, Vec<Version>>,
     pub lease: Lease,
     pub faults: Faults,
     /// Snapshots that were not released.
@@ -78,7 +81,12 @@ impl Group {
 
     /// After `after` more good calls, the next `times` calls fail with that error.
     pub fn fail(&self, call: Call, error: Error, after: u64, times: u64) {
-        self.locked().faults.set(call, error, after, times);
+        self.locked().faults.set(call, Some(error), after, times);
+    }
+
+    /// The next such call panics.
+    pub fn panic(&self, call: Call) {
+        self.locked().faults.set(call, None, 0, 1);
     }
 
     /// No call fails any more.

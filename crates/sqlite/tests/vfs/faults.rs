@@ -193,17 +193,22 @@ fn a_transaction_over_the_limit_is_full_and_rolled_back() {
 }
 
 #[test]
-fn an_open_cursor_fails_or_shows_what_is_stored() {
-    let name = "faults-cursor";
-    let db = table(name);
-    db.exec("INSERT INTO t VALUES(2, 'two'), (3, 'three')");
-    let mut cursor: Cursor<'_> = db.cursor("SELECT b FROM t ORDER BY a");
-    group(name).fail(Call::Commit, outage(), 0, 1);
-    assert_eq!(db.code("UPDATE t SET b = 'lost'"), IOERR);
-    let code = cursor.step();
-    assert!(code != 100 || cursor.text() == "two", "{code}");
-    drop(cursor);
-    assert_eq!(db.cell("SELECT group_concat(b) FROM t"), "one,two,three");
+fn an_open_cursor_never_shows_a_lost_transaction() {
+    for (n, error) in [outage(), Error::Conflict("fenced".into()), Error::Full("x".into())].into_iter().enumerate() {
+        for begin in ["SELECT 1", "BEGIN"] {
+            let name = format!("faults-cursor-{n}-{}", begin.len());
+            let db = table(&name);
+            db.exec("INSERT INTO t VALUES(2, 'two'), (3, 'three')");
+            let mut cursor: Cursor<'_> = db.cursor("SELECT b FROM t ORDER BY a");
+            group(&name).fail(Call::Commit, error.clone(), 0, 1);
+            let end = if begin == "BEGIN" { "; COMMIT" } else { "" };
+            assert!(db.rows(&format!("{begin}; UPDATE t SET b = 'lost'{end}")).is_err());
+            let code = cursor.step();
+            assert!(code != 100 || cursor.text() == "two", "{error:?}: {code} {}", cursor.text());
+            drop(cursor);
+            assert_eq!(db.cell("SELECT group_concat(b) FROM t"), "one,two,three");
+        }
+    }
 }
 
 #[test]
@@ -223,5 +228,24 @@ fn errors_of_opening_have_their_codes() {
         let failed = Db::try_open(&name, 6, "dspm").err().unwrap();
         assert_eq!(failed.code, code);
         Db::dspm(&name).exec("CREATE TABLE t(a)");
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_and_no_more() {
+    for call in [Call::Open, Call::Snapshot, Call::Read, Call::Reserve, Call::Commit] {
+        let name = format!("faults-panic-{call:?}");
+        let db = table(&name);
+        db.close();
+        let db = Db::dspm(&name);
+        group(&name).panic(call);
+        if call == Call::Open {
+            assert_eq!(Db::try_open(&name, 6, "dspm").err().unwrap().code, CANTOPEN);
+        } else {
+            assert_eq!(db.code("INSERT INTO t VALUES(7, 'lost')") & 0xff, IOERR, "{call:?}");
+        }
+        goes_on(&name, &db);
+        drop(db);
+        assert_idle(&name);
     }
 }

@@ -1,4 +1,5 @@
 //! A small binding of a SQLite that is loaded at run time, with the VFS registered in it over one [`MemoryStore`].
+#![allow(dead_code)]
 
 use dspm_sqlite::memory::{Group, MemoryStore};
 use dspm_sqlite::{Opener, Registered, extension_init, register};
@@ -48,6 +49,7 @@ functions! {
     libversion_number() -> c_int;
     open_v2(*const c_char, *mut *mut c_void, c_int, *const c_char) -> c_int;
     prepare_v2(*mut c_void, *const c_char, c_int, *mut *mut c_void, *mut *const c_char) -> c_int;
+    reset(*mut c_void) -> c_int;
     step(*mut c_void) -> c_int;
     vfs_find(*const c_char) -> *mut c_void;
 }
@@ -317,6 +319,11 @@ impl Cursor<'_> {
     /// Steps on: 100 is a row, 101 the end, anything else a failure.
     pub fn step(&mut self) -> c_int {
         unsafe { (self.db.sqlite.step)(self.statement) }
+    }
+
+    /// Back before the first row: a read transaction ends.
+    pub fn reset(&mut self) {
+        assert_eq!(unsafe { (self.db.sqlite.reset)(self.statement) }, 0);
     }
 
     pub fn text(&self) -> String {

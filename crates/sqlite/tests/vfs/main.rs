@@ -9,7 +9,6 @@ mod backup;
 mod copies;
 mod counter;
 mod faults;
-mod forks;
 mod golden;
 mod harness;
 mod locks;

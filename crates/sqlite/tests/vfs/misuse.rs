@@ -1,7 +1,9 @@
 //! Calls of a file's methods that SQLite would not make, and file controls.
 
 use crate::harness::{Db, group};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use dspm_proto::Error;
+use dspm_sqlite::memory::Call;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
 type Call0 = unsafe extern "C" fn(*mut c_void, c_int) -> c_int;
 type Write = unsafe extern "C" fn(*mut c_void, *const c_void, c_int, i64) -> c_int;
@@ -20,7 +22,7 @@ struct Methods {
     size: *const c_void,
     lock: Call0,
     unlock: Call0,
-    check_reserved: *const c_void,
+    check_reserved: unsafe extern "C" fn(*mut c_void, *mut c_int) -> c_int,
     control: Control,
 }
 
@@ -105,6 +107,68 @@ fn file_controls() {
     unsafe {
         assert_eq!((db.sqlite.file_control)(db.raw, std::ptr::null(), 12, (&raw mut name).cast()), 0);
         assert_eq!(CStr::from_ptr(name), c"dspm");
-        libc::free(std::ptr::null_mut());
     }
+}
+
+#[test]
+fn a_reservation_is_told_to_the_whole_process() {
+    let (a, b) = (Db::dspm("misuse-reserved"), Db::dspm("misuse-reserved"));
+    a.exec("CREATE TABLE t(a)");
+    let other = Db::process("misuse-reserved", 1);
+    let reserved = |db: &Db| unsafe {
+        let (f, m) = file(db);
+        let mut answer = -1;
+        assert_eq!((m.check_reserved)(f, &mut answer), 0);
+        answer
+    };
+    assert_eq!((reserved(&a), reserved(&b)), (0, 0));
+    a.exec("BEGIN IMMEDIATE");
+    assert_eq!((reserved(&a), reserved(&b), reserved(&other)), (1, 1, 0));
+    a.exec("COMMIT");
+    assert_eq!((reserved(&a), reserved(&b)), (0, 0));
+}
+
+/// `sqlite3_vfs` as far as we call it.
+#[repr(C)]
+struct Vfs {
+    numbers: [c_int; 3],
+    pointers: [*const c_void; 4],
+    delete: unsafe extern "C" fn(*mut Vfs, *const c_char, c_int) -> c_int,
+    access: unsafe extern "C" fn(*mut Vfs, *const c_char, c_int, *mut c_int) -> c_int,
+}
+
+#[test]
+fn journals_are_there_while_they_are_written() {
+    let name = "misuse-journals";
+    let db = Db::dspm(name);
+    db.exec("PRAGMA page_size=1024; CREATE TABLE t(a, b); PRAGMA cache_size=5");
+    let vfs: *mut Vfs = unsafe { (db.sqlite.vfs_find)(c"dspm".as_ptr()) }.cast();
+    let is_there = |name: &str| unsafe {
+        let (name, mut answer) = (CString::new(name).unwrap(), -1);
+        assert_eq!(((*vfs).access)(vfs, name.as_ptr(), 0, &mut answer), 0);
+        answer == 1
+    };
+    let delete = |name: &str| unsafe { ((*vfs).delete)(vfs, CString::new(name).unwrap().as_ptr(), 0) };
+    let fill = "INSERT INTO t WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500) \
+                SELECT i, hex(zeroblob(100)) FROM n";
+    db.exec(fill);
+    assert!(is_there(name) && !is_there("misuse-journals-journal") && !is_there("misuse-journals-wal"));
+    let journal = format!("{name}-journal");
+    assert!(!is_there(&journal));
+    db.exec("BEGIN; UPDATE t SET b = upper(b)");
+    assert!(is_there(&journal) && !is_there(&format!("{name}-wal")));
+    db.exec("ROLLBACK");
+    assert!(!is_there(&journal));
+    // A write that fails leaves SQLite's pager in an error state, in which it finalizes nothing.
+    db.exec("BEGIN; UPDATE t SET b = lower(b) WHERE a < 50");
+    group(name).fail(Call::Read, Error::Unavailable("nobody answers".into()), 0, u64::MAX);
+    assert_eq!(db.code("UPDATE t SET b = b || 'x'") & 0xff, 10);
+    group(name).heal();
+    assert!(!is_there(&journal));
+    assert_eq!(db.cell("SELECT count(*), sum(b = hex(zeroblob(100))) FROM t"), "500");
+    assert_eq!(delete(&journal), 10 | 23 << 8, "there is none");
+    db.close();
+    assert_eq!(delete(name), 0);
+    assert!(!is_there(name));
+    assert_eq!(delete(name), 10 | 23 << 8);
 }

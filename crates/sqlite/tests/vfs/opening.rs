@@ -96,16 +96,3 @@ fn temporary_tables_and_sorts_stay_local() {
     assert_eq!(group(name).lsn(), lsn);
     assert_eq!(db.cell("PRAGMA integrity_check"), "ok");
 }
-
-#[test]
-fn a_warm_read_transaction_reads_sixteen_bytes() {
-    let name = "opening-warm";
-    let db = Db::dspm(name);
-    db.exec("CREATE TABLE t(a); INSERT INTO t VALUES(1)");
-    db.exec("SELECT * FROM t");
-    for _ in 0..10 {
-        let before = group(name).reads();
-        db.exec("SELECT * FROM t");
-        assert_eq!(group(name).reads(), before + 1);
-    }
-}

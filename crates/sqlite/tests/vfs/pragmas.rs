@@ -11,6 +11,8 @@ fn write_ahead_is_refused_as_documented() {
     assert_eq!(db.cell("PRAGMA main.journal_mode=wal"), "delete");
     assert_eq!(db.cell("PRAGMA journal_mode"), "delete");
     assert_eq!(db.cell("PRAGMA journal_mode=TRUNCATE"), "truncate");
+    assert_eq!(db.cell("PRAGMA journal_mode=WAL"), "delete", "the same answer, whatever journal there is");
+    assert_eq!(db.cell("PRAGMA journal_mode"), "truncate");
     // Answered to a whole connection, it holds for what is attached as well.
     db.exec("ATTACH 'pragmas-wal-2' AS aux; CREATE TABLE aux.t(a)");
     assert_eq!(db.cell("PRAGMA aux.journal_mode=WAL"), "delete");

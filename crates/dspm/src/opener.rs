@@ -1,0 +1,70 @@
+//! Where the VFS gets its datasets: from the cluster that the program, the environment or a config file names.
+
+use crate::clients::{self, Configured};
+use dspm_netram::client::ClusterDataset;
+use dspm_proto::Error;
+use dspm_proto::control::CreateOptions;
+use dspm_sqlite::{Access, OpenRequest, Opener};
+use dspm_txn::dataset::Dataset;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+/// Opens datasets of clusters; one object a dataset and process.
+#[derive(Default)]
+pub(crate) struct ClusterOpener {
+    open: Mutex<(u32, HashMap<Key, Weak<ClusterDataset>>)>,
+}
+
+type Key = (usize, String);
+
+/// URI parameters that are keys of the configuration.
+const CONFIG_KEYS: [&str; 4] = ["cluster", "nodes", "key_file", "namespace"];
+
+impl ClusterOpener {
+    fn configured(request: &OpenRequest<'_>) -> Result<Configured, Error> {
+        let overrides: Vec<(String, String)> =
+            request.parameters.iter().filter(|(k, _)| CONFIG_KEYS.contains(&k.as_str())).cloned().collect();
+        clients::client(request.parameter("config"), &overrides)
+    }
+}
+
+impl Opener for ClusterOpener {
+    fn open(&self, request: &OpenRequest<'_>) -> Result<Arc<dyn Dataset>, Error> {
+        let Configured { client, config } = ClusterOpener::configured(request)?;
+        let name = config.dataset_name(request.name)?;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.0 != std::process::id() {
+            *open = (std::process::id(), HashMap::new());
+        }
+        let key = (Arc::as_ptr(&client) as usize, name.clone());
+        if let Some(found) = open.1.get(&key).and_then(Weak::upgrade) {
+            return match request.access {
+                Access::CreateNew => Err(Error::Failed(format!("dataset {name} exists already"))),
+                _ => Ok(found),
+            };
+        }
+        let create = match request.access {
+            Access::ReadOnly | Access::ReadWrite => None,
+            Access::Create => Some(client.create_options()),
+            Access::CreateNew => Some(CreateOptions { exclusive: true, ..client.create_options() }),
+        };
+        let dataset = Arc::new(client.open(&name, create)?);
+        open.1.retain(|_, d| d.strong_count() > 0);
+        open.1.insert(key, Arc::downgrade(&dataset));
+        Ok(dataset)
+    }
+
+    fn exists(&self, name: &str) -> Result<bool, Error> {
+        let Configured { client, config } = clients::client(None, &[])?;
+        match client.locate(&config.dataset_name(name)?, None) {
+            Ok(_) => Ok(true),
+            Err(Error::NotFound(_)) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn delete(&self, name: &str) -> Result<(), Error> {
+        let Configured { client, config } = clients::client(None, &[])?;
+        client.remove(&config.dataset_name(name)?)
+    }
+}

@@ -1,0 +1,222 @@
+//! The record in flight of a client: sent to all members at once, acknowledged by all, or in doubt.
+//!
+//! A refusal, or silence longer than 2 L, puts it in doubt; then the primary is asked until it answers. After "not
+//! committed" it goes out once more under a new token if nothing came between; otherwise the transaction is told that
+//! it conflicts. "Committed up to n" rides on record n + 1, or goes alone when none follows.
+
+use crate::begin::PAGES;
+use crate::client::Client;
+use crate::ctx::Ctx;
+use crate::mutant::Mutant;
+use crate::node::GENERATION;
+use crate::thread::{Step, View};
+use crate::wire::Ask;
+use dspm_proto::message::{Note, Outcome};
+use dspm_proto::record::{DatasetChange, PageChange, Payload, Record};
+use dspm_proto::{DatasetId, Instant, Lsn, PAGE_SIZE, PageNo, RecordId};
+use std::rc::Rc;
+
+const MS: u64 = 1_000_000;
+
+/// A record on its way.
+#[derive(Debug)]
+pub struct Sending {
+    pub(crate) record: Rc<Record>,
+    thread: usize,
+    /// Where its transaction began.
+    base: RecordId,
+    sent: Instant,
+    /// Send again, ask again.
+    pub(crate) due: Instant,
+    /// Requests that carried it.
+    requests: Vec<u64>,
+    /// Requests that asked for its outcome.
+    questions: Vec<u64>,
+}
+
+impl Client {
+    /// The write transaction commits.
+    pub(crate) fn commit(&mut self, t: usize, ctx: &mut Ctx<'_>) -> bool {
+        let g = self.threads[t].group;
+        let (Some(token), Some(view)) = (self.desks[g].holder.token(), self.threads[t].view) else {
+            self.begin_again(t, ctx); // the lease went with its session
+            return true;
+        };
+        let record = self.record(g, token, ctx);
+        ctx.check.made(g, &record);
+        let members = self.desks[g].config.members.iter().map(|m| m.node).collect();
+        self.desks[g].holder.send(record.id, members);
+        self.desks[g].note_due = None;
+        self.desks[g].sending = Some(Sending {
+            record: record.clone(),
+            thread: t,
+            base: view.id,
+            sent: ctx.now,
+            due: ctx.now.after(self.lease / 2),
+            requests: Vec::new(),
+            questions: Vec::new(),
+        });
+        self.threads[t].step = Step::Committing;
+        self.send_record(g, None, ctx);
+        if ctx.broken(Mutant::NoteEarly) {
+            self.note(g, record.id, ctx);
+        }
+        false
+    }
+
+    fn record(&mut self, g: usize, token: dspm_proto::Token, ctx: &mut Ctx<'_>) -> Rc<Record> {
+        self.transaction += 1;
+        let tail = self.desks[g].holder.tail();
+        let first = ctx.rng.below(PAGES);
+        let pages = (0..ctx.rng.range(1, 2)).map(|n| {
+            *ctx.values += 1;
+            let (page, checksum) = (PageNo((first + n) % PAGES), *ctx.values);
+            PageChange { dataset: 0, page, payload: Payload::Full, bytes: PAGE_SIZE as u32, checksum, base: Lsn(0) }
+        });
+        let pages = pages.collect();
+        let mut record = Record {
+            group: self.desks[g].config.id,
+            id: RecordId { generation: GENERATION, lsn: tail.lsn.next(), hash: 0 },
+            token,
+            session: self.session,
+            transaction: self.transaction,
+            predecessor: tail.hash,
+            floor: self.floor_sent(g, ctx),
+            stage: 0,
+            staged: 0,
+            datasets: vec![DatasetChange { dataset: DatasetId(1), size: PAGES * PAGE_SIZE as u64 }],
+            pages,
+        };
+        record.seal();
+        if ctx.broken(Mutant::HashNoWriter) {
+            record.id.hash = tail.hash.wrapping_mul(31).wrapping_add(record.id.lsn.0);
+        }
+        Rc::new(record)
+    }
+
+    /// Sends the record in flight to the members, or to one, that did not acknowledge it yet.
+    pub(crate) fn send_record(&mut self, g: usize, only: Option<u32>, ctx: &mut Ctx<'_>) {
+        let Some(flight) = self.desks[g].holder.flight().filter(|f| !f.doubt) else { return };
+        let missing: Vec<u32> = flight.missing.iter().copied().filter(|n| only.is_none_or(|o| o == *n)).collect();
+        let Some(record) = self.desks[g].sending.as_ref().map(|s| s.record.clone()) else { return };
+        for node in missing {
+            let request = self.ask(g, node, Ask::Commit(record.clone()), ctx);
+            if let Some(sending) = &mut self.desks[g].sending {
+                sending.requests.push(request);
+            }
+        }
+    }
+
+    pub(crate) fn acked(&mut self, g: usize, node: u32, id: RecordId, ctx: &mut Ctx<'_>) {
+        let holder = &mut self.desks[g].holder;
+        let mut done = holder.acked(node, id, ctx.now);
+        let one_left = holder.flight().and_then(|f| (f.missing.len() == 1 && !f.doubt).then(|| f.missing[0]));
+        if let (Some(last), true) = (one_left, ctx.broken(Mutant::AckEarly)) {
+            done = holder.acked(last, id, ctx.now);
+        }
+        if done {
+            self.committed(g, ctx);
+        }
+    }
+
+    /// The commit returns.
+    fn committed(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        let Some(s) = self.desks[g].sending.take() else { return };
+        ctx.trace.say(|| format!("client{}.{} committed {}", self.no, s.thread, s.record.id));
+        ctx.check.committed(g, &s.record, s.base);
+        self.desks[g].note_due = Some(Instant(ctx.now.0 + ctx.rng.below(2 * MS)));
+        let thread = &mut self.threads[s.thread];
+        thread.view = Some(View { id: s.record.id, protected: false });
+        thread.tally[g].writes += 1;
+        self.end(s.thread, ctx);
+    }
+
+    fn note(&mut self, g: usize, id: RecordId, ctx: &mut Ctx<'_>) {
+        let Some(token) = self.desks[g].holder.token() else { return };
+        for m in self.desks[g].config.clone().members.iter() {
+            self.ask(g, m.node, Ask::Note(Note { token, id }), ctx);
+        }
+    }
+
+    /// A refusal of a record in flight says nothing about its outcome.
+    pub(crate) fn commit_refused(&mut self, g: usize, request: u64, ctx: &mut Ctx<'_>) {
+        let Some(s) = &self.desks[g].sending else { return };
+        let in_flight = self.desks[g].holder.flight().is_some_and(|f| !f.doubt);
+        if !in_flight || !s.requests.contains(&request) {
+            return;
+        }
+        if ctx.broken(Mutant::RefusalFails) {
+            return self.not_committed(g, RecordId::default(), ctx);
+        }
+        self.doubt(g, ctx);
+    }
+
+    pub(crate) fn doubt(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        self.desks[g].holder.doubt();
+        ctx.trace.say(|| format!("client{} is in doubt", self.no));
+        self.question(g, ctx);
+    }
+
+    fn question(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        let Some((token, id)) = self.desks[g].holder.flight().map(|f| (f.token, f.id)) else { return };
+        let request = self.ask_primary(g, Ask::Outcome(Outcome { session: self.session, token, id }), ctx);
+        if let Some(s) = &mut self.desks[g].sending {
+            s.questions.push(request);
+            s.due = ctx.now.after(self.lease / 3);
+        }
+    }
+
+    /// The final answer.
+    pub(crate) fn resolved(&mut self, g: usize, request: u64, committed: bool, tail: RecordId, ctx: &mut Ctx<'_>) {
+        if !self.desks[g].sending.as_ref().is_some_and(|s| s.questions.contains(&request)) {
+            return;
+        }
+        if !committed {
+            return self.not_committed(g, tail, ctx);
+        }
+        self.desks[g].holder.resolved(true);
+        if let Some(s) = &self.desks[g].sending {
+            ctx.check.outcome(g, &s.record, true);
+        }
+        self.committed(g, ctx);
+    }
+
+    fn not_committed(&mut self, g: usize, tail: RecordId, ctx: &mut Ctx<'_>) {
+        let holder = &mut self.desks[g].holder;
+        holder.doubt();
+        let base = holder.flight().map(|f| f.base);
+        holder.resolved(false);
+        holder.learned(tail);
+        let Some(s) = self.desks[g].sending.take() else { return };
+        ctx.trace.say(|| format!("client{}.{} was told: {} is not committed", self.no, s.thread, s.record.id));
+        ctx.check.outcome(g, &s.record, false);
+        let thread = &mut self.threads[s.thread];
+        let may = base == Some(tail) || ctx.broken(Mutant::RetryAnyBase);
+        if may && !thread.again {
+            (thread.again, thread.step) = (true, Step::Reserve);
+        } else {
+            self.abort(s.thread, ctx);
+        }
+    }
+
+    pub(crate) fn tick_commit(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        if self.desks[g].note_due.is_some_and(|due| ctx.now >= due) {
+            self.desks[g].note_due = None;
+            let tail = self.desks[g].holder.tail();
+            self.note(g, tail, ctx);
+        }
+        let Some(s) = self.desks[g].sending.as_mut().filter(|s| ctx.now >= s.due) else { return };
+        let sent = s.sent;
+        s.due = ctx.now.after(self.lease / 2);
+        let in_doubt = self.desks[g].holder.flight().is_some_and(|f| f.doubt);
+        if in_doubt {
+            self.question(g, ctx);
+        } else if ctx.now.since(sent) <= self.lease * 2 {
+            self.send_record(g, None, ctx);
+        } else if ctx.broken(Mutant::SilenceFails) {
+            self.not_committed(g, RecordId::default(), ctx);
+        } else {
+            self.doubt(g, ctx);
+        }
+    }
+}

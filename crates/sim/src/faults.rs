@@ -1,0 +1,251 @@
+//! What goes wrong in a random run, and the fault-free end of it.
+//!
+//! Faults: loss, delay, repeats, cuts one way and both, stops longer than a lease, crashes with memory kept, power
+//! cuts (durability disk; also of all nodes at once), memory lost (durability memory; at most copies − 1 nodes), new
+//! connections, new client processes, new sessions.
+//!
+//! Then everything is healed and every thread must read and write again in every group whose members are whole: what
+//! hangs, or starves in the queue, is a violation too.
+
+use crate::mutant::Mutant;
+use crate::network::{Cut, Weather};
+use crate::node::Loss;
+use crate::rng::Rng;
+use crate::wire::Who;
+use crate::world::{Actor, Event, Shape, World};
+use std::time::Duration;
+
+const MS: u64 = 1_000_000;
+/// Longest fault-free suffix until every thread got its turn.
+const SUFFIX_MAX: u64 = 15_000 * MS;
+/// A run with more events than this spins.
+const EVENTS_MAX: u64 = 3_000_000;
+
+impl World {
+    /// The world of a seed, with its own weather and its own clumsiness.
+    pub fn random(seed: u64, mutant: Option<Mutant>, lines: bool) -> World {
+        let mut rng = Rng::new(seed ^ 0x5eed);
+        let copies = rng.pick(&[2, 2, 3]);
+        let shape = Shape {
+            copies,
+            nodes: copies + rng.below(2) as u32,
+            groups: rng.range(1, 2) as usize,
+            clients: rng.range(2, 3) as u32,
+            threads: rng.range(1, 3) as usize,
+            disk: rng.chance(400),
+            lease: Duration::from_millis(rng.pick(&[300, 300, 100])),
+        };
+        let mut world = World::new(seed, shape, mutant, lines);
+        let weather = Weather {
+            loss: rng.pick(&[0, 0, 2, 20]),
+            repeat: rng.pick(&[0, 10, 100]),
+            slow: rng.pick(&[0, 10, 60]),
+            slow_max: rng.pick(&[3 * MS, 60 * MS, 700 * MS]),
+            keep: false,
+        };
+        world.network.weather = weather;
+        world.fault_gap = rng.pick(&[25 * MS, 80 * MS, 250 * MS, 600 * MS]);
+        world.fault_until = rng.range(700, 2500) * MS;
+        world.loses = rng.chance(120);
+        world.nodes.iter_mut().for_each(|n| n.sync_max = rng.pick(&[MS, 10 * MS, 120 * MS]));
+        world.push(world.time, Event::Fault);
+        world
+    }
+
+    /// Runs it: faults, then none.
+    pub fn play(&mut self) {
+        let mut events = 0;
+        while self.check.violation().is_none() && self.step(self.fault_until) {
+            events += 1;
+            if events > EVENTS_MAX {
+                return self.check.fail(|| "too many events: something spins".into());
+            }
+        }
+        if self.check.violation().is_none() {
+            self.calm(EVENTS_MAX);
+        }
+    }
+
+    pub(crate) fn fault(&mut self) {
+        if self.time >= self.fault_until {
+            return;
+        }
+        let next = self.time + self.rng.below(2 * self.fault_gap);
+        self.push(next, Event::Fault);
+        if self.time < 20 * MS {
+            return;
+        }
+        self.check.counts.faults += 1;
+        let who = self.anybody();
+        if self.dead.contains(&who) || self.paused.contains_key(&who) {
+            return;
+        }
+        match self.rng.below(100) {
+            0..=34 => self.stop(who),
+            35..=54 => self.part(),
+            55..=79 => self.kill(who),
+            80..=84 => self.blackout(),
+            85..=89 => self.new_session(),
+            _ => self.reconnect(),
+        }
+    }
+
+    fn anybody(&mut self) -> Who {
+        let (nodes, clients) = (self.nodes.len() as u64, self.clients.len() as u64);
+        match self.rng.below(nodes + clients) {
+            n if n < nodes => Who::Node(n as u32),
+            n => Who::Client((n - nodes) as u32),
+        }
+    }
+
+    fn stop(&mut self, who: Who) {
+        let lease = self.configs[0].lease.as_nanos() as u64;
+        let longest = self.rng.pick(&[2 * MS, 30 * MS, lease, 3 * lease]);
+        let end = self.time + self.rng.below(longest);
+        self.pause(who);
+        self.push(end, Event::Resume(who));
+    }
+
+    fn part(&mut self) {
+        self.serial += 1;
+        let side = (0..self.rng.range(1, 2)).map(|_| self.anybody()).collect();
+        let way = self.rng.below(4);
+        let cut = Cut { id: self.serial, side, out: way != 0, into: way != 1 };
+        self.trace.say(|| format!("cut off: {:?} out={} into={}", cut.side, cut.out, cut.into));
+        let lease = self.configs[0].lease.as_nanos() as u64;
+        let end = self.time + self.rng.below(2 * lease);
+        self.push(end, Event::Heal(cut.id));
+        self.network.cut(cut);
+    }
+
+    fn kill(&mut self, who: Who) {
+        let loss = match who {
+            Who::Node(n) if self.may_lose(n) && self.rng.chance(250) => Loss::Memory,
+            Who::Node(_) if self.configs[0].disk && self.rng.chance(400) => Loss::Power,
+            _ => Loss::Nothing,
+        };
+        self.crash(who, loss);
+        let longest = self.rng.pick(&[2 * MS, 50 * MS, 500 * MS]);
+        let back = self.time + self.rng.below(longest);
+        self.push(back, Event::Restart(who));
+        if matches!(who, Who::Node(_)) && self.rng.chance(600) {
+            self.resets(who);
+        }
+    }
+
+    /// Within the promise: every group keeps one member whose memory is intact.
+    fn may_lose(&self, n: u32) -> bool {
+        let lost = |node: u32| self.nodes[node as usize].lost || node == n;
+        let kept = self.configs.iter().all(|c| c.members.iter().any(|m| !lost(m.node)));
+        self.loses && !self.configs[0].disk && kept
+    }
+
+    /// Power fails everywhere; or every process dies.
+    fn blackout(&mut self) {
+        let loss = if self.configs[0].disk { Loss::Power } else { Loss::Nothing };
+        for n in 0..self.nodes.len() as u32 {
+            if !self.dead.contains(&Who::Node(n)) {
+                self.crash(Who::Node(n), loss);
+            }
+            let back = self.time + self.rng.below(100 * MS);
+            self.push(back, Event::Restart(Who::Node(n)));
+        }
+    }
+
+    fn running(&mut self) -> Option<Who> {
+        let c = Who::Client(self.rng.below(self.clients.len() as u64) as u32);
+        (!self.dead.contains(&c) && !self.paused.contains_key(&c)).then_some(c)
+    }
+
+    fn new_session(&mut self) {
+        if let Some(who) = self.running() {
+            self.act(who, |actor, ctx| {
+                if let Actor::Client(c) = actor {
+                    c.next_session(ctx);
+                    c.tick(ctx);
+                }
+            });
+        }
+    }
+
+    fn reconnect(&mut self) {
+        let node = self.rng.below(self.nodes.len() as u64) as u32;
+        if let Some(who) = self.running() {
+            self.connect(who, node);
+        }
+    }
+
+    /// The clients of a node that died notice it.
+    fn resets(&mut self, node: Who) {
+        let Who::Node(n) = node else { return };
+        for c in 0..self.clients.len() as u32 {
+            let who = Who::Client(c);
+            if !self.dead.contains(&who) && !self.paused.contains_key(&who) {
+                self.connect(who, n);
+            }
+        }
+    }
+
+    fn connect(&mut self, who: Who, node: u32) {
+        self.act(who, |actor, ctx| {
+            if let Actor::Client(c) = actor {
+                c.connect(node, ctx);
+            }
+        });
+    }
+
+    /// No faults any more: everybody is up, every thread must read and write.
+    fn calm(&mut self, events_max: u64) {
+        self.trace.say(|| "---- no faults from here on".into());
+        self.network.weather = Weather::FAIR;
+        self.heal(None);
+        let everybody: Vec<Who> = self.clocks.keys().copied().collect();
+        for who in everybody {
+            self.restart(who);
+            self.resume(who);
+        }
+        self.nodes.iter_mut().for_each(|n| n.sync_max = MS);
+        let live = self.live_groups();
+        self.clients.iter_mut().for_each(|c| c.calm = Some(live.clone()));
+        let before = self.tallies();
+        let end = self.time + SUFFIX_MAX;
+        for _ in 0..events_max {
+            if self.check.violation().is_some() {
+                return;
+            }
+            if self.served(&before, &live) {
+                return self.audit_all();
+            }
+            if !self.step(end) {
+                break;
+            }
+        }
+        let late = self.late(&before, &live);
+        self.check.fail(|| format!("liveness: without faults these did not read and write in time: {late}"));
+    }
+
+    fn tallies(&self) -> Vec<Vec<(u64, u64)>> {
+        let sum = |t: &crate::thread::Thread| t.tally.iter().fold((0, 0), |s, x| (s.0 + x.reads, s.1 + x.writes));
+        self.clients.iter().map(|c| c.threads.iter().map(sum).collect()).collect()
+    }
+
+    /// True when every thread read and wrote since; threads of sets that lost a member are excused.
+    fn served(&self, before: &[Vec<(u64, u64)>], live: &[usize]) -> bool {
+        live.is_empty() || self.late(before, live).is_empty()
+    }
+
+    fn late(&self, before: &[Vec<(u64, u64)>], live: &[usize]) -> String {
+        let now = self.tallies();
+        let mut late = String::new();
+        for (c, client) in self.clients.iter().enumerate() {
+            for (t, thread) in client.threads.iter().enumerate() {
+                let (old, new) = (before[c][t], now[c][t]);
+                let done = new.0 > old.0 && new.1 > old.1;
+                if !done && live.contains(&thread.group) {
+                    late += &format!("client{c}.{t} {:?} (reads {}, writes {}) ", thread.step, new.0 - old.0, new.1 - old.1);
+                }
+            }
+        }
+        late
+    }
+}

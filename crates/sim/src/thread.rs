@@ -1,0 +1,110 @@
+//! A thread of a client process and where its transaction stands.
+
+use dspm_proto::{Instant, Lsn, PageNo, RecordId};
+
+/// A snapshot that a thread reads from.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// The state.
+    pub id: RecordId,
+    /// The session was confirmed all the while: nobody may drop its versions.
+    pub protected: bool,
+}
+
+/// Where a transaction stands. `due`: when it goes on by itself; `request`: the answer it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)] // the fields are described above
+pub enum Step {
+    /// Waits to be told.
+    Stopped,
+    /// Thinks.
+    Idle { due: Instant },
+    /// Wants a snapshot; waits while a record of the process is in flight.
+    Begin,
+    /// Asked the primary for one.
+    Asked { request: u64, sent: Instant, due: Instant },
+    /// Asked a member for pages.
+    Reading { request: u64, due: Instant },
+    /// Waits for the process's writer mutex.
+    Mutex,
+    /// Has it; needs the lease.
+    Reserve,
+    /// Asked for the lease.
+    Acquiring { request: u64, due: Instant },
+    /// The grant came so late that it lapsed; asked for more of it.
+    Renewing { due: Instant },
+    /// Inside its write transaction.
+    Working { due: Instant },
+    /// Its record is in flight, or in doubt.
+    Committing,
+    /// Told BUSY; tries again.
+    Pause { due: Instant },
+}
+
+impl Step {
+    /// When it goes on by itself.
+    pub fn due(&self) -> Option<Instant> {
+        match *self {
+            Step::Idle { due } | Step::Asked { due, .. } | Step::Reading { due, .. } => Some(due),
+            Step::Acquiring { due, .. } | Step::Renewing { due } | Step::Working { due } | Step::Pause { due } => Some(due),
+            Step::Stopped | Step::Begin | Step::Mutex | Step::Reserve | Step::Committing => None,
+        }
+    }
+}
+
+/// What a thread finished.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Read transactions.
+    pub reads: u64,
+    /// Commits.
+    pub writes: u64,
+    /// Transactions that were told no.
+    pub aborts: u64,
+}
+
+/// A thread.
+#[derive(Debug)]
+pub struct Thread {
+    /// Where its transaction stands.
+    pub step: Step,
+    /// Of its transaction.
+    pub group: usize,
+    /// The transaction writes.
+    pub writes: bool,
+    /// Its snapshot.
+    pub view: Option<View>,
+    /// The process's floor when it asked for one.
+    pub pinned: Lsn,
+    /// Its place in the queue, 0 if none.
+    pub ticket: u64,
+    /// The newest state that anybody had seen when its begin was called; for the checker.
+    pub called: Lsn,
+    /// Pages that it wants to read.
+    pub pages: Vec<PageNo>,
+    /// Its record goes out a second time.
+    pub again: bool,
+    /// How long its write transaction works before it commits.
+    pub work: u64,
+    /// What it finished, by group.
+    pub tally: Vec<Tally>,
+}
+
+impl Thread {
+    /// An idle thread.
+    pub fn new(now: Instant) -> Thread {
+        Thread {
+            step: Step::Idle { due: now },
+            group: 0,
+            writes: false,
+            view: None,
+            pinned: Lsn(0),
+            ticket: 0,
+            called: Lsn(0),
+            pages: Vec::new(),
+            again: false,
+            work: 0,
+            tally: vec![Tally::default(); 4],
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! One run: processes, their clocks, the network and the queue of events, all on one thread from one seed.
+//!
+//! After every event the world asks what the checkers cannot see from outside: that what was acknowledged, shown or
+//! called committed is held by every member whose memory is intact, synced where durability is disk, and that no
+//! horizon passes a live reader. A registry is one more process here when membership changes.
+
+use crate::check::Checker;
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::ctx::Ctx;
+use crate::mutant::Mutant;
+use crate::network::{Network, Weather};
+use crate::node::{GroupConfig, Loss, Node};
+use crate::rng::Rng;
+use crate::trace::Trace;
+use crate::wire::{Envelope, Who};
+use dspm_proto::{ClientId, GroupId, Instant, Lsn, RecordId, StoreId};
+use dspm_txn::{Member, Records};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a world is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Members of each group.
+    pub copies: u32,
+    /// Nodes.
+    pub nodes: u32,
+    /// Groups.
+    pub groups: usize,
+    /// Clients.
+    pub clients: u32,
+    /// Threads of each.
+    pub threads: usize,
+    /// Durability disk.
+    pub disk: bool,
+    /// L.
+    pub lease: Duration,
+}
+
+pub(crate) enum Event {
+    Deliver(Box<Envelope>),
+    Wake(Who, u64),
+    Resume(Who),
+    Restart(Who),
+    Heal(u64),
+    Fault,
+}
+
+/// A run.
+pub struct World {
+    /// True time, ns.
+    pub time: u64,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The client processes.
+    pub clients: Vec<Client>,
+    /// Their groups.
+    pub configs: Vec<Rc<GroupConfig>>,
+    /// Between them.
+    pub network: Network,
+    /// What callers saw.
+    pub check: Checker,
+    /// What happened.
+    pub trace: Trace,
+    pub(crate) rng: Rng,
+    pub(crate) clocks: BTreeMap<Who, Clock>,
+    pub(crate) paused: BTreeMap<Who, Vec<Envelope>>,
+    pub(crate) dead: BTreeSet<Who>,
+    pub(crate) mutant: Option<Mutant>,
+    /// Counts everything that needs a number of its own.
+    pub(crate) serial: u64,
+    /// Mean time between faults.
+    pub(crate) fault_gap: u64,
+    pub(crate) fault_until: u64,
+    /// Memory is lost in this run, now and then.
+    pub(crate) loses: bool,
+    queue: BTreeMap<(u64, u64), Event>,
+    order: u64,
+    wakes: BTreeMap<Who, u64>,
+    links: u64,
+    values: u64,
+    committed: Vec<Vec<Lsn>>,
+    horizons: Vec<Vec<Lsn>>,
+}
+
+/// The actor of an event.
+pub(crate) enum Actor<'a> {
+    Node(&'a mut Node),
+    Client(&'a mut Client),
+}
+
+impl World {
+    /// A world in which everything was just started.
+    pub fn new(seed: u64, shape: Shape, mutant: Option<Mutant>, lines: bool) -> World {
+        let mut rng = Rng::new(seed);
+        let stores: Vec<StoreId> = (0..shape.nodes).map(|_| StoreId(rng.bits() | 1)).collect();
+        let configs: Vec<_> = (0..shape.groups).map(|g| Rc::new(config(g, shape, &stores))).collect();
+        let nodes = (0..shape.nodes).map(|n| Node::new(n, stores[n as usize], &configs)).collect();
+        let rows = vec![vec![Lsn(0); shape.nodes as usize]; shape.groups];
+        let mut world = World {
+            time: 1_000_000,
+            nodes,
+            clients: Vec::new(),
+            configs,
+            network: Network::new(Weather::FAIR),
+            check: Checker::new(shape.groups),
+            trace: Trace::new(lines),
+            rng,
+            clocks: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            mutant,
+            serial: 0,
+            fault_gap: 100_000_000,
+            fault_until: 0,
+            loses: false,
+            queue: BTreeMap::new(),
+            order: 0,
+            wakes: BTreeMap::new(),
+            links: 0,
+            values: 0,
+            committed: rows.clone(),
+            horizons: rows,
+        };
+        (0..shape.nodes).for_each(|n| world.set_clock(Who::Node(n)));
+        (0..shape.clients).for_each(|c| world.set_clock(Who::Client(c)));
+        (0..shape.nodes).for_each(|n| world.act(Who::Node(n), |actor, ctx| actor.start(ctx)));
+        (0..shape.clients).for_each(|c| world.new_client(c, shape.threads));
+        world
+    }
+
+    pub(crate) fn set_clock(&mut self, who: Who) {
+        let ppm = self.rng.range(0, 8000) as i64 - crate::clock::DRIFT_PPM_MAX;
+        let offset = self.rng.below(1 << 50) + 1_000_000_000_000;
+        self.clocks.insert(who, Clock::new(offset, ppm));
+    }
+
+    /// A client process starts, in place of the one that ran there.
+    pub(crate) fn new_client(&mut self, no: u32, threads: usize) {
+        self.serial += 1;
+        let id = ClientId(self.serial);
+        let (configs, nodes) = (self.configs.clone(), self.nodes.len());
+        let now = self.clocks[&Who::Client(no)].local(self.time);
+        let mut ctx = context(now, self.mutant, (&mut self.rng, &mut self.check, &mut self.trace), (&mut self.links, &mut self.values));
+        let client = Client::new(no, id, &configs, threads, nodes, &mut ctx);
+        let out = ctx.out;
+        match self.clients.get_mut(no as usize) {
+            Some(old) => *old = client,
+            None => self.clients.push(client),
+        }
+        out.into_iter().for_each(|e| self.send(e));
+        self.plan_wake(Who::Client(no));
+    }
+
+    /// Lets a process handle one event.
+    pub(crate) fn act(&mut self, who: Who, f: impl FnOnce(Actor<'_>, &mut Ctx<'_>)) {
+        self.trace.time = self.time;
+        let now = self.clocks[&who].local(self.time);
+        let mut ctx = context(now, self.mutant, (&mut self.rng, &mut self.check, &mut self.trace), (&mut self.links, &mut self.values));
+        match who {
+            Who::Node(n) => f(Actor::Node(&mut self.nodes[n as usize]), &mut ctx),
+            Who::Client(c) => f(Actor::Client(&mut self.clients[c as usize]), &mut ctx),
+        }
+        let out = ctx.out;
+        out.into_iter().for_each(|e| self.send(e));
+        self.plan_wake(who);
+        self.audit(who);
+    }
+
+    pub(crate) fn push(&mut self, at: u64, event: Event) {
+        self.order += 1;
+        self.queue.insert((at.max(self.time), self.order), event);
+    }
+
+    /// Puts a message into the network.
+    pub fn send(&mut self, e: Envelope) {
+        if self.network.takes(&e) {
+            return;
+        }
+        for delay in self.network.delays(&mut self.rng) {
+            self.push(self.time + delay, Event::Deliver(Box::new(e.clone())));
+        }
+    }
+
+    fn plan_wake(&mut self, who: Who) {
+        let clock = self.clocks[&who];
+        let now = clock.local(self.time);
+        let at = match who {
+            Who::Node(n) => self.nodes[n as usize].wake(now),
+            Who::Client(c) => Some(self.clients[c as usize].wake()),
+        };
+        let number = self.wakes.entry(who).or_default();
+        *number += 1;
+        let number = *number;
+        if let Some(at) = at.filter(|at| at.0 < u64::MAX / 2) {
+            let time = clock.time(at).max(self.time + 1000);
+            self.push(time, Event::Wake(who, number));
+        }
+    }
+
+    /// Handles the next event before `until`. False: there is none.
+    pub fn step(&mut self, until: u64) -> bool {
+        let Some(first) = self.queue.first_entry().filter(|e| e.key().0 <= until) else {
+            self.time = self.time.max(until);
+            return false;
+        };
+        let ((time, _), event) = first.remove_entry();
+        self.time = time;
+        self.trace.time = time;
+        match event {
+            Event::Deliver(e) => self.deliver(*e),
+            Event::Wake(who, number) => self.wake(who, number),
+            Event::Resume(who) => self.resume(who),
+            Event::Restart(who) => self.restart(who),
+            Event::Heal(id) => self.heal(Some(id)),
+            Event::Fault => self.fault(),
+        }
+        true
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, ns: u64) {
+        let until = self.time + ns;
+        while self.check.violation().is_none() && self.step(until) {}
+    }
+
+    fn deliver(&mut self, e: Envelope) {
+        if self.dead.contains(&e.to) {
+            return;
+        }
+        if let Some(queued) = self.paused.get_mut(&e.to) {
+            return queued.push(e);
+        }
+        if let Some(e) = self.network.pass(e, &mut self.rng) {
+            self.hand_over(e);
+        }
+    }
+
+    fn hand_over(&mut self, e: Envelope) {
+        let [a, b, c] = e.body.digest();
+        self.trace.mix(&[self.time, e.from.code() << 32 | e.to.code(), e.group as u64, a, b, c]);
+        self.trace.say(|| e.to_string());
+        self.act(e.to, |actor, ctx| match actor {
+            Actor::Node(node) => node.deliver(e, ctx),
+            Actor::Client(client) => client.deliver(e, ctx),
+        });
+    }
+
+    fn wake(&mut self, who: Who, number: u64) {
+        if self.wakes.get(&who) != Some(&number) || self.dead.contains(&who) || self.paused.contains_key(&who) {
+            return;
+        }
+        self.trace.mix(&[self.time, who.code()]);
+        self.act(who, |actor, ctx| actor.tick(ctx));
+    }
+
+    /// A stopped process goes on: with its timers or with what queued up.
+    pub fn resume(&mut self, who: Who) {
+        let Some(queued) = self.paused.remove(&who) else { return };
+        self.trace.say(|| format!("{who} goes on"));
+        let timers_first = self.rng.chance(500);
+        if timers_first {
+            self.act(who, |actor, ctx| actor.tick(ctx));
+        }
+        queued.into_iter().for_each(|e| self.hand_over(e));
+        self.act(who, |actor, ctx| actor.tick(ctx));
+    }
+
+    pub(crate) fn heal(&mut self, id: Option<u64>) {
+        self.trace.say(|| "links heal".into());
+        self.network.heal(id).into_iter().for_each(|e| self.send(e));
+    }
+
+    fn audit(&mut self, who: Who) {
+        for (g, id, why) in std::mem::take(&mut self.check.audits) {
+            self.held_by_all(g, id, why);
+        }
+        let Who::Node(n) = who else { return };
+        for g in 0..self.configs.len() {
+            let Some(records) = self.nodes[n as usize].records(g) else { continue };
+            let (committed, horizon, synced) = (records.committed(), records.horizon(), records.synced());
+            let id = records.record(committed).map(|r| r.id);
+            if let Some(id) = id.filter(|_| committed > self.committed[g][n as usize]) {
+                self.held_by_all(g, id, "called committed");
+                if self.configs[g].disk && synced < committed {
+                    self.check.fail(|| format!("node{n} calls {committed} committed, its log is synced to {synced}"));
+                }
+            }
+            self.committed[g][n as usize] = committed;
+            if horizon > self.horizons[g][n as usize] {
+                self.readers_below(g, n, horizon);
+            }
+            self.horizons[g][n as usize] = horizon;
+        }
+    }
+
+    /// Every member with intact memory holds the record, at the durability asked for.
+    fn held_by_all(&mut self, g: usize, id: RecordId, why: &str) {
+        for m in &self.configs[g].members {
+            let node = &self.nodes[m.node as usize];
+            let Some(records) = node.records(g).filter(|_| !node.lost) else { continue };
+            let synced = !self.configs[g].disk || records.synced() >= id.lsn;
+            if !records.holds(id) || !synced {
+                let (n, last) = (m.node, records.last());
+                let what = if synced { "lacks it" } else { "did not sync it" };
+                return self.check.fail(|| format!("{why}: {id} of group {g}, but node{n} (at {last}) {what}"));
+            }
+        }
+    }
+
+    fn readers_below(&mut self, g: usize, n: u32, horizon: Lsn) {
+        for c in self.clients.iter().filter(|c| !self.dead.contains(&Who::Client(c.no))) {
+            let now = self.clocks[&Who::Client(c.no)].local(self.time);
+            let live = c.threads.iter().filter(|t| t.group == g && now < c.desks[g].confirmed).filter_map(|t| t.view);
+            if let Some(v) = live.into_iter().find(|v| v.protected && v.id.lsn < horizon) {
+                let no = c.no;
+                self.check.fail(|| format!("node{n} raises the horizon to {horizon}; client{no} reads {}", v.id));
+            }
+        }
+    }
+
+    /// Everything that was seen is still there.
+    pub fn audit_all(&mut self) {
+        for g in 0..self.configs.len() {
+            if let Some(id) = self.check.top_id(g) {
+                self.held_by_all(g, id, "at the end");
+            }
+        }
+    }
+
+    /// Groups whose members all have their memory.
+    pub fn live_groups(&self) -> Vec<usize> {
+        let whole = |c: &Rc<GroupConfig>| c.members.iter().all(|m| !self.nodes[m.node as usize].lost);
+        (0..self.configs.len()).filter(|g| whole(&self.configs[*g])).collect()
+    }
+
+    /// Starts what crashed.
+    pub fn restart(&mut self, who: Who) {
+        if !self.dead.remove(&who) {
+            return;
+        }
+        self.trace.say(|| format!("{who} starts again"));
+        match who {
+            Who::Node(_) => self.act(who, |actor, ctx| actor.start(ctx)),
+            Who::Client(c) => self.new_client(c, self.clients[c as usize].threads.len()),
+        }
+    }
+
+    /// A process dies.
+    pub fn crash(&mut self, who: Who, loss: Loss) {
+        self.paused.remove(&who);
+        self.dead.insert(who);
+        self.trace.say(|| format!("{who} crashes, loses {loss:?}"));
+        if let Who::Node(n) = who {
+            let store = StoreId(self.rng.bits() | 1);
+            self.nodes[n as usize].crash(loss, store, self.mutant);
+            if loss != Loss::Nothing {
+                self.set_clock(who);
+                self.horizons.iter_mut().for_each(|h| h[n as usize] = Lsn(0));
+            }
+        }
+    }
+
+    /// A process is stopped.
+    pub fn pause(&mut self, who: Who) {
+        self.trace.say(|| format!("{who} is stopped"));
+        self.paused.entry(who).or_default();
+    }
+}
+
+impl Actor<'_> {
+    fn start(self, ctx: &mut Ctx<'_>) {
+        if let Actor::Node(node) = self {
+            node.start(ctx);
+        }
+    }
+
+    fn tick(self, ctx: &mut Ctx<'_>) {
+        match self {
+            Actor::Node(node) => node.tick(ctx),
+            Actor::Client(client) => client.tick(ctx),
+        }
+    }
+}
+
+fn context<'a>(
+    now: Instant,
+    mutant: Option<Mutant>,
+    (rng, check, trace): (&'a mut Rng, &'a mut Checker, &'a mut Trace),
+    (links, values): (&'a mut u64, &'a mut u64),
+) -> Ctx<'a> {
+    Ctx { now, rng, mutant, check, out: Vec::new(), trace, links, values }
+}
+
+/// Group g's primary is node g, its backups the next ones: nodes hold several groups in several roles.
+fn config(g: usize, shape: Shape, stores: &[StoreId]) -> GroupConfig {
+    let member = |n: u32| Member { node: n, store: stores[n as usize] };
+    let members: Vec<Member> = (0..shape.copies).map(|n| member((g as u32 + n) % shape.nodes)).collect();
+    GroupConfig {
+        id: GroupId(g as u64 + 1),
+        primary: members[0].node,
+        members,
+        disk: shape.disk,
+        lease: shape.lease,
+    }
+}

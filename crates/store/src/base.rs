@@ -1,0 +1,245 @@
+//! Base files: per dataset, its pages in order, and beside it a sidecar with (LSN, checksum) of each page.
+//! Drawn in docs/formats/base-file.md.
+//!
+//! Invariants: the sidecar's header names the last checkpoint whose CHECKPOINT entry is in the synced log, never a
+//! later one. A page is served only if its checksum fits the sidecar. A write torn by a crash is healed by replaying
+//! the log from the last checkpoint, because everything that a checkpoint changes is newer than the one before.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use dspm_proto::codec::{get_u32, get_u64};
+use dspm_proto::{DatasetId, Error, Generation, GroupId, Lsn, PAGE_SIZE, PageNo, RecordId, checksum};
+
+use crate::arena::{Arena, lock};
+use crate::disk::{Disk, DiskFile};
+
+const MAGIC: [u8; 8] = *b"DSPMBASE";
+const VERSION: u32 = 1;
+const SUMMED: usize = 80;
+const COPIES: [u64; 2] = [0, 512];
+const ENTRIES: u64 = PAGE_SIZE as u64;
+const ENTRY: u64 = 16;
+
+/// A checkpoint of one dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub(crate) group: GroupId,
+    pub(crate) dataset: DatasetId,
+    /// Everything up to this record is in the base file.
+    pub(crate) at: RecordId,
+    pub(crate) size: u64,
+}
+
+impl Checkpoint {
+    fn encode(&self, sequence: u64) -> [u8; SUMMED + 8] {
+        let mut b = [0u8; SUMMED + 8];
+        b[..8].copy_from_slice(&MAGIC);
+        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let at = self.at;
+        let words = [sequence, self.group.0, self.dataset.0, at.generation.0, at.lsn.0, at.hash, self.size];
+        for (i, w) in words.iter().enumerate() {
+            b[16 + i * 8..24 + i * 8].copy_from_slice(&w.to_le_bytes());
+        }
+        let sum = checksum(&b[..SUMMED]);
+        b[SUMMED..].copy_from_slice(&sum.to_le_bytes());
+        b
+    }
+
+    fn decode(b: &[u8]) -> Option<(u64, Checkpoint)> {
+        if b[..8] != MAGIC || get_u32(b, 8) != VERSION || get_u64(b, SUMMED) != checksum(&b[..SUMMED]) {
+            return None;
+        }
+        let at = RecordId { generation: Generation(get_u64(b, 40)), lsn: Lsn(get_u64(b, 48)), hash: get_u64(b, 56) };
+        let (group, dataset) = (GroupId(get_u64(b, 24)), DatasetId(get_u64(b, 32)));
+        Some((get_u64(b, 16), Checkpoint { group, dataset, at, size: get_u64(b, 64) }))
+    }
+}
+
+/// A dataset's base file and sidecar. Files are opened when needed.
+pub(crate) struct BaseFile {
+    disk: Arc<dyn Disk>,
+    data: PathBuf,
+    index: PathBuf,
+    pages: AtomicU64,
+    sequence: AtomicU64,
+    /// Written by the checkpoint, read by readers: a page and its entry change together.
+    guard: RwLock<()>,
+    open: Mutex<Option<Arc<Handles>>>,
+}
+
+/// Both files, open.
+pub(crate) struct Handles {
+    data: Box<dyn DiskFile>,
+    index: Box<dyn DiskFile>,
+}
+
+impl BaseFile {
+    /// The files of a dataset, which need not exist.
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: &Path, dataset: DatasetId) -> BaseFile {
+        let name = format!("{:016x}", dataset.0);
+        BaseFile {
+            disk,
+            data: dir.join(format!("{name}.db")),
+            index: dir.join(format!("{name}.idx")),
+            pages: AtomicU64::new(0),
+            sequence: AtomicU64::new(0),
+            guard: RwLock::new(()),
+            open: Mutex::new(None),
+        }
+    }
+
+    /// The dataset that a path of a sidecar names.
+    pub(crate) fn dataset_of(path: &Path) -> Option<DatasetId> {
+        let name = path.file_name()?.to_str()?.strip_suffix(".idx")?;
+        u64::from_str_radix(name, 16).ok().filter(|_| name.len() == 16).map(DatasetId)
+    }
+
+    /// True when the file has a place for the page.
+    pub(crate) fn has_page(&self, page: u64) -> bool {
+        page < self.pages.load(Ordering::Acquire)
+    }
+
+    /// Opens both files, or takes those that readers have open.
+    pub(crate) fn handles(&self) -> Result<Arc<Handles>, Error> {
+        let mut open = lock(&self.open);
+        if let Some(h) = open.as_ref() {
+            return Ok(h.clone());
+        }
+        let h = Arc::new(Handles { data: self.disk.open(&self.data, true)?, index: self.disk.open(&self.index, true)? });
+        *open = Some(h.clone());
+        Ok(h)
+    }
+
+    /// Closes the files until they are needed again.
+    pub(crate) fn close(&self) {
+        *lock(&self.open) = None;
+    }
+
+    /// The last checkpoint that the sidecar names; None when there was none.
+    pub(crate) fn load(&self) -> Result<Option<Checkpoint>, Error> {
+        let h = self.handles()?;
+        let mut page = [0u8; PAGE_SIZE];
+        h.index.read_at(&mut page, 0)?;
+        let copies = COPIES.iter().filter_map(|at| Checkpoint::decode(&page[*at as usize..]));
+        let newest = copies.max_by_key(|c| c.0);
+        if let Some((sequence, c)) = newest {
+            self.sequence.store(sequence, Ordering::Release);
+            self.pages.store(PageNo::count(c.size), Ordering::Release);
+        }
+        Ok(newest.map(|c| c.1))
+    }
+
+    /// The log has the CHECKPOINT: says so in the sidecar, and makes it durable before a segment is freed (the caller
+    /// syncs).
+    pub(crate) fn set_checkpoint(&self, h: &Handles, c: &Checkpoint) -> Result<(), Error> {
+        let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        h.index.write_at(&c.encode(sequence), COPIES[(sequence % 2) as usize])?;
+        Ok(())
+    }
+
+    /// Pages that readers may ask for.
+    pub(crate) fn set_size(&self, size: u64) {
+        self.pages.store(PageNo::count(size), Ordering::Release);
+    }
+
+    /// Everything at or beyond a page becomes zeros.
+    pub(crate) fn truncate(&self, h: &Handles, first: u64) -> Result<(), Error> {
+        let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
+        if h.data.size()? > first * PAGE_SIZE as u64 {
+            h.data.set_len(first * PAGE_SIZE as u64)?;
+        }
+        if h.index.size()? > ENTRIES + first * ENTRY {
+            h.index.set_len(ENTRIES + first * ENTRY)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a page's version and its entry.
+    pub(crate) fn write(&self, h: &Handles, page: u64, lsn: Lsn, content: &[u8; PAGE_SIZE], sum: u64) -> Result<(), Error> {
+        let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
+        h.data.write_at(content, page * PAGE_SIZE as u64)?;
+        let mut entry = [0u8; ENTRY as usize];
+        entry[..8].copy_from_slice(&lsn.0.to_le_bytes());
+        entry[8..].copy_from_slice(&sum.to_le_bytes());
+        h.index.write_at(&entry, ENTRIES + page * ENTRY)?;
+        Ok(())
+    }
+
+    /// Sets the data file's size to the dataset's, and syncs both.
+    pub(crate) fn finish(&self, h: &Handles, size: u64) -> Result<(), Error> {
+        h.data.set_len(size)?;
+        let entries = ENTRIES + PageNo::count(size) * ENTRY;
+        if h.index.size()? != entries {
+            h.index.set_len(entries)?;
+        }
+        self.sync(h)
+    }
+
+    /// Syncs both files.
+    pub(crate) fn sync(&self, h: &Handles) -> Result<(), Error> {
+        h.data.sync()?;
+        h.index.sync()?;
+        Ok(())
+    }
+
+    /// Makes the files' names durable; once, after they were made.
+    pub(crate) fn sync_names(&self) -> Result<(), Error> {
+        Ok(self.disk.sync_dir(self.data.parent().unwrap_or(Path::new(".")))?)
+    }
+
+    /// Removes the files.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        self.close();
+        self.disk.remove(&self.index)?;
+        self.disk.remove(&self.data)?;
+        Ok(())
+    }
+
+    /// Reads a page and its LSN, verified.
+    pub(crate) fn read(&self, page: PageNo, out: &mut [u8; PAGE_SIZE]) -> Result<Lsn, Error> {
+        let h = self.handles()?;
+        let _r = self.guard.read().unwrap_or_else(PoisonError::into_inner);
+        let mut entry = [0u8; ENTRY as usize];
+        h.index.read_at(&mut entry, ENTRIES + page.0 * ENTRY)?;
+        out.fill(0);
+        h.data.read_at(out, page.0 * PAGE_SIZE as u64)?;
+        let (lsn, sum) = (Lsn(get_u64(&entry, 0)), get_u64(&entry, 8));
+        // A page that nobody wrote has an entry of zeros and must be a hole.
+        let fits = if lsn.0 == 0 { sum == 0 && out.iter().all(|b| *b == 0) } else { checksum(out) == sum };
+        if fits {
+            return Ok(lsn);
+        }
+        Err(Error::Corrupt(format!("page {page} of {}", self.data.display())))
+    }
+}
+
+/// Reads a dataset's base file; holds no lock of the group.
+pub struct BaseReader {
+    arena: Arc<Arena>,
+    file: Arc<BaseFile>,
+}
+
+impl BaseReader {
+    pub(crate) fn new(arena: Arc<Arena>, file: Arc<BaseFile>) -> BaseReader {
+        BaseReader { arena, file }
+    }
+
+    /// Reads the page as a snapshot sees it, into `out`; returns its LSN.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`] when a checkpoint has put a newer version there meanwhile (the snapshot is below the
+    /// horizon now); [`Error::Corrupt`] when page and checksum do not fit: it is counted, and `out` must not be used.
+    pub fn read(&self, page: PageNo, at: Lsn, out: &mut [u8; PAGE_SIZE]) -> Result<Lsn, Error> {
+        let lsn = self.file.read(page, out).inspect_err(|e| {
+            if matches!(e, Error::Corrupt(_)) {
+                self.arena.checksum_errors.fetch_add(1, Ordering::Relaxed);
+            }
+        })?;
+        if lsn > at {
+            return Err(Error::TooOld(format!("page {page} has moved on to LSN {lsn}")));
+        }
+        Ok(lsn)
+    }
+}

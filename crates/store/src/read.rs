@@ -1,0 +1,224 @@
+//! What a snapshot sees, and what changed between two.
+
+use std::collections::HashMap;
+
+use dspm_proto::record::{Payload, Record};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo, RecordId, limits};
+
+use crate::base::BaseReader;
+use crate::frames::{PinnedFrame, page_of};
+use crate::group::GroupStore;
+use crate::index::Found;
+use crate::layout::FrameNo;
+
+/// Where a page's content at a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// In the arena.
+    Frame {
+        /// Its version.
+        lsn: Lsn,
+        /// Where ([`GroupStore::page`], [`GroupStore::pin`]).
+        frame: FrameNo,
+        /// Checksum of the content.
+        checksum: u64,
+    },
+    /// It is zeros since that LSN (0: always was).
+    Zero {
+        /// Its version.
+        lsn: Lsn,
+    },
+    /// In the base file ([`GroupStore::base_reader`]); the version is at or below `upto`, and the reader says which.
+    Disk {
+        /// LSN of the base file.
+        upto: Lsn,
+    },
+    /// The copy here is damaged; ask another member, and hand the answer to [`GroupStore::heal`].
+    Lost {
+        /// The version wanted.
+        lsn: Lsn,
+        /// Checksum that the content must have.
+        checksum: u64,
+    },
+    /// The snapshot is no longer kept.
+    TooOld,
+}
+
+/// A page of a record that is sent again.
+pub enum StoredPage {
+    /// Its content.
+    Frame(PinnedFrame),
+    /// Payload zero: no content.
+    Zero,
+    /// A newer version replaced it and no reader needs it any more.
+    Gone,
+}
+
+/// A record of the ring.
+pub struct StoredRecord {
+    /// Decoded.
+    pub record: Record,
+    /// As it came.
+    pub meta: Vec<u8>,
+    /// One for each of `record.pages`.
+    pub pages: Vec<StoredPage>,
+}
+
+impl StoredRecord {
+    /// True when every page is still here, so that it can be sent again.
+    pub fn is_complete(&self) -> bool {
+        !self.pages.iter().any(|p| matches!(p, StoredPage::Gone))
+    }
+}
+
+/// What changed in (known, upto].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Pages written, each once with its newest LSN ≤ upto, zeros included.
+    pub pages: Vec<(DatasetId, PageNo, Lsn)>,
+    /// Shrinkings: every page from there on is zeros since the LSN. In the order of LSNs.
+    pub truncations: Vec<(DatasetId, PageNo, Lsn)>,
+    /// Sizes at upto of the datasets that records in the span touched.
+    pub sizes: Vec<(DatasetId, u64)>,
+}
+
+impl GroupStore {
+    /// The oldest record that [`GroupStore::record`] finds; tail + 1 when there is none.
+    pub fn oldest_record(&self) -> Lsn {
+        self.base.lsn.next()
+    }
+
+    /// Identity of a record in the ring, or of the one before the oldest.
+    pub fn record_id(&self, lsn: Lsn) -> Option<RecordId> {
+        if lsn == self.tail.lsn {
+            return Some(self.tail);
+        }
+        if lsn == self.base.lsn {
+            return Some(self.base);
+        }
+        self.decoded(lsn).ok().flatten().map(|r| r.0.id)
+    }
+
+    /// A record of the ring, decoded; None when it is no longer, or not yet, there.
+    pub(crate) fn decoded(&self, lsn: Lsn) -> Result<Option<(Record, Vec<u8>)>, Error> {
+        let Some(kept) = self.kept(lsn) else { return Ok(None) };
+        match self.ring.entry(kept.position)? {
+            Some((h, meta, _)) if h.kind == Kind::Commit => Ok(Some((Record::decode(&h, &meta)?, meta))),
+            _ => Err(Error::Corrupt(format!("record {lsn} of group {}", self.id()))),
+        }
+    }
+
+    /// A record with its pages pinned, to send it again. None when the ring does not hold it (or it is damaged).
+    pub fn record(&self, lsn: Lsn) -> Option<StoredRecord> {
+        let (record, meta) = self.decoded(lsn).ok()??;
+        let pages = record.pages.iter().map(|p| {
+            if p.payload == Payload::Zero {
+                return StoredPage::Zero;
+            }
+            let d = self.datasets.get(&record.datasets[p.dataset as usize].dataset);
+            match d.and_then(|d| d.frame_at(&self.arena, p.page.0, lsn)) {
+                Some((frame, l)) if l == lsn => StoredPage::Frame(self.pin(frame)),
+                _ => StoredPage::Gone,
+            }
+        });
+        let pages = pages.collect();
+        Some(StoredRecord { record, meta, pages })
+    }
+
+    /// Size in bytes of a dataset at a snapshot; 0 when it did not exist.
+    pub fn size(&self, dataset: DatasetId, at: Lsn) -> u64 {
+        self.datasets.get(&dataset).map_or(0, |d| d.size(at))
+    }
+
+    /// The group's datasets and their sizes at the tail.
+    pub fn datasets(&self) -> Vec<(DatasetId, u64)> {
+        self.datasets.values().map(|d| (d.id, d.newest_size())).collect()
+    }
+
+    /// Where the content of a page at a snapshot is. A page that nobody wrote is zeros.
+    #[inline]
+    pub fn lookup(&self, dataset: DatasetId, page: PageNo, at: Lsn) -> Lookup {
+        if at < self.floor() {
+            return Lookup::TooOld;
+        }
+        let Some(d) = self.datasets.get(&dataset) else { return Lookup::Zero { lsn: Lsn(0) } };
+        match d.find(&self.arena, page.0, at) {
+            Found::Frame(frame, lsn) => Lookup::Frame { lsn, frame, checksum: self.arena.sum(frame) },
+            Found::Zero(lsn) => Lookup::Zero { lsn },
+            Found::Lost(lsn, checksum) => Lookup::Lost { lsn, checksum },
+            Found::Base(upto) => Lookup::Disk { upto },
+        }
+    }
+
+    /// Content of a frame that [`GroupStore::lookup`] named.
+    #[inline]
+    pub fn page(&self, frame: FrameNo) -> &[u8; PAGE_SIZE] {
+        page_of(self, &self.arena, frame)
+    }
+
+    /// Content of a frame that [`GroupStore::lookup`] named, to be read without the group's lock.
+    pub fn pin(&self, frame: FrameNo) -> PinnedFrame {
+        PinnedFrame::new(&self.arena, frame)
+    }
+
+    /// Reads a dataset's base file without the group's lock.
+    pub fn base_reader(&self, dataset: DatasetId) -> Option<BaseReader> {
+        let base = self.datasets.get(&dataset)?.base.as_ref()?;
+        Some(BaseReader::new(self.arena.clone(), base.file.clone()))
+    }
+
+    /// Puts the content of a page back that was found damaged ([`Lookup::Lost`]).
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the content is not that version's; [`Error::NotFound`] when nothing is lost there.
+    pub fn heal(&mut self, dataset: DatasetId, page: PageNo, lsn: Lsn, content: &[u8]) -> Result<(), Error> {
+        let gone = || Error::NotFound(format!("no damaged version {lsn} of page {page}"));
+        let d = self.datasets.get_mut(&dataset).ok_or_else(gone)?;
+        let (sum, frame) = *d.lost.get(&(page.0, lsn)).ok_or_else(gone)?;
+        if content.len() != PAGE_SIZE {
+            return Err(Error::Usage(format!("a page of {} bytes", content.len())));
+        }
+        dspm_proto::record::verify_page(content, sum)?;
+        self.arena.map.write(self.arena.layout.page_at(frame), content);
+        d.lost.remove(&(page.0, lsn));
+        d.insert_sorted(&self.arena, page.0, frame);
+        Ok(())
+    }
+
+    /// What changed in (known, upto]; None when that is too much, or the records are gone: "drop your maps".
+    pub fn changes(&self, known: Lsn, upto: Lsn) -> Option<Changes> {
+        if known >= upto {
+            return Some(Changes::default());
+        }
+        if known < self.base.lsn || upto > self.tail.lsn {
+            return None;
+        }
+        let (mut pages, mut sizes) = (HashMap::new(), HashMap::new());
+        for lsn in (known.0 + 1)..=upto.0 {
+            let (record, _) = self.decoded(Lsn(lsn)).ok()??;
+            sizes.extend(record.datasets.iter().map(|d| (d.dataset, d.size)));
+            for p in &record.pages {
+                pages.insert((record.datasets[p.dataset as usize].dataset, p.page), Lsn(lsn));
+            }
+            if pages.len() > limits::CHANGES_MAX {
+                return None;
+            }
+        }
+        let truncations = self.truncations(known, upto, &sizes)?;
+        let pages = pages.into_iter().map(|((d, p), l)| (d, p, l)).collect();
+        Some(Changes { pages, truncations, sizes: sizes.into_iter().collect() })
+    }
+
+    fn truncations(&self, known: Lsn, upto: Lsn, touched: &HashMap<DatasetId, u64>) -> Option<Vec<(DatasetId, PageNo, Lsn)>> {
+        let mut out = Vec::new();
+        for d in touched.keys().filter_map(|id| self.datasets.get(id)) {
+            if d.forgotten > known {
+                return None;
+            }
+            let within = d.truncations.iter().filter(|t| t.0 > known && t.0 <= upto);
+            out.extend(within.map(|t| (d.id, PageNo(t.1), t.0)));
+        }
+        out.sort_by_key(|t| t.2);
+        Some(out)
+    }
+}

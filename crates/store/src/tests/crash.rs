@@ -1,0 +1,174 @@
+//! The process dies between any two stores. Fault guarded against: half of a record, of a fence, of a cut.
+//!
+//! The arena's file is copied at every crash point of an operation, and each copy is recovered: the group must be as
+//! before the operation or as after it, and every frame must be accounted for.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use dspm_proto::*;
+
+use super::support::*;
+use crate::GroupStore;
+use crate::layout::Layout;
+use crate::open::keep;
+use crate::step::HOOK;
+use crate::{Fence, Store};
+
+const MEMORY: u64 = 512 << 10;
+const PAGES: u64 = 12;
+const D: DatasetId = DatasetId(1);
+
+type Seen = BTreeMap<(Lsn, u64), (Lsn, u8)>;
+
+#[derive(Clone, Debug, PartialEq)]
+struct View {
+    tail: RecordId,
+    committed: Lsn,
+    fence: Fence,
+    session: u64,
+    horizon: Lsn,
+    pages: Seen,
+    sizes: BTreeMap<Lsn, u64>,
+}
+
+fn view(g: &GroupStore) -> View {
+    let snapshots = || (g.horizon().0..=g.tail().lsn.0).map(Lsn);
+    let pages = snapshots().flat_map(|at| (0..PAGES).map(move |p| ((at, p), read(g, D, p, at).unwrap()))).collect();
+    View {
+        tail: g.tail(),
+        committed: g.committed(),
+        fence: g.fence(),
+        session: g.session_number(ClientId(5)),
+        horizon: g.horizon(),
+        pages,
+        sizes: snapshots().map(|at| (at, g.size(D, at))).collect(),
+    }
+}
+
+/// Equal but for snapshots that one of them no longer keeps, and for the LSN of forgotten zeros.
+fn same(found: &View, wanted: &View) -> bool {
+    let facts = |v: &View| (v.tail, v.committed, v.fence, v.session);
+    let floor = found.horizon.max(wanted.horizon);
+    let content = |v: &View| {
+        let kept = v.pages.iter().filter(|(k, _)| k.0 >= floor);
+        kept.map(|(k, p)| (*k, if p.1 == 0 { (Lsn(0), 0) } else { *p })).collect::<Seen>()
+    };
+    let sizes = |v: &View| v.sizes.iter().filter(|s| *s.0 >= floor.max(Lsn(1))).map(|s| (*s.0, *s.1)).collect::<Vec<_>>();
+    facts(found) == facts(wanted)
+        && content(found) == content(wanted)
+        && sizes(found) == sizes(wanted)
+        && found.horizon <= wanted.horizon.max(wanted.committed)
+}
+
+/// Recovers a copy of the arena; None when the group is not in it.
+fn recovered(dir: &Dir, image: &[u8], store: &Store) -> Option<View> {
+    let path = dir.0.join("copy");
+    std::fs::write(&path, image).unwrap();
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let layout = Layout::new(MEMORY).unwrap();
+    let (arena, groups) = keep(&file, layout, store.id(), &mut HashMap::new()).unwrap();
+    let mut used = 0;
+    for i in 0..layout.frames as usize {
+        used += usize::from(arena.meta(layout.frame(i)).unwrap().is_some());
+    }
+    assert_eq!(used + arena.free_all(), layout.frames as usize, "a frame is lost");
+    groups.get(&GROUP).map(view)
+}
+
+/// Runs an operation and recovers from every crash point in it. Returns how many there were.
+fn crash_everywhere(
+    dir: &Dir,
+    store: &Store,
+    g: Option<GroupStore>,
+    op: impl FnOnce(Option<GroupStore>) -> Option<GroupStore>,
+) -> (usize, Option<GroupStore>) {
+    let before = g.as_ref().map(view);
+    let images = Rc::new(RefCell::new(Vec::new()));
+    let (path, sink) = (dir.0.join("arena"), images.clone());
+    HOOK.with(|h| {
+        *h.borrow_mut() = Some(Box::new(move |name| sink.borrow_mut().push((name, std::fs::read(&path).unwrap()))));
+    });
+    let g = op(g);
+    HOOK.with(|h| *h.borrow_mut() = None);
+    let after = g.as_ref().map(view);
+    let images = images.take();
+    for (i, (name, image)) in images.iter().enumerate() {
+        let found = recovered(dir, image, store);
+        let fits = |wanted: &Option<View>| match (&found, wanted) {
+            (Some(f), Some(w)) => same(f, w),
+            (None, None) => true,
+            // A new group appears with its slot, empty.
+            (f, w) => f.as_ref().or(w.as_ref()).is_some_and(|v| v.tail.lsn.0 == 0 && v.session == 0),
+        };
+        assert!(fits(&before) || fits(&after), "crash point {i} ({name}): {found:#?}\nbefore {before:#?}\nafter {after:#?}");
+    }
+    (images.len(), g)
+}
+
+fn fence(n: u32) -> Fence {
+    Fence { generation: Generation(3), token: Token { generation: Generation(3), boot: 1, n } }
+}
+
+#[test]
+fn every_operation_is_all_or_nothing() {
+    let dir = Dir::new();
+    let (store, _) = dir.open(MEMORY);
+    let mut points = 0;
+    let mut run = |g, op: &mut dyn FnMut(&mut GroupStore)| {
+        let (n, g) = crash_everywhere(&dir, &store, Some(g), |mut g| {
+            op(g.as_mut().unwrap());
+            g
+        });
+        points += n;
+        g.unwrap()
+    };
+    let mut g = store.open_group(GROUP).unwrap();
+    let write = |n: u8| vec![(D, u64::from(n) % PAGES, Some(n + 1)), (D, u64::from(n + 5) % PAGES, None)];
+    for n in 0..40u8 {
+        let size = if n % 9 == 8 { 3 } else { PAGES };
+        let writes: Vec<_> = write(n).into_iter().filter(|w| w.1 < size).collect();
+        g = run(g, &mut |g| drop(append(&store, g, &[(D, size * 4096)], &writes).unwrap()));
+        g = run(g, &mut |g| g.set_committed(Lsn(u64::from(n / 2))));
+        match n % 4 {
+            0 => g = run(g, &mut |g| g.set_horizon(Lsn(u64::from(n.saturating_sub(6))))),
+            1 => g = run(g, &mut |g| g.set_fence(fence(n.into()))),
+            2 => g = run(g, &mut |g| g.set_session(Session { client: ClientId(5), number: n.into() }).unwrap()),
+            _ => g = run(g, &mut |g| g.shrink()),
+        }
+    }
+    g = run(g, &mut |g| g.cut(Lsn(25)).unwrap());
+    g = run(g, &mut |g| drop(append(&store, g, &[(D, PAGES * 4096)], &write(99)).unwrap()));
+    let (n, none) = crash_everywhere(&dir, &store, Some(g), |g| {
+        store.drop_group(g.unwrap());
+        None
+    });
+    assert!(none.is_none() && n > 0 && points > 400, "{points} crash points");
+}
+
+#[test]
+fn a_group_is_made_whole_or_not_at_all() {
+    let dir = Dir::new();
+    let (store, _) = dir.open(MEMORY);
+    let (n, _) = crash_everywhere(&dir, &store, None, |_| Some(store.open_group(GROUP).unwrap()));
+    assert!(n >= 3);
+}
+
+#[test]
+fn a_crash_while_recovering_changes_nothing() {
+    let dir = Dir::new();
+    let (store, _) = dir.open(MEMORY);
+    let mut g = store.open_group(GROUP).unwrap();
+    for n in 0..10u8 {
+        append(&store, &mut g, &[(D, PAGES * 4096)], &[(D, u64::from(n) % 3, Some(n + 1))]).unwrap();
+    }
+    g.set_committed(Lsn(9));
+    let wanted = view(&g);
+    let image = std::fs::read(dir.0.join("arena")).unwrap();
+    for _ in 0..3 {
+        let found = recovered(&dir, &image, &store).unwrap();
+        assert!(same(&found, &wanted));
+        assert_eq!(recovered(&dir, &std::fs::read(dir.0.join("copy")).unwrap(), &store).unwrap(), found);
+    }
+}

@@ -1,0 +1,85 @@
+"""Wrong input gets one sentence, a hint and the contract's exit status; never a traceback, nothing half-created."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Run
+
+CASES = [
+    (["frobnicate"], 2),
+    (["up"], 2),
+    (["up", "--dir"], 2),
+    (["up", "--dir", "{tmp}/d", "--nodes", "many"], 2),
+    (["up", "--dir", "{tmp}/d", "--nodes", "0"], 2),
+    (["up", "--dir", "{tmp}/d", "--nodes", "1", "--copies", "3"], 2),
+    (["up", "--dir", "{tmp}/d", "--memory", "900TiB"], 2),
+    (["up", "--dir", "{tmp}/d", "--memory", "lots"], 2),
+    (["up", "--dir", "{tmp}/d", "--durability", "maybe"], 2),
+    (["up", "--dir", "{tmp}/d", "--durability", "pm"], 2),
+    (["up", "--dir", "{tmp}/d", "--set", "lease"], 2),
+    (["up", "--dir", "{tmp}/d", "--set", "leese=1s"], 2),
+    (["up", "--dir", "{tmp}/d", "--set", "nodes=3"], 2),
+    (["up", "--dir", "{tmp}/d", "--set", "min_copies=5"], 2),
+    (["up", "--dir", "/proc/nowhere/x"], 1),
+    (["up", "--dir", "{tmp}/file"], 1),
+    (["down", "--dir", "{tmp}/d"], 1),
+    (["status"], 3),
+    (["ls", "--json"], 3),
+    (["rm", "x.db"], 3),
+    (["rm"], 2),
+    (["config", "show"], 3),
+    (["config", "show", "--config", "{tmp}/none.toml"], 2),
+    (["path", "elsewhere"], 2),
+    (["registry", "--dir", "{tmp}/r", "--config", "{tmp}/one.toml", "--listen", "0.0.0.0:0"], 2),
+    (["registry", "--dir", "{tmp}/r", "--config", "{tmp}/one.toml", "--listen", "nowhere"], 2),
+    (["node", "--name", "n", "--data-dir", "{tmp}/n", "--config", "{tmp}/one.toml", "--listen", "0.0.0.0:0"], 2),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status"), CASES, ids=lambda v: " ".join(v) if isinstance(v, list) else str(v))
+def test_wrong_input(dspm: Run, tmp_path: Path, arguments: list[str], status: int) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "key").write_text("k")
+    (tmp_path / "one.toml").write_text('key_file = "key"\nnodes = ["127.0.0.1:1"]\nregistry = "http://127.0.0.1:1"\n')
+    before = sorted(tmp_path.rglob("*"))
+    r = dspm(*(a.replace("{tmp}", str(tmp_path)) for a in arguments))
+    assert r.returncode == status, r.stderr
+    lines = r.stderr.splitlines()
+    assert lines[0].startswith("dspm: error: ") and lines[1].startswith("hint: ") and len(lines) == 2, r.stderr
+    assert r.stdout == "" and "Traceback" not in r.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[cache]\nsize = "many"\n', "line 2: cache.size: expected a size"),
+        ('durabilty = "disk"\n', 'line 1: unknown key "durabilty"; did you mean "durability"?'),
+        ("copies = 1\nmin_copies = 2\n", "line 2: min_copies = 2"),
+        ("copies = \n", "line 1: not TOML"),
+    ],
+)
+def test_config_errors_name_file_and_line(dspm: Run, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    r = dspm("status", env={"DSPM_CONFIG": str(path)})
+    assert r.returncode == 2
+    assert f"bad.toml, {said}" in r.stderr
+
+
+def test_a_config_that_is_missing(dspm: Run, tmp_path: Path) -> None:
+    r = dspm("status", env={"DSPM_CONFIG": str(tmp_path / "gone.toml")})
+    assert r.returncode == 2 and "gone.toml" in r.stderr
+
+
+def test_unknown_variables_are_one_warning(dspm: Run, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("")
+    r = dspm("config", "show", "--json", env={"DSPM_CONFIG": str(path), "DSPM_CASH": "1", "DSPM_LOG": "on"})
+    assert r.returncode == 0 and r.stderr == "dspm: warning: unknown environment variable: DSPM_CASH\n"
+
+
+def test_the_extension_is_a_file(dspm: Run) -> None:
+    assert Path(dspm("path", "sqlite").stdout.strip()).is_file()
