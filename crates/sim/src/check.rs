@@ -36,6 +36,8 @@ pub struct Counts {
     pub too_old: u64,
     pub faults: u64,
     pub settles: u64,
+    pub busy: u64,
+    pub recovery_ms: u64,
 }
 
 #[derive(Debug, Default)]

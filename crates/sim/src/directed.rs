@@ -145,12 +145,14 @@ fn drift(m: Option<Mutant>) -> Result<(), String> {
 /// perhaps the backup lost power in between.
 fn old_fence(m: Option<Mutant>, power: bool) -> Result<(), String> {
     let mut w = world(m, true);
+    let ok = write(&mut w, B, L);
+    w.run_for(5 * MS);
     w.network.catch(false, |e| peer(e, |m| matches!(m, PeerMessage::Fence(_) | PeerMessage::Complete(_))));
-    let ok = write(&mut w, A, L);
+    start(&mut w, A, 0, true, 30 * MS);
+    w.run_for(25 * MS);
     let old = w.network.caught();
     w.network.catch(true, |e| e.from == A && matches!(&e.body, Body::Ask { ask: Ask::Commit(_), .. }));
-    start(&mut w, A, 0, true, 0);
-    w.run_for(5 * MS);
+    w.run_for(30 * MS);
     let record = w.network.caught();
     cut_off(&mut w, &[A]);
     start(&mut w, B, 0, true, 40 * MS); // B gets the lease and works

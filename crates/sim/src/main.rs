@@ -41,9 +41,13 @@ fn seeds(first: u64, count: u64) -> ExitCode {
             println!("seed={} {v}", r.seed);
         }
     }
+    if let Some(slowest) = reports.iter().max_by_key(|r| r.counts.recovery_ms) {
+        println!("slowest recovery: seed={} {} ms", slowest.seed, slowest.counts.recovery_ms);
+    }
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "commits={} begins={} local={} reads={} outcomes={} not_committed={} too_old={} settles={} faults={}",
+        "commits={} begins={} local={} reads={} outcomes={} not_committed={} too_old={} settles={} faults={} busy={} \
+         recovery_ms_max={}",
         sum(|r| r.counts.commits),
         sum(|r| r.counts.begins),
         sum(|r| r.counts.local_begins),
@@ -53,6 +57,8 @@ fn seeds(first: u64, count: u64) -> ExitCode {
         sum(|r| r.counts.too_old),
         sum(|r| r.counts.settles),
         sum(|r| r.counts.faults),
+        sum(|r| r.counts.busy),
+        reports.iter().map(|r| r.counts.recovery_ms).max().unwrap_or(0),
     );
     let trace = reports.iter().fold(0u64, |h, r| h.rotate_left(5) ^ r.trace);
     finish(&reports, trace)

@@ -104,6 +104,7 @@ impl Client {
         self.desks[g].grants.remove(&request);
         let Some(t) = self.acquiring(g, request) else { return };
         self.desks[g].holder.asked();
+        ctx.check.counts.busy += 1;
         if self.calm.is_none() && ctx.rng.chance(150) {
             return self.forget(t, ticket, ctx);
         }
@@ -152,6 +153,14 @@ impl Client {
             Recall::Kept => self.release(g, token, true, ctx),
             Recall::Linger(at) => self.desks[g].linger = Some(at),
             Recall::Nothing => {}
+        }
+    }
+
+    /// Keeps the lease over transactions, or no longer.
+    pub(crate) fn keep(&mut self, g: usize, keep: bool, ctx: &mut Ctx<'_>) {
+        if self.desks[g].holder.keeps() != keep {
+            self.desks[g].holder.keep(keep);
+            self.look_at_recall(g, ctx);
         }
     }
 

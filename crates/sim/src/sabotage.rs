@@ -189,7 +189,7 @@ impl Node {
         let lease = self.slots[g].config.lease;
         if let Some(r) = self.slots[g].replica.as_mut() {
             let s = r.situation();
-            if s.waiting > 0 && s.writer.is_some() && !s.settling {
+            if s.waiting > 0 && !s.settling {
                 r.tick(now.after(lease * 4));
             }
         }

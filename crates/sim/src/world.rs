@@ -83,6 +83,8 @@ pub struct World {
     values: u64,
     committed: Vec<Vec<Lsn>>,
     horizons: Vec<Vec<Lsn>>,
+    /// What each client process told last: its floor never falls.
+    floors: BTreeMap<(ClientId, usize), Lsn>,
 }
 
 /// The actor of an event.
@@ -123,6 +125,7 @@ impl World {
             values: 0,
             committed: rows.clone(),
             horizons: rows,
+            floors: BTreeMap::new(),
         };
         (0..shape.nodes).for_each(|n| world.set_clock(Who::Node(n)));
         (0..shape.clients).for_each(|c| world.set_clock(Who::Client(c)));
@@ -277,7 +280,10 @@ impl World {
         for (g, id, why) in std::mem::take(&mut self.check.audits) {
             self.held_by_all(g, id, why);
         }
-        let Who::Node(n) = who else { return };
+        let n = match who {
+            Who::Node(n) => n,
+            Who::Client(c) => return self.floors_stay(c),
+        };
         for g in 0..self.configs.len() {
             let Some(records) = self.nodes[n as usize].records(g) else { continue };
             let (committed, horizon, synced) = (records.committed(), records.horizon(), records.synced());
@@ -293,6 +299,17 @@ impl World {
                 self.readers_below(g, n, horizon);
             }
             self.horizons[g][n as usize] = horizon;
+        }
+    }
+
+    fn floors_stay(&mut self, c: u32) {
+        let client = &self.clients[c as usize];
+        for g in 0..self.configs.len() {
+            let floor = client.floor(g);
+            let before = self.floors.insert((client.session.client, g), floor).unwrap_or(Lsn(0));
+            if floor < before {
+                self.check.fail(|| format!("client{c} may need {floor} of group {g}, but gave up all below {before}"));
+            }
         }
     }
 

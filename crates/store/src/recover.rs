@@ -167,7 +167,11 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
                 }
                 let dropped = if begun { base.lsn.0.saturating_sub(g.base.lsn.0) as usize } else { 0 };
                 g.records.drain(..dropped.min(g.records.len()));
-                (g.base, g.tail) = (base, tail);
+                g.tail = tail;
+                // The head may have passed the base of an older state that is still in the ring.
+                if !begun || base.lsn >= g.base.lsn {
+                    g.base = base;
+                }
                 (has_state, begun) = (true, true);
             }
             Kind::Complete => cut(g, header.lsn, &mut expected)?,

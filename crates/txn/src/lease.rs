@@ -104,7 +104,8 @@ impl<R: Records> Replica<R> {
         }
         self.views.floor(m.session, m.floor, now);
         if m.forget {
-            self.leases.queue.retain(|w| w.ticket != m.ticket || w.session != m.session);
+            // Unless another thread of the process asked since.
+            self.leases.queue.retain(|w| w.ticket != m.ticket || w.session != m.session || w.caller.is_some());
             return self.advance(now);
         }
         if self.leases.last.is_some_and(|(s, token)| s == m.session && token <= m.returned) {
@@ -117,12 +118,10 @@ impl<R: Records> Replica<R> {
     fn enqueue(&mut self, from: Caller, m: &Acquire, now: Instant) {
         let patience = now.after(Duration::from_nanos(m.wait_ns));
         let leases = &mut self.leases;
-        let mine = |w: &Waiter| w.session == m.session;
-        let place = leases.queue.iter().position(|w| mine(w) && w.ticket == m.ticket);
-        // A process asks once at a time. When it asks anew, its question that still waits was given up (silence, a new
-        // connection): left in the queue it would be granted to nobody, and waste a whole lease.
-        let place = place.or_else(|| leases.queue.iter().position(|w| mine(w) && w.caller.is_some()));
-        if let Some(w) = place.and_then(|at| leases.queue.get_mut(at)) {
+        // One place a process, whichever of its threads asks: the lease is the process's. A question that it gave up
+        // (silence, a new connection) would be granted to nobody and waste a whole lease; a thread that pauses with a
+        // ticket would hold up its own process's next question for as long as a turn is parked.
+        if let Some(w) = leases.queue.iter_mut().find(|w| w.session == m.session) {
             if let Some(to) = w.caller.filter(|c| *c != from) {
                 self.effects.push(Effect::Busy { to, ticket: w.ticket });
             }

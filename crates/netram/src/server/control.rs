@@ -156,8 +156,13 @@ impl Node {
 
     fn drop_group(&self, id: GroupId) {
         let group = self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        drop(group);
-        self.store.drop_group(id);
+        let records = match group {
+            Some(group) => group.take(),
+            None => self.store.open_group(id).ok(), // it may be remembered from before a restart
+        };
+        if let Some(records) = records {
+            self.store.drop_group(records);
+        }
     }
 
     fn status(&self) -> NodeStatus {

@@ -9,8 +9,10 @@ use crate::{clock, random};
 use dspm_proto::auth::{Challenge, Hello, Proof, Role};
 use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::message::{self, Field, PageVersion, Read, ReadReply, Renew, Renewed, RenewedGroup};
-use dspm_proto::{Error, GroupId, Header, Kind, Refusal, Session, StoreId, Token, limits};
-use dspm_store::Lookup;
+use dspm_proto::{
+    Error, GroupId, Header, Kind, Lsn, PAGE_SIZE, PageNo, Refusal, Session, StoreId, Token, checksum, limits,
+};
+use dspm_store::{BaseReader, Lookup, PinnedFrame};
 use dspm_txn::{Caller, PeerMessage};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -271,43 +273,62 @@ impl Node {
             return Err(Error::Unavailable(format!("this member does not hold commit {} yet", read.at)));
         }
         let mut reply = ReadReply { pages: Vec::with_capacity(read.pages.len()) };
-        let mut data: Vec<PageData<'_>> = Vec::with_capacity(read.pages.len());
+        let mut content = Vec::with_capacity(read.pages.len());
+        let base = records.base_reader(read.dataset);
         for page in &read.pages {
-            let (version, content) = match records.lookup(read.dataset, *page, read.at) {
+            let (version, source) = match records.lookup(read.dataset, *page, read.at) {
                 Lookup::Frame { lsn, frame, checksum } => {
-                    (PageVersion { lsn, checksum, zero: false }, Some(PageData::Frame(records.page(frame))))
+                    (PageVersion { lsn, checksum, zero: false }, Source::Frame(records.pin(frame)))
                 }
-                Lookup::Zero { lsn } => (PageVersion { lsn, checksum: 0, zero: true }, None),
-                Lookup::Disk { lsn, checksum, .. } => {
-                    let content = records.read_base(read.dataset, *page)?;
-                    (PageVersion { lsn, checksum, zero: false }, Some(PageData::Disk(content)))
+                Lookup::Zero { lsn } => (PageVersion { lsn, checksum: 0, zero: true }, Source::Nothing),
+                Lookup::Disk { .. } => (PageVersion::default(), Source::Base(*page)),
+                Lookup::Lost { lsn, .. } => {
+                    return Err(Error::Corrupt(format!("version {lsn} of page {page} is damaged on this member")));
                 }
                 Lookup::TooOld => {
-                    let text = format!("version {} of page {page} is no longer kept", read.at);
-                    return Err(Error::TooOld(text));
+                    return Err(Error::TooOld(format!("version {} of page {page} is no longer kept", read.at)));
                 }
             };
             reply.pages.push(version);
-            data.extend(content);
+            content.push(source);
         }
-        let slices: Vec<&[u8]> = data.iter().map(PageData::bytes).collect();
+        // Pinned: neither disk nor socket keeps the group waiting.
+        drop(g);
+        for (version, source) in reply.pages.iter_mut().zip(&mut content) {
+            source.load(version, base.as_ref(), read.at)?;
+        }
+        let slices: Vec<&[u8]> = content.iter().filter_map(Source::bytes).collect();
         let bytes = slices.iter().map(|s| s.len()).sum();
-        // Sent under the group's lock: a frame that is being sent is not given to another page.
         out.send(&frame(reply_to(&m.header), &message::encode(&reply), bytes), &slices);
         Ok(())
     }
 }
 
-enum PageData<'a> {
-    Frame(&'a [u8; dspm_proto::PAGE_SIZE]),
-    Disk(Box<[u8; dspm_proto::PAGE_SIZE]>),
+/// Where a page's content is taken from.
+enum Source {
+    Nothing,
+    Frame(PinnedFrame),
+    Base(PageNo),
+    Disk(Box<[u8; PAGE_SIZE]>),
 }
 
-impl PageData<'_> {
-    fn bytes(&self) -> &[u8] {
+impl Source {
+    /// Reads what lies in the base file, and completes its version.
+    fn load(&mut self, version: &mut PageVersion, base: Option<&BaseReader>, at: Lsn) -> Result<(), Error> {
+        let Source::Base(page) = self else { return Ok(()) };
+        let base = base.ok_or_else(|| Error::Corrupt(format!("page {page} lies in a base file that is not there")))?;
+        let mut content = Box::new([0; PAGE_SIZE]);
+        let lsn = base.read(*page, at, &mut content)?;
+        *version = PageVersion { lsn, checksum: checksum(&content[..]), zero: false };
+        *self = Source::Disk(content);
+        Ok(())
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
         match self {
-            PageData::Frame(f) => &f[..],
-            PageData::Disk(b) => &b[..],
+            Source::Frame(f) => Some(&f[..]),
+            Source::Disk(b) => Some(&b[..]),
+            Source::Nothing | Source::Base(_) => None,
         }
     }
 }

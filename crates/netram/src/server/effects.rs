@@ -9,8 +9,8 @@ use dspm_proto::header::{FLAG_REPLY, Header};
 use dspm_proto::message::{
     self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, SnapshotReply, State,
 };
-use dspm_proto::record::{Payload, Record};
 use dspm_proto::{Error, Kind, Lsn, RecordId, Token};
+use dspm_store::StoredPage;
 use dspm_txn::{Caller, Effect, NodeNo, PeerMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -138,21 +138,24 @@ impl Node {
                 eprintln!("dspm-node: ALARM: commit {lsn} of {} is asked for and no longer kept", g.entry.name);
                 return;
             };
-            let mut h = Header::new(Kind::Commit).for_meta(&stored.meta);
-            (h.group, h.generation, h.lsn) = (g.entry.group, stored.id.generation, stored.id.lsn);
-            h.data_len = stored.data_len;
-            let Ok(record) = Record::decode(&h, &stored.meta) else { return };
-            let (full, meta) = record.in_full();
-            let frames: Vec<&[u8]> = full
-                .pages
-                .iter()
-                .zip(&stored.frames)
-                .filter(|(p, _)| p.payload == Payload::Full)
-                .filter_map(|(_, f)| f.map(|f| &records.page(f)[..]))
-                .collect();
+            if !stored.is_complete() {
+                eprintln!("dspm-node: ALARM: pages of commit {lsn} of {} are no longer kept", g.entry.name);
+                return;
+            }
+            let id = stored.record.id;
+            let (full, meta) = stored.record.in_full();
+            let frames: Vec<&[u8]> = stored.pages.iter().filter_map(page_bytes).collect();
+            let h = Header { lsn: id.lsn, generation: id.generation, ..header };
             let head = replicate_head(token, header.store, h, &meta, full.data_len());
             sender.send(&head, &frames);
         }
+    }
+}
+
+fn page_bytes(page: &StoredPage) -> Option<&[u8]> {
+    match page {
+        StoredPage::Frame(f) => Some(&f[..]),
+        StoredPage::Zero | StoredPage::Gone => None,
     }
 }
 
@@ -166,7 +169,7 @@ fn state(g: &Group, known: Lsn, tail: RecordId) -> State {
     let mut state = State { tail, sizes: sizes.collect(), whole: changes.is_some(), ..State::default() };
     if let Some(c) = changes {
         state.changed = c.pages.into_iter().map(item).collect();
-        state.truncated = c.truncated.into_iter().map(item).collect();
+        state.truncated = c.truncations.into_iter().map(item).collect();
     }
     state
 }

@@ -5,6 +5,7 @@ use super::records::StoreRecords;
 use crate::clock;
 use dspm_proto::control::{DatasetEntry, SetEntry};
 use dspm_proto::{Error, GroupId, Instant};
+use dspm_store::GroupStore;
 use dspm_txn::{Member, Replica, Setup};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -23,6 +24,19 @@ pub(crate) struct SharedGroup(Arc<Mutex<Group>>);
 impl SharedGroup {
     pub(crate) fn lock(&self) -> MutexGuard<'_, Group> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records of a group that nobody finds any more. Others may still hold it for the moment of a message.
+    pub(crate) fn take(self) -> Option<GroupStore> {
+        let mut shared = self.0;
+        for _ in 0..1000 {
+            match Arc::try_unwrap(shared) {
+                Ok(g) => return Some(g.into_inner().unwrap_or_else(PoisonError::into_inner).replica.records.group),
+                Err(still) => shared = still,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        None
     }
 }
 

@@ -72,7 +72,7 @@ impl Records for StoreRecords {
     }
 
     fn id_at(&self, lsn: Lsn) -> Option<RecordId> {
-        self.group.id_at(lsn)
+        self.group.record_id(lsn)
     }
 
     fn fence(&self) -> Fence {
@@ -104,7 +104,8 @@ impl Records for StoreRecords {
 
     fn set_session(&mut self, session: Session) {
         if session.number > self.group.session_number(session.client) {
-            self.group.set_session(session);
+            // Without room for it the session is only not remembered over a restart, after which every token is new.
+            let _ = self.group.set_session(session);
         }
     }
 

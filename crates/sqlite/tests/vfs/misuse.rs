@@ -155,17 +155,18 @@ fn journals_are_there_while_they_are_written() {
     assert!(is_there(name) && !is_there("misuse-journals-journal") && !is_there("misuse-journals-wal"));
     let journal = format!("{name}-journal");
     assert!(!is_there(&journal));
-    db.exec("BEGIN; UPDATE t SET b = upper(b)");
+    db.exec("BEGIN; UPDATE t SET b = b || 'y'");
     assert!(is_there(&journal) && !is_there(&format!("{name}-wal")));
     db.exec("ROLLBACK");
     assert!(!is_there(&journal));
     // A write that fails leaves SQLite's pager in an error state, in which it finalizes nothing.
-    db.exec("BEGIN; UPDATE t SET b = lower(b) WHERE a < 50");
+    db.exec("BEGIN; UPDATE t SET b = b || 'y' WHERE a < 50");
     group(name).fail(Call::Read, Error::Unavailable("nobody answers".into()), 0, u64::MAX);
+    assert!(is_there(&journal));
     assert_eq!(db.code("UPDATE t SET b = b || 'x'") & 0xff, 10);
     group(name).heal();
     assert!(!is_there(&journal));
-    assert_eq!(db.cell("SELECT count(*), sum(b = hex(zeroblob(100))) FROM t"), "500");
+    assert_eq!(db.cell("SELECT sum(b = hex(zeroblob(100))) FROM t"), "500");
     assert_eq!(delete(&journal), 10 | 23 << 8, "there is none");
     db.close();
     assert_eq!(delete(name), 0);

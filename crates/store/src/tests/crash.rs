@@ -63,12 +63,13 @@ fn same(found: &View, wanted: &View) -> bool {
 }
 
 /// Recovers a copy of the arena; None when the group is not in it.
-fn recovered(dir: &Dir, image: &[u8], store: &Store) -> Option<View> {
+fn recovered(dir: &Dir, name: &str, image: &[u8], store: &Store) -> Option<View> {
     let path = dir.0.join("copy");
     std::fs::write(&path, image).unwrap();
     let file = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let layout = Layout::new(MEMORY).unwrap();
-    let (arena, groups) = keep(&file, layout, store.id(), &mut HashMap::new()).unwrap();
+    let kept = keep(&file, layout, store.id(), &mut HashMap::new());
+    let (arena, groups) = kept.unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut used = 0;
     for i in 0..layout.frames as usize {
         used += usize::from(arena.meta(layout.frame(i)).unwrap().is_some());
@@ -95,7 +96,7 @@ fn crash_everywhere(
     let after = g.as_ref().map(view);
     let images = images.take();
     for (i, (name, image)) in images.iter().enumerate() {
-        let found = recovered(dir, image, store);
+        let found = recovered(dir, name, image, store);
         let fits = |wanted: &Option<View>| match (&found, wanted) {
             (Some(f), Some(w)) => same(f, w),
             (None, None) => true,
@@ -167,8 +168,8 @@ fn a_crash_while_recovering_changes_nothing() {
     let wanted = view(&g);
     let image = std::fs::read(dir.0.join("arena")).unwrap();
     for _ in 0..3 {
-        let found = recovered(&dir, &image, &store).unwrap();
+        let found = recovered(&dir, "", &image, &store).unwrap();
         assert!(same(&found, &wanted));
-        assert_eq!(recovered(&dir, &std::fs::read(dir.0.join("copy")).unwrap(), &store).unwrap(), found);
+        assert_eq!(recovered(&dir, "", &std::fs::read(dir.0.join("copy")).unwrap(), &store).unwrap(), found);
     }
 }

@@ -1,0 +1,175 @@
+//! The disk log: one sequence of flush batches in preallocated segments. Drawn in docs/formats/disk-log.md.
+//!
+//! Invariants: batch b + 1 is written only after b's sync returned; nothing is written that needs new space, because a
+//! segment is filled with zeros, synced and has its header before it is used; segments are freed from the oldest on.
+//! Fault model: [`crate::disk`]. A failed write or sync is final: the caller makes the store suspect.
+
+mod batch;
+mod scan;
+mod segment;
+
+pub(crate) use batch::{Batch, entry_len};
+pub(crate) use scan::{LogEntry, Scan};
+pub(crate) use segment::Segment;
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use dspm_proto::{Error, GroupId, Lsn};
+
+use crate::disk::Disk;
+use segment::FIRST;
+
+/// Batches start at multiples of this, so that a torn write never touches a synced batch.
+pub(crate) const ALIGN: u64 = 4096;
+/// Free segments that are kept for reuse.
+const POOL_MAX: usize = 4;
+
+/// The log, open for writing.
+pub(crate) struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    /// Oldest first; the last one is written to.
+    live: VecDeque<Segment>,
+    /// Prepared: the next one to write to.
+    spare: Option<Segment>,
+    pool: Vec<Segment>,
+    at: u64,
+    batch: u64,
+    next_id: u64,
+    next_name: u64,
+}
+
+/// Why a batch was not written.
+#[derive(Debug)]
+pub(crate) enum LogError {
+    /// The disk is full, which showed before anything was written. Try again later.
+    Stalled(String),
+    /// A write or sync failed: nothing is known about what the disk holds.
+    Failed(String),
+}
+
+impl Log {
+    /// Opens what is in the directory. The scan tells what was found, and whether it is whole.
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf, segment_bytes: u64) -> Result<(Log, Scan), Error> {
+        let mut scan = Scan::default();
+        let found = scan::find(&*disk, &dir, &mut scan)?;
+        let mut log = Log {
+            disk,
+            dir,
+            segment_bytes,
+            live: VecDeque::new(),
+            spare: None,
+            pool: found.unused,
+            at: FIRST,
+            batch: 1,
+            next_id: found.live.last().map_or(1, |s| s.id + 1),
+            next_name: found.next_name,
+        };
+        log.live = scan::read_all(found.live, &mut scan)?.into();
+        (log.at, log.batch) = (scan.end, scan.next_batch);
+        log.live.truncate(scan.last_segment + 1);
+        Ok((log, scan))
+    }
+
+    /// Bytes of segments that hold something.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.live.iter().map(|s| s.len).sum()
+    }
+
+    /// Bytes that a batch may have: several fit into a segment.
+    pub(crate) fn batch_max(&self) -> u64 {
+        self.segment_bytes / 4
+    }
+
+    /// Writes a batch and syncs it.
+    pub(crate) fn write(&mut self, mut batch: Batch) -> Result<(), LogError> {
+        let need = batch.len_max();
+        let fits = self.live.back().is_some_and(|s| self.at + need <= s.len);
+        if !fits {
+            self.next_segment(need)?;
+        }
+        let oldest = self.live.front().map_or(0, |s| s.id);
+        let number = self.batch;
+        let at = self.at;
+        let Some(segment) = self.live.back_mut() else { return Err(LogError::Failed("no segment".into())) };
+        let bytes = batch.seal(segment.salt, number, oldest);
+        let failed = |e: std::io::Error| LogError::Failed(format!("log segment {}: {e}", segment.id));
+        segment.file.write_at(bytes, at).map_err(failed)?;
+        segment.file.sync().map_err(failed)?;
+        for (group, lsn) in batch.newest() {
+            let l = segment.groups.entry(*group).or_default();
+            *l = (*l).max(*lsn);
+        }
+        self.at = (at + bytes.len() as u64).next_multiple_of(ALIGN);
+        self.batch += 1;
+        Ok(())
+    }
+
+    fn next_segment(&mut self, need: u64) -> Result<(), LogError> {
+        self.prepare(need)?;
+        self.live.extend(self.spare.take());
+        self.at = FIRST;
+        Ok(())
+    }
+
+    /// Makes the next segment ready: space, zeros, header, all synced.
+    pub(crate) fn prepare(&mut self, need: u64) -> Result<(), LogError> {
+        let len = self.segment_bytes.max((FIRST + need).next_multiple_of(ALIGN));
+        if self.spare.as_ref().is_some_and(|s| s.len >= len) {
+            return Ok(());
+        }
+        if let Some(small) = self.spare.take() {
+            self.next_id -= 1;
+            self.retire(small);
+        }
+        let reusable = self.pool.iter().position(|s| s.len >= len);
+        let result = match reusable {
+            Some(i) => self.pool.swap_remove(i).reuse(self.next_id),
+            None => {
+                let path = self.dir.join(format!("{:08}.seg", self.next_name));
+                self.next_name += 1;
+                Segment::make(&*self.disk, &self.dir, path, len, self.next_id)
+            }
+        };
+        let segment = result.map_err(|e| LogError::Stalled(format!("no room for a log segment: {e}")))?;
+        self.next_id += 1;
+        self.spare = Some(segment);
+        Ok(())
+    }
+
+    /// Frees the oldest segments whose records are all in base files. `covered` has each group's checkpoint; a group
+    /// that it lacks was removed.
+    pub(crate) fn free_covered(&mut self, covered: &HashMap<GroupId, Lsn>) {
+        while self.live.len() > 1 {
+            let Some(front) = self.live.front() else { return };
+            if front.groups.iter().any(|(g, l)| covered.get(g).is_some_and(|c| c < l)) {
+                return;
+            }
+            if let Some(segment) = self.live.pop_front() {
+                self.retire(segment);
+            }
+        }
+    }
+
+    fn retire(&mut self, mut segment: Segment) {
+        if self.pool.len() >= POOL_MAX || segment.len != self.segment_bytes {
+            let _ = self.disk.remove(&segment.path); // a file that stays is found and reused at the next start
+            return;
+        }
+        segment.groups.clear();
+        self.pool.push(segment);
+    }
+
+    /// Groups whose records keep the oldest segment, and how far.
+    pub(crate) fn holders(&self) -> Vec<(GroupId, Lsn)> {
+        self.live.front().map(|s| s.groups.iter().map(|(g, l)| (*g, *l)).collect()).unwrap_or_default()
+    }
+
+    /// Number of segments in use.
+    pub(crate) fn segments(&self) -> usize {
+        self.live.len()
+    }
+}
