@@ -151,13 +151,18 @@ class PlainView(msgspec.Struct):
 
 
 class Pong(msgspec.Struct):
-    """Answer of a heartbeat: `view` is the version that the node has, `datasets` the entries of its catalog."""
+    """Answer of a heartbeat: `view` is the version that the node has, `datasets` the entries of its catalog.
+
+    `previous` is the store id before the node's last start, `log_intact` whether all that its log had synced is there.
+    """
 
     name: str
     store: int
     boot: int
     view: int
     datasets: int
+    previous: int = 0
+    log_intact: bool = False
 
 
 class Located(msgspec.Struct):

@@ -102,6 +102,12 @@ pub struct Pong {
     pub view: u64,
     /// Entries of its catalog.
     pub datasets: u64,
+    /// Its store id before the last start.
+    #[serde(default)]
+    pub previous: StoreId,
+    /// All that its log had synced is there.
+    #[serde(default)]
+    pub log_intact: bool,
 }
 
 /// The cluster as the registry knows it.

@@ -45,7 +45,10 @@ impl Client {
         let record = self.record(g, token, ctx);
         ctx.check.made(g, &record);
         let members = self.desks[g].config.members.iter().map(|m| m.node).collect();
-        self.desks[g].holder.send(record.id, members);
+        if self.desks[g].holder.send(record.id, members).is_none() {
+            self.begin_again(t, ctx); // another lease took its place: others may have committed
+            return true;
+        }
         self.desks[g].note_due = None;
         self.desks[g].sending = Some(Sending {
             record: record.clone(),

@@ -28,12 +28,15 @@ impl Client {
         let again = self.threads[t].again;
         let newest = self.threads[t].view.map(|v| v.id) == Some(desk.holder.tail());
         if newest || (again && ctx.broken(Mutant::RetryAnyBase)) {
-            desk.holder.open(ctx.now);
+            let token = desk.holder.token().unwrap_or_default();
+            let recall = desk.holder.open(ctx.now);
             let due = Instant(ctx.now.0 + if again { 0 } else { self.threads[t].work });
             self.threads[t].step = Step::Working { due };
+            self.recalled(g, token, recall, ctx);
         } else if again {
             self.abort(t, ctx); // another commit came first: a conflict
         } else {
+            desk.holder.park(ctx.now); // it begins again, here
             self.begin_again(t, ctx);
         }
         true

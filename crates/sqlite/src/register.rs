@@ -22,8 +22,11 @@ use std::sync::{Arc, Mutex};
 /// What the VFS is called.
 pub const VFS_NAME: &CStr = c"dspm";
 
-/// Longest path that SQLite has to make room for: a name and the longest suffix of a journal.
-const PATH_MAX: c_int = NAME_MAX as c_int + 16;
+/// Longest name that SQLite may give us, that of a journal included; so a dataset opened here has at most 504 bytes,
+/// fewer than others. Not more: SQLite reads the name of a super-journal into a buffer of the database's page size,
+/// which is 512 bytes at least, and trusts that the VFS allows no longer one.
+const PATH_MAX: c_int = 512;
+const _: () = assert!(NAME_MAX >= PATH_MAX as usize);
 
 /// One copy of SQLite.
 pub struct Copy {
@@ -120,7 +123,7 @@ unsafe fn register_with<E: From<RegisterError>>(
     // SAFETY: a registered VFS is alive; ours lives for ever.
     let code = unsafe {
         let room = size_of::<DatabaseFile>().max(size_of::<JournalFile>()) as c_int;
-        let ours = vfs::new(copy, (*base).file_size.max(room), PATH_MAX.max((*base).path_max));
+        let ours = vfs::new(copy, (*base).file_size.max(room), PATH_MAX);
         api.vfs_register(Box::leak(Box::new(ours)))
     };
     if code == ffi::OK { Ok(Registered::New) } else { Err(RegisterError::Failed(code).into()) }

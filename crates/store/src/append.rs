@@ -91,7 +91,10 @@ impl GroupStore {
             }
         }
         let pages = placed.iter().flatten().count();
-        self.arena.dirty.fetch_add(pages as u64, Ordering::Relaxed);
+        let dirty = self.arena.dirty.fetch_add(pages as u64, Ordering::Relaxed) + pages as u64;
+        if dirty >= self.arena.flush_at.load(Ordering::Relaxed) {
+            self.arena.kick.now();
+        }
         self.records.push_back(Kept { position, pages: pages as u32 });
         self.tail = record.id;
     }

@@ -5,7 +5,8 @@
 //! still reads ([`crate::PinnedFrame`]) does not return to the pool before it is let go.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dspm_proto::{Error, Lsn, PAGE_SIZE, StoreId, checksum};
 
@@ -39,6 +40,35 @@ pub(crate) struct Arena {
     pub(crate) checksum_errors: AtomicU64,
     /// True once a disk log runs: "clean" then means "in the synced log", before that "committed".
     pub(crate) disk: AtomicBool,
+    pub(crate) kick: Kick,
+    /// Dirty pages at which the flusher begins at once.
+    pub(crate) flush_at: AtomicU64,
+}
+
+/// Wakes the flusher.
+#[derive(Default)]
+pub(crate) struct Kick {
+    set: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+impl Kick {
+    /// Ends the flusher's wait, now or the next one.
+    pub(crate) fn now(&self) {
+        if !self.set.swap(true, Ordering::AcqRel) {
+            let _guard = lock(&self.lock);
+            self.wake.notify_all();
+        }
+    }
+
+    /// Waits for a kick, but not longer than that.
+    pub(crate) fn wait(&self, most: Duration) {
+        let guard = lock(&self.lock);
+        let idle = |_: &mut ()| !self.set.load(Ordering::Acquire);
+        drop(self.wake.wait_timeout_while(guard, most, idle));
+        self.set.store(false, Ordering::Release);
+    }
 }
 
 /// A lock that a panic elsewhere does not take away: what it guards is valid after every statement.
@@ -67,6 +97,8 @@ impl Arena {
             dirty: AtomicU64::new(0),
             checksum_errors: AtomicU64::new(0),
             disk: AtomicBool::new(false),
+            kick: Kick::default(),
+            flush_at: AtomicU64::new(u64::MAX),
         }
     }
 

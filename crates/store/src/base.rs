@@ -64,6 +64,8 @@ pub(crate) struct BaseFile {
     index: PathBuf,
     pages: AtomicU64,
     sequence: AtomicU64,
+    /// LSN of the last checkpoint that cut pages off: a hole says nothing about snapshots below.
+    cut_at: AtomicU64,
     /// Written by the checkpoint, read by readers: a page and its entry change together.
     guard: RwLock<()>,
     open: Mutex<Option<Arc<Handles>>>,
@@ -85,6 +87,7 @@ impl BaseFile {
             index: dir.join(format!("{name}.idx")),
             pages: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
+            cut_at: AtomicU64::new(0),
             guard: RwLock::new(()),
             open: Mutex::new(None),
         }
@@ -121,7 +124,7 @@ impl BaseFile {
     pub(crate) fn load(&self) -> Result<Option<Checkpoint>, Error> {
         let h = self.handles()?;
         let mut page = [0u8; PAGE_SIZE];
-        h.index.read_at(&mut page, 0)?;
+        h.index.read_at(&mut page, 0).map_err(full)?;
         let copies = COPIES.iter().filter_map(|at| Checkpoint::decode(&page[*at as usize..]));
         let newest = copies.max_by_key(|c| c.0);
         if let Some((sequence, c)) = newest {
@@ -135,7 +138,7 @@ impl BaseFile {
     /// syncs).
     pub(crate) fn set_checkpoint(&self, h: &Handles, c: &Checkpoint) -> Result<(), Error> {
         let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
-        h.index.write_at(&c.encode(sequence), COPIES[(sequence % 2) as usize])?;
+        h.index.write_at(&c.encode(sequence), COPIES[(sequence % 2) as usize]).map_err(full)?;
         Ok(())
     }
 
@@ -144,14 +147,15 @@ impl BaseFile {
         self.pages.store(PageNo::count(size), Ordering::Release);
     }
 
-    /// Everything at or beyond a page becomes zeros.
-    pub(crate) fn truncate(&self, h: &Handles, first: u64) -> Result<(), Error> {
+    /// Everything at or beyond a page becomes zeros, for a checkpoint at `lsn`.
+    pub(crate) fn truncate(&self, h: &Handles, first: u64, lsn: Lsn) -> Result<(), Error> {
         let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
-        if h.data.size()? > first * PAGE_SIZE as u64 {
-            h.data.set_len(first * PAGE_SIZE as u64)?;
+        self.cut_at.fetch_max(lsn.0, Ordering::AcqRel);
+        if h.data.size().map_err(full)? > first * PAGE_SIZE as u64 {
+            h.data.set_len(first * PAGE_SIZE as u64).map_err(full)?;
         }
-        if h.index.size()? > ENTRIES + first * ENTRY {
-            h.index.set_len(ENTRIES + first * ENTRY)?;
+        if h.index.size().map_err(full)? > ENTRIES + first * ENTRY {
+            h.index.set_len(ENTRIES + first * ENTRY).map_err(full)?;
         }
         Ok(())
     }
@@ -159,34 +163,34 @@ impl BaseFile {
     /// Writes a page's version and its entry.
     pub(crate) fn write(&self, h: &Handles, page: u64, lsn: Lsn, content: &[u8; PAGE_SIZE], sum: u64) -> Result<(), Error> {
         let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
-        h.data.write_at(content, page * PAGE_SIZE as u64)?;
+        h.data.write_at(content, page * PAGE_SIZE as u64).map_err(full)?;
         let mut entry = [0u8; ENTRY as usize];
         entry[..8].copy_from_slice(&lsn.0.to_le_bytes());
         entry[8..].copy_from_slice(&sum.to_le_bytes());
-        h.index.write_at(&entry, ENTRIES + page * ENTRY)?;
+        h.index.write_at(&entry, ENTRIES + page * ENTRY).map_err(full)?;
         Ok(())
     }
 
     /// Sets the data file's size to the dataset's, and syncs both.
     pub(crate) fn finish(&self, h: &Handles, size: u64) -> Result<(), Error> {
-        h.data.set_len(size)?;
+        h.data.set_len(size).map_err(full)?;
         let entries = ENTRIES + PageNo::count(size) * ENTRY;
-        if h.index.size()? != entries {
-            h.index.set_len(entries)?;
+        if h.index.size().map_err(full)? != entries {
+            h.index.set_len(entries).map_err(full)?;
         }
         self.sync(h)
     }
 
     /// Syncs both files.
     pub(crate) fn sync(&self, h: &Handles) -> Result<(), Error> {
-        h.data.sync()?;
-        h.index.sync()?;
+        h.data.sync().map_err(full)?;
+        h.index.sync().map_err(full)?;
         Ok(())
     }
 
     /// Makes the files' names durable; once, after they were made.
     pub(crate) fn sync_names(&self) -> Result<(), Error> {
-        Ok(self.disk.sync_dir(self.data.parent().unwrap_or(Path::new(".")))?)
+        self.disk.sync_dir(self.data.parent().unwrap_or(Path::new("."))).map_err(full)
     }
 
     /// Removes the files.
@@ -215,6 +219,14 @@ impl BaseFile {
     }
 }
 
+/// A full disk is told apart from a failing one.
+fn full(e: std::io::Error) -> Error {
+    match e.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full(e.to_string()),
+        _ => e.into(),
+    }
+}
+
 /// Reads a dataset's base file; holds no lock of the group.
 pub struct BaseReader {
     arena: Arc<Arena>,
@@ -237,7 +249,8 @@ impl BaseReader {
                 self.arena.checksum_errors.fetch_add(1, Ordering::Relaxed);
             }
         })?;
-        if lsn > at {
+        let cut = lsn.0 == 0 && self.file.cut_at.load(Ordering::Acquire) > at.0;
+        if lsn > at || cut {
             return Err(Error::TooOld(format!("page {page} has moved on to LSN {lsn}")));
         }
         Ok(lsn)

@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, RecordId, Session};
 
 use crate::arena::Arena;
+use crate::base::BaseFile;
 use crate::index::Dataset;
 use crate::ring::Ring;
 use crate::slot::{Fence, Slot, SlotNo};
@@ -60,6 +61,8 @@ pub struct GroupStore {
     pub(crate) epoch: u64,
     /// The log must say that records above are void, before any other of this group.
     pub(crate) cut_to_log: Option<Lsn>,
+    /// What all base files of the group hold.
+    pub(crate) checkpointed: Lsn,
 }
 
 impl GroupStore {
@@ -89,6 +92,7 @@ impl GroupStore {
             wanted: slot.horizon,
             epoch: 0,
             cut_to_log: None,
+            checkpointed: Lsn(0),
         }
     }
 
@@ -206,7 +210,8 @@ impl GroupStore {
     }
 
     /// Frees all that the group has in the arena, the slot last, so that a crash leaves it whole or gone.
-    pub(crate) fn destroy(mut self) {
+    pub(crate) fn destroy(mut self) -> Vec<Arc<BaseFile>> {
+        let files = self.datasets.values().filter_map(|d| d.base.as_ref()).map(|b| b.file.clone()).collect();
         let dirty = self.dirty_pages();
         self.arena.dirty.fetch_sub(dirty, Ordering::Relaxed);
         self.place.clear(&self.arena, &self.slot);
@@ -221,6 +226,7 @@ impl GroupStore {
         self.ring.clear();
         self.place.release(&self.arena);
         self.arena.groups.fetch_sub(1, Ordering::Relaxed);
+        files
     }
 
     fn dirty_pages(&self) -> u64 {

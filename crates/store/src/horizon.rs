@@ -78,14 +78,7 @@ impl GroupStore {
         }
         let base = self.record_id(Lsn(self.base.lsn.0 + drop as u64));
         let base = base.ok_or_else(|| Error::Corrupt("a record of the ring cannot be read".into()))?;
-        let meta = self.encode_state(base);
-        if meta.len() as u32 > limits::META_MAX {
-            return Ok(());
-        }
-        self.ring.reserve(meta.len())?;
-        let mut header = Header::new(Kind::Checkpoint).for_meta(&meta);
-        (header.group, header.lsn, header.generation) = (self.id(), base.lsn, base.generation);
-        let state_at = self.ring.push(header, &meta);
+        let Some(state_at) = self.push_state(base)? else { return Ok(()) };
         step("state entry");
         self.records.drain(..drop);
         self.base = base;
@@ -100,6 +93,18 @@ impl GroupStore {
         if (self.ring.parts() > 1 || self.records.len() > 4) && self.base.lsn < self.droppable() {
             let _ = self.fold(0, 1); // without room for the state entry it keeps its records
         }
+    }
+
+    /// Writes a state entry; None when it would be too long.
+    pub(crate) fn push_state(&mut self, base: RecordId) -> Result<Option<u64>, Error> {
+        let meta = self.encode_state(base);
+        if meta.len() as u32 > limits::META_MAX {
+            return Ok(None);
+        }
+        self.ring.reserve(meta.len())?;
+        let mut header = Header::new(Kind::Checkpoint).for_meta(&meta);
+        (header.group, header.lsn, header.generation) = (self.id(), base.lsn, base.generation);
+        Ok(Some(self.ring.push(header, &meta)))
     }
 
     fn encode_state(&self, base: RecordId) -> Vec<u8> {

@@ -123,6 +123,7 @@ fn recover_group(
     place_pages(&mut g, pages, expected, free)?;
     for d in g.datasets.values_mut() {
         if let Some(base) = bases.remove(&d.id) {
+            g.checkpointed = g.checkpointed.max(base.lsn);
             d.drop_lost(arena, base.lsn);
             d.set_base(base);
         }
@@ -162,7 +163,8 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
             }
             Kind::Checkpoint => {
                 let (base, tail) = g.load_state(&meta)?;
-                if begun && (tail.lsn, tail.hash) != (g.tail.lsn, g.tail.hash) {
+                let first = at == 0; // a group that was rebuilt from disk begins with a state
+                if begun && !first && (tail.lsn, tail.hash) != (g.tail.lsn, g.tail.hash) {
                     return Err(gap);
                 }
                 let dropped = if begun { base.lsn.0.saturating_sub(g.base.lsn.0) as usize } else { 0 };

@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
-use std::sync::atomic::Ordering;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dspm_proto::{Error, GroupId, StoreId};
+use dspm_proto::{Error, GroupId, Lsn, StoreId};
 
 use crate::arena::{Arena, lock};
+use crate::base::BaseFile;
 use crate::disk::{Disk, RealDisk};
+use crate::disks::Disks;
 use crate::frames::FrameBuf;
 use crate::group::GroupStore;
 use crate::identity::Identity;
 use crate::layout::Layout;
+use crate::log::Log;
 use crate::open::{context, create, keep, open_locked};
 use crate::options::{Opened, StoreOptions, Usage};
 use crate::random::random;
@@ -26,6 +30,17 @@ pub struct Store {
     /// Groups found at the start that were not opened yet.
     waiting: Mutex<BTreeMap<GroupId, GroupStore>>,
     known: Mutex<BTreeSet<GroupId>>,
+    pub(crate) log: Mutex<Log>,
+    /// Each group's checkpoint; 0 for none yet.
+    pub(crate) covered: Mutex<HashMap<GroupId, Lsn>>,
+    /// Groups that only a checkpoint can make whole on disk.
+    pub(crate) gaps: Mutex<BTreeSet<GroupId>>,
+    /// Removed groups that the log has not heard of.
+    pub(crate) drops: Mutex<Vec<(GroupId, Vec<Arc<BaseFile>>)>>,
+    /// Held for a round of the flusher.
+    pub(crate) rounds: Mutex<()>,
+    pub(crate) stalled: AtomicBool,
+    pub(crate) suspect: AtomicBool,
     _lock: File,
 }
 
@@ -54,34 +69,88 @@ impl Store {
         identity.boot = identity.boot.checked_add(1).ok_or_else(|| Error::Full("boot numbers are used up".into()))?;
         identity.save(&*disk, &options.data_dir)?;
 
-        let mut bases = HashMap::new();
+        let disk_parts = Disks::load(&disk, &options)?;
         let kept = if identity.suspect {
             Err(Error::NotFound("the log failed while it was in use".into()))
         } else {
-            keep(&file, layout, identity.store, &mut bases)
+            keep(&file, layout, identity.store, &mut disk_parts.state.bases())
         };
-        let (arena, groups, reason) = match kept {
-            Ok((arena, groups)) => (arena, groups, None),
-            Err(e) => {
+        let reason = kept.as_ref().err().map(ToString::to_string);
+        let (arena, groups) = match kept {
+            Ok(kept) => kept,
+            Err(_) => {
                 identity = Identity { store: StoreId(random()?), suspect: false, ..identity };
                 identity.save(&*disk, &options.data_dir)?;
-                (create(&file, &options.arena, layout, identity.store)?, BTreeMap::new(), Some(e.to_string()))
+                (create(&file, &options.arena, layout, identity.store)?, BTreeMap::new())
             }
         };
+        let joined = disk_parts.join(&arena, groups, reason.is_none())?;
+        if joined.damage.is_some() && reason.is_none() {
+            identity.store = StoreId(random()?);
+            identity.save(&*disk, &options.data_dir)?;
+            arena.rename(identity.store);
+        }
         let opened = Opened {
             store: identity.store,
             previous,
             boot: identity.boot,
             memory_kept: reason.is_none(),
-            reason,
-            log_intact: true,
-            groups: groups.len(),
-            log_tails: Vec::new(),
+            log_intact: joined.damage.is_none(),
+            reason: reason.or(joined.damage),
+            groups: joined.groups.len(),
+            log_tails: joined.log_tails,
         };
-        let known = Mutex::new(groups.keys().copied().collect());
-        let (identity, waiting) = (Mutex::new(identity), Mutex::new(groups));
-        let store = Store { options, arena, disk, identity, waiting, known, _lock: dir_lock };
+        let store = Store {
+            known: Mutex::new(joined.groups.keys().copied().collect()),
+            covered: Mutex::new(joined.groups.iter().map(|(id, g)| (*id, g.checkpointed())).collect()),
+            options,
+            arena,
+            disk,
+            identity: Mutex::new(identity),
+            waiting: Mutex::new(joined.groups),
+            log: Mutex::new(joined.log),
+            gaps: Mutex::default(),
+            drops: Mutex::new(joined.drops),
+            rounds: Mutex::new(()),
+            stalled: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            _lock: dir_lock,
+        };
         Ok((Arc::new(store), opened))
+    }
+
+    /// Takes the name of before again, although the memory was lost: the caller knows that everything acknowledged
+    /// under it is in the log (durability disk), and [`Opened::log_intact`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the name cannot be made durable.
+    pub fn keep_name(&self, previous: StoreId) -> Result<(), Error> {
+        let mut identity = lock(&self.identity);
+        let renamed = Identity { store: previous, ..*identity };
+        renamed.save(&*self.disk, &self.options.data_dir)?;
+        *identity = renamed;
+        self.arena.rename(previous);
+        Ok(())
+    }
+
+    /// The log failed: the next start must not trust this memory, nor this name.
+    pub(crate) fn become_suspect(&self, _reason: &str) {
+        self.suspect.store(true, Ordering::Release);
+        self.arena.set_suspect();
+        let mut identity = lock(&self.identity);
+        identity.suspect = true;
+        // The disk just failed; the arena says it, too, and without it the log ends where it was last synced.
+        let _ = identity.save(&*self.disk, &self.options.data_dir);
+    }
+
+    /// Where the next batch goes, in its segment.
+    #[cfg(test)]
+    pub(crate) fn log_end(&self) -> u64 {
+        lock(&self.log).end()
+    }
+
+    pub(crate) fn base_dir(&self) -> PathBuf {
+        self.options.data_dir.join("base")
     }
 
     /// The store's name.
@@ -116,16 +185,20 @@ impl Store {
         if !lock(&self.known).insert(id) {
             return Err(Error::Busy(format!("group {id} is open already")));
         }
-        GroupStore::create(&self.arena, id).inspect_err(|_| {
+        let group = GroupStore::create(&self.arena, id).inspect_err(|_| {
             lock(&self.known).remove(&id);
-        })
+        })?;
+        lock(&self.covered).insert(id, Lsn(0));
+        Ok(group)
     }
 
     /// The group's datasets were removed: frees everything, on disk too.
     pub fn drop_group(&self, group: GroupStore) {
         let id = group.id();
-        group.destroy();
+        let files = group.destroy();
+        lock(&self.drops).push((id, files));
         lock(&self.known).remove(&id);
+        self.arena.kick.now();
     }
 
     /// Numbers for status and metrics.
@@ -139,7 +212,7 @@ impl Store {
             ring: self.arena.ring_frames.load(Ordering::Relaxed) as u64,
             groups: self.arena.groups.load(Ordering::Relaxed) as u64,
             checksum_errors: self.arena.checksum_errors.load(Ordering::Relaxed),
-            log_bytes: 0,
+            log_bytes: lock(&self.log).bytes(),
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Holder {
     flight: Option<Flight>,
     /// A transaction of this process holds the reservation.
     open: bool,
+    /// The token that it was taken under.
+    reserved: Token,
     keep: bool,
     used: Instant,
     recalled: bool,
@@ -72,6 +74,8 @@ pub struct Holder {
     /// Threads that wait for a grant; a call-back may overtake its grant on another connection.
     asking: u32,
     recalled_early: Token,
+    /// Until when the lease waits for a transaction that begins again.
+    parked: Instant,
 }
 
 impl Holder {
@@ -163,9 +167,17 @@ impl Holder {
         }
     }
 
-    /// Takes the process's reservation under the lease. The caller checked [`Holder::valid`] and the snapshot.
-    pub fn open(&mut self, now: Instant) {
-        (self.open, self.used) = (true, now);
+    /// Takes the process's reservation under the lease. The caller checked [`Holder::valid`] and the snapshot. A
+    /// call-back that was not answered yet, because the lease lay idle for a moment, is answered now: it is kept.
+    pub fn open(&mut self, now: Instant) -> Recall {
+        (self.open, self.used, self.parked) = (true, now, Instant(0));
+        self.reserved = self.token.unwrap_or_default();
+        if self.recalled { self.recall(now) } else { Recall::Nothing }
+    }
+
+    /// The lease was granted to a transaction whose snapshot is older: it waits for that transaction's next try.
+    pub fn park(&mut self, now: Instant) {
+        self.parked = now.after(crate::PARK);
     }
 
     /// True while a transaction of this process holds the reservation.
@@ -189,9 +201,10 @@ impl Holder {
         if self.recalled { self.recall(now) } else { Recall::Nothing }
     }
 
-    /// The record is about to be sent to these members.
+    /// The record is about to be sent to these members. None: it may not be, the lease of its reservation is gone,
+    /// perhaps for a newer one before which others committed: the transaction conflicts.
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
-        let token = self.token?;
+        let token = self.token.filter(|t| !self.open || *t == self.reserved)?;
         let base = self.tail;
         self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
         self.flight.as_ref()
@@ -249,6 +262,9 @@ impl Holder {
         if self.open || self.keep || self.flight.is_some() {
             return if std::mem::replace(&mut self.said_kept, true) { Recall::Nothing } else { Recall::Kept };
         }
+        if now < self.parked {
+            return Recall::Linger(self.parked);
+        }
         let idle_at = self.used.after(LINGER);
         if now < idle_at && now < self.granted.after(QUANTUM) {
             return Recall::Linger(idle_at);
@@ -271,7 +287,7 @@ impl Holder {
         if let Some(token) = self.token.take() {
             self.returned = self.returned.max(token);
         }
-        (self.until, self.recalled, self.said_kept) = (Instant(0), false, false);
+        (self.until, self.parked, self.recalled, self.said_kept) = (Instant(0), Instant(0), false, false);
     }
 
     /// The lowest state that this process may still read when no snapshot is open.

@@ -179,6 +179,15 @@ impl<R: Records> Replica<R> {
         &self.setup
     }
 
+    /// Members came back with other store ids, in the same generation, with all that was acknowledged: settle with them.
+    pub fn set_members(&mut self, members: Vec<Member>, now: Instant) {
+        if members != self.setup.members {
+            self.setup.members = members;
+            self.settle = None; // what was heard so far came from stores that are gone
+            self.start_settle(now);
+        }
+    }
+
     /// What `status` shows.
     pub fn situation(&self) -> Situation {
         Situation {

@@ -41,6 +41,7 @@ class Catalog:
         self.sets = {s.id: s for s in store.sets()}
         self.datasets = {d.name: d for d in store.datasets()}
         self._load = load_of(self.sets.values(), self.datasets.values())
+        self._durabilities: dict[int, Durability] = {d.set: d.durability for d in self.datasets.values()}
         self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
 
@@ -92,7 +93,7 @@ class Catalog:
         durability, copies, min_copies = self._resolve(options)
         chosen = place(list(self.nodes.values()), frozenset(stores), self._load, copies)
         members = [MemberEntry(n, stores[n]) for n in chosen.members]
-        entry_set = self._same_set(members)
+        entry_set = self._same_set(members, durability)
         fresh = entry_set is None
         with self._store.decide(changes_view=fresh) as db:
             if entry_set is None:
@@ -110,6 +111,7 @@ class Catalog:
             rows.add_dataset(db, entry)
         self.sets[entry_set.id] = entry_set
         self.datasets[name] = entry
+        self._durabilities[entry_set.id] = durability
         self._load.add(entry_set)
         self._changed(name)
         return entry
@@ -144,10 +146,22 @@ class Catalog:
         self.sequence += 1
         self._changes.append((self.sequence, name))
 
-    def _same_set(self, members: list[MemberEntry]) -> SetEntry | None:
-        """The set of the same primary and members, store ids included: one change then serves all its groups."""
+    def durability_of(self, set_id: int) -> Durability:
+        """Durability of all datasets of a set; what a set without any would do does not matter."""
+        return self._durabilities.get(set_id, "memory")
+
+    def put_set(self, entry: SetEntry) -> None:
+        """Replaces the record of a set."""
+        with self._store.decide(changes_view=True) as db:
+            rows.put_set(db, entry)
+        self.sets[entry.id] = entry
+
+    def _same_set(self, members: list[MemberEntry], durability: Durability) -> SetEntry | None:
+        """The set of the same primary, members (store ids included) and durability: one change serves all its groups."""
         wanted = set(members)
         for s in self.sets.values():
+            if self._durabilities.get(s.id, durability) != durability:
+                continue
             if s.state == "active" and s.primary == members[0].node and set(s.members) == wanted and not s.joining:
                 return s
         return None

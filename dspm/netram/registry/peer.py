@@ -18,6 +18,7 @@ from dspm.errors import DspmError
 from dspm.netram.link import Handler, Link
 from dspm.netram.messages import DatasetEntry, Datasets, Done, NodeEntry, Ping, Pong
 from dspm.netram.registry.catalog import Catalog
+from dspm.netram.registry.returning import Memory
 
 PING_INTERVAL_S = 0.1
 PING_TIMEOUT_S = 1.0
@@ -47,6 +48,7 @@ class Peer:
         self.node = node
         self.store: int | None = None
         self.last_store: int | None = None
+        self.memory: Memory | None = None
         self.trouble = "not reached yet"
         self.heard = Heard()
         self._key = key
@@ -89,7 +91,7 @@ class Peer:
     def _lost(self, why: str) -> None:
         if self.trouble != why or self.store is not None:
             log.warning("node lost", node=self.node.name, address=self.node.address, why=why)
-        self.store, self.trouble, self.heard = None, why, Heard()
+        self.store, self.memory, self.trouble, self.heard = None, None, why, Heard()
         self._on_change()
 
     async def _converse(self, link: Link) -> None:
@@ -102,6 +104,7 @@ class Peer:
             if self.store != pong.store:
                 log.info("node answers", node=self.node.name, store=f"{pong.store:016x}", boot=pong.boot)
                 self.store = self.last_store = pong.store
+                self.memory = Memory(pong.store, pong.previous, pong.log_intact)
                 self.trouble = ""
                 self._on_change()
             try:

@@ -13,6 +13,7 @@ from dspm.netram.client import split_address
 from dspm.netram.messages import CreateOptions, DatasetEntry, Done, Locate, Located, NodeEntry, Remove, Rename, Request
 from dspm.netram.registry.catalog import Catalog, exists
 from dspm.netram.registry.peer import Peer
+from dspm.netram.registry.returning import readmit
 
 HEAR_TIMEOUT_S = 5.0
 NODES_MAX = 1024
@@ -43,8 +44,24 @@ class Service:
         return Peer(node, self._key, self.catalog, self.handle, self._on_change)
 
     def _on_change(self) -> None:
+        self._readmit()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _readmit(self) -> None:
+        """Lets sets go on whose members came back without their memory, where nothing acknowledged is at stake."""
+        memories = {n: p.memory for n, p in self._peers.items() if p.memory is not None}
+        for entry in list(self.catalog.sets.values()):
+            back = readmit(entry, self.catalog.durability_of(entry.id), memories)
+            if back is None:
+                continue
+            self.catalog.put_set(back.entry)
+            nodes = [m.node for m in back.entry.members]
+            if back.window:
+                log.warning("whole set restarted without memory: its last commits may be missing", nodes=nodes)
+            else:
+                log.info("members go on from their logs", nodes=nodes)
+            self._poke()
 
     def _poke(self) -> None:
         for peer in self._peers.values():

@@ -3,7 +3,7 @@
 //! outcomes that a commit gave up on.
 
 use super::core::Client;
-use super::group::{GroupClient, Peer};
+use super::group::{GroupClient, Place};
 use super::link::Link;
 use crate::clock;
 use crate::wire::Connection;
@@ -76,7 +76,8 @@ impl Background {
     /// Dials the nodes of the groups in use that have no line.
     fn connect(&mut self, client: &Arc<Client>, groups: &[Arc<GroupClient>]) {
         let now = clock::now();
-        for peer in groups.iter().flat_map(|g| &g.peers) {
+        let places: Vec<Arc<Place>> = groups.iter().map(|g| g.place()).collect();
+        for peer in places.iter().flat_map(|p| &p.peers) {
             let address = &peer.link.address;
             let tried = self.tried.get(address).is_some_and(|t| now.since(*t) < REDIAL);
             if tried || self.lines.contains_key(address) {
@@ -99,7 +100,7 @@ impl Background {
         }
         self.renewed = now;
         for (address, line) in &mut self.lines {
-            let mine = groups.iter().filter(|g| g.primary().link.address == *address);
+            let mine = groups.iter().filter(|g| g.place().primary().link.address == *address);
             let items: Vec<RenewGroup> = mine.map(|g| renewal(g)).collect();
             if items.is_empty() {
                 continue;
@@ -124,13 +125,14 @@ impl Background {
         }
         let doubt = state.holder.flight().is_some_and(|f| f.doubt) && !state.resolving;
         let tail = state.holder.tail();
-        let quiet = self.committed.insert(g.located.entry.group.0, tail) == Some(tail);
+        let quiet = self.committed.insert(g.entry.group.0, tail) == Some(tail);
         let note = quiet && state.noted != tail && state.holder.flight().is_none();
         let token = state.holder.token().filter(|_| note);
         if let Some(token) = token {
             state.noted = tail;
             drop(state);
-            g.peers.iter().for_each(|p: &Peer| g.tell(p, Kind::Note, &Note { token, id: tail }));
+            let place = g.place();
+            place.peers.iter().for_each(|p| g.tell(&place, p, Kind::Note, &Note { token, id: tail }));
         } else {
             drop(state);
         }
@@ -180,7 +182,7 @@ impl Background {
 fn renewal(g: &GroupClient) -> RenewGroup {
     let state = g.lock();
     let token = state.holder.token().unwrap_or_default();
-    RenewGroup { group: g.located.entry.group, floor: g.floor(&state), token }
+    RenewGroup { group: g.entry.group, floor: g.floor(&state), token }
 }
 
 fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<(), Error> {

@@ -1,12 +1,12 @@
 //! One commit: build the record, send it to all members at once, wait for all; settle what is in doubt.
 
 use super::cache::OPEN;
-use super::group::{GroupClient, State, is_outage};
+use super::group::{GroupClient, Place, State, is_outage};
 use crate::clock;
 use crate::wire::Connection;
 use dspm_proto::message::{self, Ack, Outcome, OutcomeReply};
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record, delta};
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, RecordId, Token, checksum, limits};
+use dspm_proto::{DatasetId, Error, Generation, Kind, Lsn, PAGE_SIZE, RecordId, Token, checksum, limits};
 use dspm_txn::dataset::{Change, PageBuf, Snapshot};
 use std::time::{Duration, Instant};
 
@@ -46,9 +46,10 @@ impl GroupClient {
         let deadline = self.deadline();
         let mut again = false;
         loop {
-            let built = self.launch(dataset, snapshot, change, !again)?;
+            let place = self.place();
+            let built = self.launch(&place, dataset, snapshot, change, !again)?;
             let id = built.record.id;
-            let sent = self.send_to_all(&built, change);
+            let sent = self.send_to_all(&place, &built, change);
             let error = match sent {
                 Ok(()) => {
                     self.committed(dataset, snapshot, change, id);
@@ -77,6 +78,7 @@ impl GroupClient {
     /// Builds the record and marks it as in flight.
     fn launch(
         &self,
+        place: &Place,
         dataset: DatasetId,
         snapshot: &Snapshot,
         change: &Change<'_>,
@@ -89,8 +91,8 @@ impl GroupClient {
             return Err(conflict());
         }
         state.transactions += 1;
-        let built = self.build(&state, token, base, dataset, change, deltas);
-        let members = self.peers.iter().map(|p| p.number).collect();
+        let built = self.build(&state, place.set.generation, token, base, dataset, change, deltas);
+        let members = place.peers.iter().map(|p| p.number).collect();
         state.holder.send(built.record.id, members);
         Ok(built)
     }
@@ -98,6 +100,7 @@ impl GroupClient {
     fn build(
         &self,
         state: &State,
+        generation: Generation,
         token: Token,
         base: RecordId,
         dataset: DatasetId,
@@ -135,9 +138,8 @@ impl GroupClient {
         }
         full.append(&mut deltas);
         full.append(&mut zeros);
-        let generation = self.located.set.generation;
         let mut record = Record {
-            group: self.located.entry.group,
+            group: self.entry.group,
             id: RecordId { generation, lsn: base.lsn.next(), hash: 0 },
             token,
             session: self.client.session,
@@ -154,13 +156,13 @@ impl GroupClient {
     }
 
     /// Sends the record to every member, then waits for every answer. Any error: the record is in doubt.
-    fn send_to_all(&self, built: &Built, change: &Change<'_>) -> Result<(), Error> {
+    fn send_to_all(&self, place: &Place, built: &Built, change: &Change<'_>) -> Result<(), Error> {
         let data = built.data(change);
         let deadline = Instant::now() + self.lease * SILENCE;
         self.client.count_round_trip();
         let mut failed = None;
-        let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(self.peers.len());
-        for (i, peer) in self.peers.iter().enumerate() {
+        let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(place.peers.len());
+        for (i, peer) in place.peers.iter().enumerate() {
             let sent = peer.link.take(|| self.client.dialer(false)).and_then(|mut c| {
                 let header = built.record.header(Kind::Commit, &built.meta, peer.store, 0);
                 let request = c.send(header, &built.meta, &data)?;
@@ -173,7 +175,7 @@ impl GroupClient {
         }
         let mut done = false;
         for (i, mut c, request) in waiting {
-            let peer = &self.peers[i];
+            let peer = &place.peers[i];
             let answer = c.receive(request, deadline).and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header)));
             match answer {
                 Ok((ack, header)) if header.store == peer.store => {
@@ -261,7 +263,7 @@ impl GroupClient {
             cache.put(dataset, *page, id.lsn, until, content);
         }
         state.sizes.insert(dataset, change.size);
-        state.copies_now = self.peers.len() as u32;
+        state.copies_now = self.place().peers.len() as u32;
         state.pins.remove(Lsn(snapshot.pin));
         state.pins.add(id.lsn);
         (snapshot.lsn, snapshot.size, snapshot.pin) = (id.lsn, change.size, id.lsn.0);

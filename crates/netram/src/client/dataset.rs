@@ -8,7 +8,7 @@ use crate::wire::Answer;
 use dspm_proto::control::CreateOptions;
 use dspm_proto::message::{self, Read, ReadReply};
 use dspm_proto::record::verify_page;
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo, Refusal};
 use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Reserved, Snapshot, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -57,6 +57,11 @@ impl Drop for ClusterDataset {
 }
 
 impl ClusterDataset {
+    /// Its id, which outlives its name.
+    pub fn id(&self) -> DatasetId {
+        self.dataset
+    }
+
     /// Fetches a page, and with it the ones behind it when pages are read in order.
     fn fetch(&self, snapshot: &Snapshot, page: PageNo) -> Result<Box<[u8; PAGE_SIZE]>, Error> {
         let pages = self.run(snapshot, page);
@@ -111,9 +116,10 @@ impl ClusterDataset {
         let meta = message::encode(&Read { session, dataset: self.dataset, at, pages: pages.to_vec() });
         loop {
             let mut last = Error::Unavailable("the set has no members".into());
-            for peer in &self.group.peers {
+            let place = self.group.place();
+            for peer in &place.peers {
                 self.group.client.count_round_trip();
-                let header = self.group.header(Kind::Read, peer);
+                let header = self.group.header(Kind::Read, &place, peer);
                 let patience = deadline.min(Instant::now() + self.group.lease * 2);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
@@ -124,8 +130,11 @@ impl ClusterDataset {
             if Instant::now() >= deadline {
                 return Err(match last {
                     e @ Error::Corrupt(_) => e,
-                    e => self.group.outage(self.group.primary(), &e),
+                    e => self.group.outage(place.primary(), &e),
                 });
+            }
+            if matches!(last, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
+                self.group.relocate()?;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -200,10 +209,10 @@ impl Dataset for ClusterDataset {
         DatasetStatus {
             mode: "cluster".into(),
             config: group.client.options.config.clone(),
-            dataset: group.located.entry.name.clone(),
+            dataset: group.entry.name.clone(),
             lsn: state.holder.tail().lsn,
-            durability: group.located.entry.durability.name().into(),
-            copies: group.located.entry.copies,
+            durability: group.entry.durability.name().into(),
+            copies: group.entry.copies,
             copies_now: state.copies_now,
             lease: lease.into(),
             transport: "tcp".into(),

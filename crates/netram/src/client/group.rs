@@ -4,13 +4,13 @@ use super::core::Client;
 use super::link::Link;
 use super::pins::Pins;
 use crate::clock;
-use dspm_proto::control::Located;
+use dspm_proto::control::{DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
-use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token};
+use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId, Token};
 use dspm_txn::{Holder, NodeNo, Recall};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// A member as the client reaches it.
@@ -21,12 +21,39 @@ pub(crate) struct Peer {
     pub(crate) link: Arc<Link>,
 }
 
+/// Where the group is, as far as this process knows.
+pub(crate) struct Place {
+    pub(crate) set: SetEntry,
+    /// The primary first.
+    pub(crate) peers: Vec<Peer>,
+}
+
+impl Place {
+    fn new(client: &Client, located: &Located) -> Result<Place, Error> {
+        let mut peers = Vec::new();
+        for (i, m) in located.set.members.iter().enumerate() {
+            let node = located.nodes.iter().find(|n| n.name == m.node);
+            let node = node.ok_or_else(|| Error::Protocol(format!("no address of member {}", m.node)))?;
+            let link = client.link(&node.address);
+            peers.push(Peer { number: i as NodeNo, name: m.node.clone(), store: m.store, link });
+        }
+        if peers.is_empty() {
+            return Err(Error::Protocol("a replica set without members".into()));
+        }
+        peers.sort_by_key(|p| p.name != located.set.primary);
+        Ok(Place { set: located.set.clone(), peers })
+    }
+
+    pub(crate) fn primary(&self) -> &Peer {
+        &self.peers[0]
+    }
+}
+
 /// One group.
 pub(crate) struct GroupClient {
     pub(crate) client: Arc<Client>,
-    pub(crate) located: Located,
-    /// The primary first.
-    pub(crate) peers: Vec<Peer>,
+    pub(crate) entry: DatasetEntry,
+    place: RwLock<Arc<Place>>,
     pub(crate) lease: Duration,
     state: Mutex<State>,
     changed: Condvar,
@@ -63,20 +90,13 @@ impl GroupClient {
     /// # Errors
     /// [`Error::Protocol`] when the answer names a member without an address.
     pub(crate) fn new(client: &Arc<Client>, located: Located) -> Result<GroupClient, Error> {
-        let mut peers = Vec::new();
-        for (i, m) in located.set.members.iter().enumerate() {
-            let node = located.nodes.iter().find(|n| n.name == m.node);
-            let node = node.ok_or_else(|| Error::Protocol(format!("no address of member {}", m.node)))?;
-            let link = client.link(&node.address);
-            peers.push(Peer { number: i as NodeNo, name: m.node.clone(), store: m.store, link });
-        }
-        peers.sort_by_key(|p| p.name != located.set.primary);
-        let copies_now = peers.len() as u32;
+        let place = Place::new(client, &located)?;
+        let copies_now = place.peers.len() as u32;
         Ok(GroupClient {
             client: client.clone(),
             lease: Duration::from_millis(located.lease_ms),
-            located,
-            peers,
+            entry: located.entry,
+            place: RwLock::new(Arc::new(place)),
             state: Mutex::new(State {
                 holder: Holder::new(),
                 pins: Pins::default(),
@@ -109,15 +129,28 @@ impl GroupClient {
         self.changed.notify_all();
     }
 
-    pub(crate) fn primary(&self) -> &Peer {
-        &self.peers[0]
+    /// Where the group is.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        self.place.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A member said that it is not, or no longer, what we took it for: asks the nodes where the group is now.
+    pub(crate) fn relocate(&self) -> Result<(), Error> {
+        let located = self.client.locate(&self.entry.name, None)?;
+        if located.entry.group != self.entry.group {
+            let text = format!("dataset {} was removed, and another of its name was made", self.entry.name);
+            return Err(Error::NotFound(text));
+        }
+        let place = Arc::new(Place::new(&self.client, &located)?);
+        *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
+        Ok(())
     }
 
     /// The header of a message about this group to one of its members.
-    pub(crate) fn header(&self, kind: Kind, peer: &Peer) -> Header {
+    pub(crate) fn header(&self, kind: Kind, place: &Place, peer: &Peer) -> Header {
         let mut h = Header::new(kind);
-        h.group = self.located.entry.group;
-        h.generation = self.located.set.generation;
+        h.group = self.entry.group;
+        h.generation = place.set.generation;
         h.store = peer.store;
         h
     }
@@ -129,18 +162,24 @@ impl GroupClient {
         deadline: Instant,
         mut question: impl FnMut() -> T,
     ) -> Result<(R, dspm_proto::Instant), Error> {
-        let peer = self.primary();
         loop {
+            let place = self.place();
+            let peer = place.primary();
             let meta = message::encode(&question());
             let sent = clock::now();
             self.client.count_round_trip();
             let dialer = || self.client.dialer(false);
-            let answer = peer.link.ask(dialer, self.header(kind, peer), &meta, deadline);
+            let answer = peer.link.ask(dialer, self.header(kind, &place, peer), &meta, deadline);
             match answer.and_then(|a| message::decode(&a.meta)) {
                 Ok(reply) => return Ok((reply, sent)),
                 Err(e) if !is_outage(&e) => return Err(e),
                 Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(e) => {
+                    if matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
+                        self.relocate()?;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
             }
         }
     }
@@ -149,7 +188,7 @@ impl GroupClient {
     pub(crate) fn outage(&self, peer: &Peer, e: &Error) -> Error {
         let text = format!(
             "dataset {}: node {} ({}) did not answer within commit_timeout ({} ms): {e}",
-            self.located.entry.name,
+            self.entry.name,
             peer.name,
             peer.link.address,
             self.client.options.commit_timeout.as_millis()
@@ -195,12 +234,13 @@ impl GroupClient {
             state.noted = committed;
         }
         let release = Release { session: self.client.session, token, kept, committed };
-        self.tell(self.primary(), Kind::Release, &release);
+        let place = self.place();
+        self.tell(&place, place.primary(), Kind::Release, &release);
     }
 
     /// Sends a message that has no answer.
-    pub(crate) fn tell<T: message::Field>(&self, peer: &Peer, kind: Kind, message: &T) {
-        peer.link.tell(self.header(kind, peer), &message::encode(message));
+    pub(crate) fn tell<T: message::Field>(&self, place: &Place, peer: &Peer, kind: Kind, message: &T) {
+        peer.link.tell(self.header(kind, place, peer), &message::encode(message));
     }
 
     /// When a call of this moment gives up.
@@ -216,6 +256,6 @@ impl GroupClient {
 
 /// True for errors that may pass while the caller waits.
 pub(crate) fn is_outage(e: &Error) -> bool {
-    use dspm_proto::Refusal;
-    matches!(e, Error::Unavailable(_) | Error::Refused(Refusal::Unsettled))
+    let passing = |r: &Refusal| matches!(r, Refusal::Unsettled | Refusal::Fenced | Refusal::NotMember);
+    matches!(e, Error::Unavailable(_)) || matches!(e, Error::Refused(r) if passing(r))
 }

@@ -67,7 +67,7 @@ impl Client {
             return Ok(g.clone());
         }
         let group = Arc::new(GroupClient::new(self, located)?);
-        groups.insert(group.located.entry.group, group.clone());
+        groups.insert(group.entry.group, group.clone());
         Ok(group)
     }
 }

@@ -77,6 +77,7 @@ impl GroupClient {
     pub(crate) fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
         let (deadline, busy_at) = (self.deadline(), Instant::now() + LOCAL_WAIT);
         let mut ticket = ticket.unwrap_or(LOCAL);
+        let mut acquired = false;
         let mut state = self.lock();
         loop {
             let now = clock::now();
@@ -92,14 +93,19 @@ impl GroupClient {
                 state = self.wait(state, busy_at);
             } else if state.holder.valid(now) {
                 if state.holder.tail().lsn != snapshot.lsn {
+                    if acquired {
+                        state.holder.park(now);
+                    }
                     return Ok(Reserved::Stale);
                 }
-                state.holder.open(now);
+                let recall = state.holder.open(now);
+                let token = state.holder.token().unwrap_or_default();
+                self.answer_recall(&mut state, token, recall);
                 return Ok(Reserved::Granted);
             } else {
                 match self.acquire(state, ticket, Duration::ZERO)? {
                     Some(place) => return Ok(Reserved::Busy(place)),
-                    None => ticket = LOCAL,
+                    None => (ticket, acquired) = (LOCAL, true),
                 }
                 state = self.lock();
             }
@@ -157,7 +163,7 @@ impl GroupClient {
     fn renew_now(&self) -> Result<(), Error> {
         let question = || {
             let state = self.lock();
-            let group = self.located.entry.group;
+            let group = self.entry.group;
             let token = state.holder.token().unwrap_or_default();
             let groups = vec![RenewGroup { group, floor: self.floor(&state), token }];
             Renew { session: self.client.session, groups }
@@ -198,7 +204,8 @@ impl GroupClient {
             returned: state.holder.returned(),
         };
         drop(state);
-        self.tell(self.primary(), Kind::Acquire, &acquire);
+        let place = self.place();
+        self.tell(&place, place.primary(), Kind::Acquire, &acquire);
     }
 
     /// Ends a read.
@@ -207,7 +214,7 @@ impl GroupClient {
     }
 
     pub(crate) fn in_doubt(&self) -> Error {
-        let name = &self.located.entry.name;
+        let name = &self.entry.name;
         let text = format!("dataset {name}: the outcome of an earlier commit of this process is not known yet");
         Error::Unavailable(text)
     }

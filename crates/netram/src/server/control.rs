@@ -99,6 +99,7 @@ impl Node {
                 catalog.save()?;
                 drop(catalog);
                 self.refresh_links();
+                self.refresh_groups();
                 self.say(out, m, &Done { done: true });
             }
             Control::Datasets { whole, put, del } => {
@@ -151,6 +152,8 @@ impl Node {
             boot: self.boot,
             view: catalog.view.version,
             datasets: catalog.count(),
+            previous: self.opened.previous,
+            log_intact: self.opened.log_intact,
         }
     }
 

@@ -68,6 +68,12 @@ impl Node {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// A set's members by this process's numbers.
+    pub(crate) fn members(&self, set: &SetEntry) -> Vec<Member> {
+        let mut catalog = self.catalog();
+        set.members.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect()
+    }
+
     fn setup(&self, entry: &DatasetEntry, set: &SetEntry) -> Result<Setup, Error> {
         let me = set.members.iter().find(|m| m.node == self.options.name).ok_or_else(|| {
             Error::Unavailable(format!("node {} is no member of the set of {}", self.options.name, entry.name))
@@ -78,11 +84,12 @@ impl Node {
                 self.options.name, entry.name
             )));
         }
+        let members = self.members(set);
         let mut catalog = self.catalog();
         Ok(Setup {
             generation: set.generation,
             primary: catalog.number(&set.primary),
-            members: set.members.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect(),
+            members,
             me: Member { node: catalog.number(&self.options.name), store: self.store_id },
             boot: self.boot,
             lease: self.options.lease,

@@ -11,7 +11,7 @@ use super::worker::{self, Mailbox};
 use super::{flush, metrics};
 use dspm_proto::auth::ClusterKey;
 use dspm_proto::{Error, GroupId, StoreId};
-use dspm_store::{Store, StoreOptions};
+use dspm_store::{Opened, Store, StoreOptions};
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -71,6 +71,7 @@ pub struct Node {
     pub(crate) store: Arc<Store>,
     pub(crate) store_id: StoreId,
     pub(crate) boot: u32,
+    pub(crate) opened: Opened,
     catalog: Mutex<Catalog>,
     pub(crate) groups: RwLock<HashMap<GroupId, SharedGroup>>,
     pub(crate) sessions: Sessions,
@@ -116,6 +117,7 @@ impl Node {
             store,
             store_id: opened.store,
             boot: opened.boot,
+            opened: opened.clone(),
             catalog: Mutex::new(catalog),
             groups: RwLock::default(),
             sessions: Sessions::default(),
@@ -137,7 +139,8 @@ impl Node {
         Ok((node, serving))
     }
 
-    /// Opens the groups that the arena remembers, so that they are settled without waiting for a client.
+    /// Opens the groups that the store remembers, so that they are settled without waiting for a client. One whose set
+    /// does not count on this node's memory stays closed until a newer view says otherwise.
     fn recover(self: &Arc<Self>) {
         for id in self.store.recovered_groups() {
             if let Ok(group) = self.group(id) {
@@ -146,6 +149,19 @@ impl Node {
                 self.run_effects(&mut g);
             }
         }
+    }
+
+    /// A new view: groups whose members have other store ids now are settled with them.
+    pub(crate) fn refresh_groups(self: &Arc<Self>) {
+        for group in self.open_groups() {
+            let mut g = group.lock();
+            let found = self.catalog().group(g.entry.group);
+            if let Ok(members) = found.map(|(_, set)| self.members(&set)) {
+                g.replica.set_members(members, crate::clock::now());
+                self.run_effects(&mut g);
+            }
+        }
+        self.recover();
     }
 
     /// What the node knows of the cluster.

@@ -32,7 +32,19 @@ fn names_that_name_nothing_are_refused() {
         let failed = Db::try_open(name, CREATE, "dspm").err().unwrap();
         assert_eq!(failed.code & 0xff, CANTOPEN, "{name}");
     }
-    Db::dspm(&"y".repeat(1024)).exec("CREATE TABLE t(a)");
+    // SQLite keeps names of files below 512 bytes, and needs eight of them for a journal's.
+    assert_eq!(Db::try_open(&"z".repeat(505), CREATE, "dspm").err().unwrap().code & 0xff, CANTOPEN);
+    for page_size in [512, 4096] {
+        let (long, longer) = (format!("{}{page_size}", "y".repeat(480)), format!("{}{page_size}", "z".repeat(500)));
+        for (main, aux) in [(&long, &longer), (&longer, &long)] {
+            let db = Db::dspm(main);
+            db.exec(&format!("PRAGMA page_size={page_size}; ATTACH '{aux}' AS aux; PRAGMA aux.page_size={page_size}"));
+            db.exec("CREATE TABLE IF NOT EXISTS main.t(a); CREATE TABLE IF NOT EXISTS aux.t(a)");
+            db.exec("BEGIN IMMEDIATE; INSERT INTO main.t VALUES(1); COMMIT");
+            assert!(db.rows("BEGIN; INSERT INTO main.t VALUES(2); INSERT INTO aux.t VALUES(2); COMMIT").is_err());
+            assert_eq!(db.cell("SELECT max(a) FROM main.t"), "1");
+        }
+    }
 }
 
 #[test]

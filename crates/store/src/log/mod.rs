@@ -8,7 +8,7 @@ mod batch;
 mod scan;
 mod segment;
 
-pub(crate) use batch::{Batch, entry_len};
+pub(crate) use batch::{Batch, FLAG_DROP, entry_len};
 pub(crate) use scan::{LogEntry, Scan};
 pub(crate) use segment::Segment;
 
@@ -70,13 +70,39 @@ impl Log {
         };
         log.live = scan::read_all(found.live, &mut scan)?.into();
         (log.at, log.batch) = (scan.end, scan.next_batch);
-        log.live.truncate(scan.last_segment + 1);
+        // The one behind the last batch was prepared; what a torn batch left in it goes with its salt.
+        let behind = log.live.len().min(scan.last_segment + 1);
+        for segment in log.live.split_off(behind) {
+            if log.spare.is_none() && scan.damage.is_none() {
+                log.next_id = segment.id + 1;
+                log.spare = Some(segment.reuse(log.next_id - 1)?);
+            } else {
+                log.pool.push(segment);
+            }
+        }
         Ok((log, scan))
+    }
+
+    /// Forgets everything: the log was damaged, and what it held is about to be written again.
+    pub(crate) fn reset(&mut self) -> Result<(), Error> {
+        self.pool.extend(self.live.drain(..));
+        self.pool.extend(self.spare.take());
+        for segment in &self.pool {
+            segment.file.write_at(&[0; 64], 0)?;
+            segment.file.sync()?;
+        }
+        (self.at, self.batch, self.next_id) = (FIRST, 1, 1);
+        Ok(())
     }
 
     /// Bytes of segments that hold something.
     pub(crate) fn bytes(&self) -> u64 {
         self.live.iter().map(|s| s.len).sum()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn end(&self) -> u64 {
+        self.at
     }
 
     /// Bytes that a batch may have: several fit into a segment.
@@ -95,14 +121,14 @@ impl Log {
         let number = self.batch;
         let at = self.at;
         let Some(segment) = self.live.back_mut() else { return Err(LogError::Failed("no segment".into())) };
-        let bytes = batch.seal(segment.salt, number, oldest);
-        let failed = |e: std::io::Error| LogError::Failed(format!("log segment {}: {e}", segment.id));
-        segment.file.write_at(bytes, at).map_err(failed)?;
-        segment.file.sync().map_err(failed)?;
         for (group, lsn) in batch.newest() {
             let l = segment.groups.entry(*group).or_default();
             *l = (*l).max(*lsn);
         }
+        let bytes = batch.seal(segment.salt, number, oldest);
+        let failed = |e: std::io::Error| LogError::Failed(format!("log segment {}: {e}", segment.id));
+        segment.file.write_at(bytes, at).map_err(failed)?;
+        segment.file.sync().map_err(failed)?;
         self.at = (at + bytes.len() as u64).next_multiple_of(ALIGN);
         self.batch += 1;
         Ok(())
@@ -122,6 +148,9 @@ impl Log {
             return Ok(());
         }
         if let Some(small) = self.spare.take() {
+            // Its number goes to another file, so it must not be found under it.
+            let erased = small.file.write_at(&[0; 64], 0).and_then(|()| small.file.sync());
+            erased.map_err(|e| LogError::Failed(format!("log segment {}: {e}", small.id)))?;
             self.next_id -= 1;
             self.retire(small);
         }

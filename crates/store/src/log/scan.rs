@@ -77,16 +77,9 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path, scan: &mut Scan) -> Result<Found
 pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Segment>, Error> {
     (scan.end, scan.next_batch) = (FIRST, 1);
     let mut started = false;
-    let mut ended: Option<u64> = None;
     for (i, segment) in live.iter_mut().enumerate() {
         let mut bytes = vec![0; segment.len as usize];
         segment.file.read_at(&mut bytes, 0)?;
-        if let Some(batch) = ended {
-            if later_batch(&bytes, FIRST as usize, segment.salt, batch) {
-                scan.damage.get_or_insert(format!("batch {batch}, and a later one is in segment {}", segment.id));
-            }
-            continue;
-        }
         let mut at = FIRST as usize;
         while let Some(batch) = read_batch(&bytes, at, segment.salt, scan.next_batch, started, i) {
             for e in &batch.entries {
@@ -100,12 +93,10 @@ pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Se
             (started, scan.next_batch, scan.oldest) = (true, batch.number + 1, batch.oldest);
             (scan.last_segment, scan.end) = (i, at as u64);
         }
-        let torn = at + HEADER_SIZE <= bytes.len() && is_batch(&bytes, at, segment.salt, scan.next_batch);
+        // A torn batch may have been written again in the next segment; a synced one never is.
         if later_batch(&bytes, at, segment.salt, scan.next_batch) {
             scan.damage.get_or_insert(format!("batch {} in segment {}", scan.next_batch, segment.id));
-        }
-        if torn || scan.damage.is_some() {
-            ended = Some(scan.next_batch);
+            break;
         }
     }
     if started && live.first().is_none_or(|s| s.id > scan.oldest) {
@@ -125,11 +116,6 @@ fn header_at(bytes: &[u8], at: usize, salt: u64) -> Option<Header> {
     let mut b = [0u8; HEADER_SIZE];
     b.copy_from_slice(bytes.get(at..at + HEADER_SIZE)?);
     Header::decode(&b).ok().filter(|h| h.store.0 == salt)
-}
-
-/// True when something of that very batch begins here.
-fn is_batch(bytes: &[u8], at: usize, salt: u64, number: u64) -> bool {
-    header_at(bytes, at, salt).is_some_and(|h| h.request == number)
 }
 
 /// True when an entry of a batch after `number` is anywhere from `from` on.

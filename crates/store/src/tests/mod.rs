@@ -1,7 +1,11 @@
 //! Tests of the crate from the inside.
 
 mod arena;
+mod base_files;
 mod crash;
 mod damage;
+mod disk_crash;
+mod flusher;
 mod groups;
+mod simdisk;
 mod support;

@@ -194,3 +194,79 @@ impl Model {
         }
     }
 }
+
+/// The node's side of the flusher: groups under one lock, and what was reported.
+#[derive(Default)]
+pub(super) struct Groups {
+    pub(super) groups: std::sync::Mutex<BTreeMap<GroupId, GroupStore>>,
+    pub(super) flushed: std::sync::Mutex<BTreeMap<GroupId, Lsn>>,
+    pub(super) suspect: std::sync::Mutex<Option<String>>,
+}
+
+impl crate::FlushSource for Groups {
+    fn dirty_groups(&self) -> Vec<GroupId> {
+        self.groups.lock().unwrap().keys().copied().collect()
+    }
+    fn with_group(&self, group: GroupId, f: &mut dyn FnMut(&mut GroupStore)) {
+        if let Some(g) = self.groups.lock().unwrap().get_mut(&group) {
+            f(g);
+        }
+    }
+    fn flushed(&self, group: GroupId, lsn: Lsn) {
+        self.flushed.lock().unwrap().insert(group, lsn);
+    }
+    fn suspect(&self, reason: &str) {
+        *self.suspect.lock().unwrap() = Some(reason.to_owned());
+    }
+}
+
+/// A store on a simulated disk, with one group and its model.
+pub(super) struct World {
+    pub(super) dir: Dir,
+    pub(super) disk: super::simdisk::SimDisk,
+    pub(super) store: Arc<Store>,
+    pub(super) opened: Opened,
+    pub(super) source: Arc<Groups>,
+    pub(super) model: Model,
+}
+
+impl World {
+    /// Opens what is on the disk, with an arena of its own (the memory is lost).
+    pub(super) fn open(disk: super::simdisk::SimDisk, memory: u64, model: Model) -> World {
+        World::open_in(Dir::new(), disk, memory, model)
+    }
+
+    /// Opens with the memory that is in the directory.
+    pub(super) fn open_in(dir: Dir, disk: super::simdisk::SimDisk, memory: u64, model: Model) -> World {
+        let options = dir.options(memory);
+        let (store, opened) = Store::open_on(options, Arc::new(disk.clone())).unwrap();
+        store.arena.disk.store(true, Ordering::Relaxed);
+        let source = Arc::new(Groups::default());
+        let g = store.open_group(GROUP).unwrap();
+        source.groups.lock().unwrap().insert(GROUP, g);
+        World { dir, disk, store, opened, source, model }
+    }
+
+    pub(super) fn with<T>(&self, f: impl FnOnce(&mut GroupStore) -> T) -> T {
+        f(self.source.groups.lock().unwrap().get_mut(&GROUP).unwrap())
+    }
+
+    pub(super) fn append(&mut self, sizes: &[(DatasetId, u64)], writes: &[Write]) -> Result<(), Error> {
+        let store = self.store.clone();
+        let r = self.with(|g| append(&store, g, sizes, writes))?;
+        self.model.push(&r, sizes, writes);
+        Ok(())
+    }
+
+    pub(super) fn flush(&self) {
+        self.store.flush_round(&*self.source);
+    }
+
+    pub(super) fn flushed(&self) -> Lsn {
+        self.source.flushed.lock().unwrap().get(&GROUP).copied().unwrap_or_default()
+    }
+
+    pub(super) fn check(&self, datasets: u64, pages: u64) {
+        self.with(|g| self.model.check(g, datasets, pages));
+    }
+}

@@ -1,0 +1,81 @@
+//! Snapshots: a handle is a box.
+
+use super::dataset::shared;
+use super::errors::CError;
+use super::{buffer, call, handle, numbers, put, quietly};
+use crate::datasets::{OpenDataset, OpenSnapshot};
+use dspm_proto::Error;
+use std::ffi::{c_int, c_void};
+
+/// Begins a read.
+///
+/// # Safety
+/// `dataset` is null or a handle; `lsn`, `size`, `out` and `err` are null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_snapshot_begin(
+    dataset: *const OpenDataset,
+    lsn: *mut u64,
+    size: *mut u64,
+    out: *mut *mut OpenSnapshot,
+    err: *mut CError,
+) -> c_int {
+    let begin = || {
+        if lsn.is_null() || size.is_null() || out.is_null() {
+            return Err(Error::Usage("nowhere to put the answer".into()));
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let snapshot = OpenSnapshot::begin(shared(dataset)?)?;
+            let (at, bytes) = snapshot.shows();
+            put(lsn, at)?;
+            put(size, bytes)?;
+            put(out, Box::into_raw(Box::new(snapshot)))
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(err, begin) }
+}
+
+/// Ends a read.
+///
+/// # Safety
+/// `snapshot` is null or a handle that was not ended yet; nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_snapshot_end(snapshot: *mut OpenSnapshot) {
+    if !snapshot.is_null() {
+        // SAFETY: the caller's promise: it came from Box::into_raw.
+        quietly(|| drop(unsafe { Box::from_raw(snapshot) }));
+    }
+}
+
+/// Copies a range of pages.
+///
+/// # Safety
+/// `snapshot` is null or a handle; `into` has room for `count` pages; `err` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_snapshot_read(
+    snapshot: *const OpenSnapshot,
+    first: u64,
+    count: usize,
+    into: *mut c_void,
+    err: *mut CError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || handle(snapshot)?.read(first..u64::MAX, buffer(into, count)?)) }
+}
+
+/// Copies listed pages.
+///
+/// # Safety
+/// As [`dspm_snapshot_read`]; `pages` points to `count` numbers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_snapshot_read_list(
+    snapshot: *const OpenSnapshot,
+    pages: *const u64,
+    count: usize,
+    into: *mut c_void,
+    err: *mut CError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || handle(snapshot)?.read(numbers(pages, count)?.iter().copied(), buffer(into, count)?)) }
+}

@@ -1,0 +1,129 @@
+//! Write transactions: a handle is a box.
+
+use super::dataset::shared;
+use super::errors::CError;
+use super::{buffer, call, contents, handle, numbers, put, quietly};
+use crate::datasets::OpenDataset;
+use crate::writer::Writer;
+use dspm_proto::{Error, Lsn};
+use std::ffi::{c_int, c_void};
+use std::time::Duration;
+
+/// `DSPM_ANY_LSN`.
+const ANY_LSN: u64 = u64::MAX;
+
+/// Makes a transaction; it is not reserved yet.
+///
+/// # Safety
+/// `dataset` is null or a handle; `out` and `err` are null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_new(
+    dataset: *const OpenDataset,
+    out: *mut *mut Writer,
+    err: *mut CError,
+) -> c_int {
+    let new = || {
+        if out.is_null() {
+            return Err(Error::Usage("nowhere to put the answer".into()));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { put(out, Box::into_raw(Box::new(Writer::new(shared(dataset)?)?))) }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(err, new) }
+}
+
+/// Becomes the only writer.
+///
+/// # Safety
+/// `transaction` is null or a handle; `lsn`, `size` and `err` are null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_reserve(
+    transaction: *const Writer,
+    expected: u64,
+    wait_ms: u32,
+    lsn: *mut u64,
+    size: *mut u64,
+    err: *mut CError,
+) -> c_int {
+    let reserve = || {
+        if lsn.is_null() || size.is_null() {
+            return Err(Error::Usage("nowhere to put the answer".into()));
+        }
+        let expected = (expected != ANY_LSN).then_some(Lsn(expected));
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (at, bytes) = handle(transaction)?.reserve(expected, Duration::from_millis(u64::from(wait_ms)))?;
+            put(lsn, at)?;
+            put(size, bytes)
+        }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(err, reserve) }
+}
+
+/// Copies a range of pages.
+///
+/// # Safety
+/// `transaction` is null or a handle; `into` has room for `count` pages; `err` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_read(
+    transaction: *const Writer,
+    first: u64,
+    count: usize,
+    into: *mut c_void,
+    err: *mut CError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || handle(transaction)?.read(first..u64::MAX, buffer(into, count)?)) }
+}
+
+/// Commits and stays reserved.
+///
+/// # Safety
+/// `transaction` is null or a handle; `pages` points to `count` numbers, `content` to as many pages; `lsn` and `err` are
+/// null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_commit(
+    transaction: *const Writer,
+    pages: *const u64,
+    content: *const c_void,
+    count: usize,
+    size: u64,
+    lsn: *mut u64,
+    err: *mut CError,
+) -> c_int {
+    let commit = || {
+        if lsn.is_null() {
+            return Err(Error::Usage("nowhere to put the answer".into()));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { put(lsn, handle(transaction)?.commit(numbers(pages, count)?, contents(content, count)?, size)?) }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(err, commit) }
+}
+
+/// Ends the reservation, and gives the place in the queue back.
+///
+/// # Safety
+/// `transaction` is null or a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_release(transaction: *const Writer) {
+    // SAFETY: the caller's promise.
+    if let Some(t) = unsafe { transaction.as_ref() } {
+        quietly(|| t.release());
+    }
+}
+
+/// Releases and frees it.
+///
+/// # Safety
+/// `transaction` is null or a handle that was not freed yet; nobody uses it any more.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_free(transaction: *mut Writer) {
+    if !transaction.is_null() {
+        // SAFETY: the caller's promise: it came from Box::into_raw.
+        quietly(|| drop(unsafe { Box::from_raw(transaction) }));
+    }
+}

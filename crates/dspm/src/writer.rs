@@ -1,0 +1,181 @@
+//! A write transaction: the process's and the group's one writer, from the reservation to its release.
+//!
+//! Invariants: the snapshot is taken while the lease is here or before it was, never older than the reservation; a
+//! place in the queue is kept between calls of [`Writer::reserve`] and given back in the end; whatever happens, drop
+//! releases what was taken.
+
+use crate::datasets::{OpenDataset, page, read_pages};
+use dspm_netram::client::ClusterDataset;
+use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
+use dspm_txn::dataset::{Change, Dataset, PageBuf, Reserved, Snapshot, Ticket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest wait for a place's turn before the primary is asked again; it bounds how long its queue keeps a dead waiter.
+const TURN: Duration = Duration::from_millis(250);
+/// How often a snapshot that became stale before the lease came is taken again, whatever the time.
+const STALE_MAX: u32 = 8;
+
+/// A write transaction.
+pub(crate) struct Writer {
+    dataset: Arc<OpenDataset>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    ticket: Option<Ticket>,
+    reserved: Option<Snapshot>,
+}
+
+impl Writer {
+    pub(crate) fn new(dataset: Arc<OpenDataset>) -> Result<Writer, Error> {
+        dataset.writable()?;
+        Ok(Writer { dataset, state: Mutex::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Becomes the only writer, waiting at most `wait` while others are. With `expected` only at that LSN. Answers LSN
+    /// and size of the newest state.
+    pub(crate) fn reserve(&self, expected: Option<Lsn>, wait: Duration) -> Result<(u64, u64), Error> {
+        let store = self.dataset.store()?;
+        let mut state = self.state();
+        if state.reserved.is_some() {
+            return Err(Error::Usage("the transaction is reserved already".into()));
+        }
+        let snapshot = self.take(store, &mut state, wait)?;
+        let found = snapshot.lsn;
+        let shows = (found.0, snapshot.size);
+        state.reserved = Some(snapshot);
+        if let Some(wanted) = expected.filter(|e| *e != found) {
+            self.end(store, &mut state);
+            let name = self.dataset.name();
+            return Err(Error::Conflict(format!(
+                "dataset {name} is at LSN {found}; the transaction was based on {wanted}"
+            )));
+        }
+        Ok(shows)
+    }
+
+    fn take(&self, store: &ClusterDataset, state: &mut State, wait: Duration) -> Result<Snapshot, Error> {
+        let until = Instant::now() + wait;
+        let mut stale = 0;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let snapshot = store.snapshot(state.ticket.map(|t| (t, left.min(TURN))))?;
+            match store.reserve(&snapshot, state.ticket) {
+                Ok(Reserved::Granted) => {
+                    state.ticket = None;
+                    return Ok(snapshot);
+                }
+                Ok(Reserved::Stale) => {
+                    (state.ticket, stale) = (None, stale + 1);
+                    store.release(snapshot);
+                    if stale > STALE_MAX && Instant::now() >= until {
+                        return Err(self.busy());
+                    }
+                }
+                Ok(Reserved::Busy(ticket)) => {
+                    state.ticket = Some(ticket);
+                    store.release(snapshot);
+                    if Instant::now() >= until {
+                        return Err(self.busy());
+                    }
+                }
+                Err(e) => {
+                    store.release(snapshot);
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    fn busy(&self) -> Error {
+        Error::Busy(format!("dataset {}: another transaction writes", self.dataset.name()))
+    }
+
+    /// Reads the state that the transaction is based on, or its own last commit.
+    pub(crate) fn read(&self, pages: impl Iterator<Item = u64>, out: &mut [u8]) -> Result<(), Error> {
+        let store = self.dataset.store()?;
+        match &self.state().reserved {
+            Some(snapshot) => read_pages(store, snapshot, pages, out),
+            None => Err(not_reserved()),
+        }
+    }
+
+    /// Commits and stays reserved. Nothing to commit makes no LSN.
+    pub(crate) fn commit(&self, numbers: &[u64], content: &[u8], size: u64) -> Result<u64, Error> {
+        let store = self.dataset.store()?;
+        let mut state = self.state();
+        let snapshot = state.reserved.as_mut().ok_or_else(not_reserved)?;
+        let pages = change(numbers, content, size)?;
+        if pages.is_empty() && size == snapshot.size {
+            return Ok(snapshot.lsn.0);
+        }
+        Ok(store.commit(snapshot, &Change { pages: &pages, size })?.0)
+    }
+
+    /// Ends the reservation and gives a place in the queue back. The transaction can be reserved anew.
+    pub(crate) fn release(&self) {
+        if let Ok(store) = self.dataset.store() {
+            self.end(store, &mut self.state());
+        }
+    }
+
+    fn end(&self, store: &ClusterDataset, state: &mut State) {
+        if let Some(ticket) = state.ticket.take() {
+            store.forget(ticket);
+        }
+        if let Some(snapshot) = state.reserved.take() {
+            store.release_write();
+            store.release(snapshot);
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+fn not_reserved() -> Error {
+    Error::Usage("the transaction is not reserved".into())
+}
+
+/// Pages with their content: ascending, none twice, all inside the size.
+fn change<'a>(numbers: &[u64], content: &'a [u8], size: u64) -> Result<Vec<(PageNo, &'a PageBuf)>, Error> {
+    let end = PageNo::count(size);
+    page(end.saturating_sub(1))?;
+    let mut pages = Vec::with_capacity(numbers.len());
+    for (no, bytes) in numbers.iter().zip(content.chunks_exact(PAGE_SIZE)) {
+        if pages.last().is_some_and(|(last, _): &(PageNo, _)| last.0 >= *no) {
+            return Err(Error::Usage(format!("page {no} is out of order: numbers ascend and none comes twice")));
+        }
+        if *no >= end {
+            return Err(Error::Usage(format!("page {no} lies beyond the size of {size} bytes")));
+        }
+        let bytes: &PageBuf = bytes.try_into().map_err(|_| Error::Usage("a page has 4096 bytes".into()))?;
+        pages.push((PageNo(*no), bytes));
+    }
+    Ok(pages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_ascending_and_inside_the_size() {
+        let content = vec![7u8; 3 * PAGE_SIZE];
+        assert_eq!(change(&[0, 4, 5], &content, 5 * 4096 + 1).unwrap().len(), 3);
+        assert!(change(&[0, 4, 5], &content, 5 * 4096).is_err(), "beyond");
+        assert!(change(&[0, 5, 5], &content, 1 << 30).is_err(), "twice");
+        assert!(change(&[5, 4, 6], &content, 1 << 30).is_err(), "not ascending");
+        assert!(change(&[], &[], u64::MAX).is_err(), "a size beyond all pages");
+        assert!(change(&[], &[], 0).unwrap().is_empty());
+    }
+}

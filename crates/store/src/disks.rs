@@ -1,0 +1,116 @@
+//! Log and base files at start, and how they are joined with the arena.
+//!
+//! Invariant: afterwards every group's `flushed` is what the log really holds, and everything above it is written
+//! again by the flusher. The arena wins over the log where both are intact.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use dspm_proto::{Error, GroupId, Lsn, RecordId};
+
+use crate::arena::Arena;
+use crate::base::BaseFile;
+use crate::disk::Disk;
+use crate::group::GroupStore;
+use crate::log::{Log, Scan};
+use crate::options::StoreOptions;
+use crate::replay::{DiskGroup, DiskState, rebuild};
+
+const SEGMENT_MIN: u64 = 1 << 20;
+const SEGMENT_MAX: u64 = 64 << 20;
+
+/// What the data directory holds.
+pub(crate) struct Disks {
+    log: Log,
+    scan: Scan,
+    pub(crate) state: DiskState,
+}
+
+/// Everything that a store begins with.
+pub(crate) struct Joined {
+    pub(crate) groups: BTreeMap<GroupId, GroupStore>,
+    pub(crate) log: Log,
+    pub(crate) damage: Option<String>,
+    pub(crate) log_tails: Vec<(GroupId, RecordId)>,
+    pub(crate) drops: Vec<(GroupId, Vec<Arc<BaseFile>>)>,
+}
+
+impl Disks {
+    /// Reads log and sidecars.
+    pub(crate) fn load(disk: &Arc<dyn Disk>, options: &StoreOptions) -> Result<Disks, Error> {
+        let segment = (options.memory / 16).clamp(SEGMENT_MIN, SEGMENT_MAX).next_multiple_of(4096);
+        let (log, scan) = Log::open(disk.clone(), options.data_dir.join("log"), segment)?;
+        let state = DiskState::load(disk, &options.data_dir.join("base"), &scan)?;
+        Ok(Disks { log, scan, state })
+    }
+
+    /// Compares the groups of an intact arena with the log, or rebuilds them.
+    pub(crate) fn join(
+        mut self,
+        arena: &Arc<Arena>,
+        mut groups: BTreeMap<GroupId, GroupStore>,
+        kept: bool,
+    ) -> Result<Joined, Error> {
+        if !self.scan.entries.is_empty() || !self.state.files.is_empty() {
+            arena.disk.store(true, Ordering::Release);
+        }
+        if kept {
+            for g in groups.values_mut() {
+                g.compare(self.state.groups.get(&g.id()).unwrap_or(&DiskGroup::default()));
+            }
+        } else {
+            for (id, d) in &self.state.groups {
+                let g = rebuild(arena, *id, d, &self.state.files, &self.log, &self.scan)?;
+                groups.insert(*id, g);
+            }
+        }
+        if self.scan.damage.is_some() {
+            // What the log held behind the checkpoints is in the arena now; the flusher writes it again.
+            self.log.reset()?;
+            groups.values_mut().for_each(GroupStore::write_again);
+        }
+        let log_tails = self.state.groups.iter().map(|(id, d)| (*id, d.tail)).collect();
+        let drops = self.removed(&groups);
+        Ok(Joined { groups, log: self.log, damage: self.scan.damage, log_tails, drops })
+    }
+
+    /// Groups that only the disk knows although the memory is whole, or that the log says are gone.
+    fn removed(&self, groups: &BTreeMap<GroupId, GroupStore>) -> Vec<(GroupId, Vec<Arc<BaseFile>>)> {
+        let on_disk = self.state.groups.keys().chain(&self.state.dropped).chain(self.state.files.values().map(|f| &f.0));
+        let mut gone: Vec<GroupId> = on_disk.copied().filter(|g| !groups.contains_key(g)).collect();
+        gone.sort_unstable();
+        gone.dedup();
+        let files = |g: GroupId| self.state.files.values().filter(|f| f.0 == g).map(|f| f.1.clone()).collect::<Vec<_>>();
+        let known = gone.into_iter().map(|g| (g, files(g)));
+        known.filter(|(g, files)| !files.is_empty() || self.state.groups.contains_key(g)).collect()
+    }
+}
+
+impl GroupStore {
+    /// The arena wins: `flushed` becomes what the log holds of this history.
+    fn compare(&mut self, disk: &DiskGroup) {
+        let held = disk.tail.lsn.min(self.tail.lsn);
+        let same = self.record_id(held).is_none_or(|r| disk.tail.lsn > held || r.hash == disk.tail.hash);
+        let flushed = if same { held } else { held.min(self.slot.flushed) };
+        if disk.tail.lsn > flushed {
+            self.cut_to_log = Some(flushed);
+        }
+        if flushed < self.slot.flushed {
+            self.lower_flushed(flushed);
+        } else {
+            self.set_flushed(flushed);
+        }
+    }
+
+    /// Nothing of the log counts any more.
+    fn write_again(&mut self) {
+        self.cut_to_log = None;
+        self.lower_flushed(self.checkpointed());
+    }
+
+    fn lower_flushed(&mut self, lsn: Lsn) {
+        self.slot.flushed = lsn;
+        self.place.write(&self.arena, &mut self.slot);
+    }
+}

@@ -1,0 +1,165 @@
+//! What the flusher takes from a group, and what it tells it afterwards.
+//!
+//! Invariant: a ticket's pages are pinned, so they are written without the group's lock; a cut meanwhile changes the
+//! epoch, and the ticket then says nothing about the records that are there now.
+
+use std::sync::Arc;
+
+use dspm_proto::record::Payload;
+use dspm_proto::{DatasetId, GroupId, Lsn, RecordId};
+
+use crate::base::{BaseFile, Checkpoint};
+use crate::frames::PinnedFrame;
+use crate::group::GroupStore;
+use crate::index::Base;
+use crate::log::entry_len;
+use crate::read::StoredRecord;
+
+/// Records of one group that are to be written.
+pub(crate) struct Ticket {
+    pub(crate) group: GroupId,
+    epoch: u64,
+    pub(crate) cut: Option<Lsn>,
+    pub(crate) records: Vec<StoredRecord>,
+    pub(crate) upto: Lsn,
+    /// More records wait.
+    pub(crate) more: bool,
+}
+
+/// One dataset's part of a checkpoint.
+pub(crate) struct DatasetWork {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) file: Arc<BaseFile>,
+    pub(crate) is_new: bool,
+    /// Pages from here on become zeros first.
+    pub(crate) truncate: Option<u64>,
+    pub(crate) zeros: Vec<(u64, Lsn)>,
+    pub(crate) pages: Vec<(u64, Lsn, u64, PinnedFrame)>,
+    pub(crate) changed: bool,
+}
+
+/// One group's checkpoint.
+pub(crate) struct GroupWork {
+    pub(crate) group: GroupId,
+    pub(crate) at: RecordId,
+    pub(crate) datasets: Vec<DatasetWork>,
+}
+
+impl GroupStore {
+    /// Unflushed records, up to about `bytes` of log. None when there is nothing to write.
+    pub(crate) fn ticket(&mut self, bytes: u64) -> Option<Ticket> {
+        let mut t = Ticket {
+            group: self.id(),
+            epoch: self.epoch,
+            cut: self.cut_to_log,
+            records: Vec::new(),
+            upto: self.flushed(),
+            more: false,
+        };
+        let mut room = bytes as i64;
+        while t.upto < self.tail.lsn {
+            let Some(r) = self.record(t.upto.next()).filter(StoredRecord::is_complete) else { break };
+            let images = r.record.pages.iter().filter(|p| p.payload != Payload::Zero).count();
+            room -= entry_len(r.meta.len(), images) as i64;
+            if room < 0 && !t.records.is_empty() {
+                t.more = true;
+                break;
+            }
+            t.upto = t.upto.next();
+            t.records.push(r);
+        }
+        (t.cut.is_some() || !t.records.is_empty()).then_some(t)
+    }
+
+    /// True when unflushed records are no longer whole (they were dropped while no log ran): only a checkpoint can
+    /// make the log complete again.
+    pub(crate) fn has_log_gap(&self) -> bool {
+        let next = self.flushed().next();
+        next <= self.tail.lsn && !self.record(next).is_some_and(|r| r.is_complete())
+    }
+
+    /// The ticket is in the synced log. Returns the LSN that is flushed now.
+    pub(crate) fn ticket_done(&mut self, t: &Ticket) -> Option<Lsn> {
+        if self.cut_to_log == t.cut && self.epoch == t.epoch {
+            self.cut_to_log = None;
+        }
+        if self.epoch != t.epoch {
+            // What was written is void; the log hears of it with the next ticket.
+            return None;
+        }
+        self.set_flushed(t.upto);
+        Some(t.upto)
+    }
+
+    /// What a checkpoint has to write. None when it would not move, or while a page is damaged here.
+    pub(crate) fn checkpoint_work(
+        &mut self,
+        new_file: &dyn Fn(DatasetId) -> BaseFile,
+        bridge_gap: bool,
+    ) -> Option<GroupWork> {
+        let synced = if bridge_gap { self.tail.lsn } else { self.flushed() };
+        let c = synced.min(self.committed()).min(self.horizon());
+        let at = self.record_id(c).filter(|_| c > self.checkpointed() && c >= self.base.lsn)?;
+        if self.datasets.values().any(|d| d.lost.keys().any(|k| k.1 <= c)) {
+            return None;
+        }
+        let group = self.id();
+        let ids: Vec<_> = self.datasets.keys().copied().collect();
+        let datasets = ids.into_iter().filter_map(|id| self.dataset_work(id, at, new_file)).collect();
+        Some(GroupWork { group, at, datasets })
+    }
+
+    /// The LSN that all base files of the group hold.
+    pub(crate) fn checkpointed(&self) -> Lsn {
+        self.checkpointed
+    }
+
+    fn dataset_work(&mut self, id: DatasetId, at: RecordId, new_file: &dyn Fn(DatasetId) -> BaseFile) -> Option<DatasetWork> {
+        let (group, arena) = (self.id(), self.arena.clone());
+        let d = self.datasets.get_mut(&id)?;
+        if d.sizes.first().is_none_or(|s| s.0 > at.lsn) && d.base.is_none() {
+            return None; // made after the checkpoint
+        }
+        d.checkpointing = true;
+        let from = d.base.as_ref().map_or(Lsn(0), |b| b.lsn);
+        let is_new = d.base.is_none();
+        let file = d.base.as_ref().map_or_else(|| Arc::new(new_file(id)), |b| b.file.clone());
+        let size = d.size(at.lsn);
+        let end = size.div_ceil(4096);
+        let cuts = d.truncations.iter().filter(|t| t.0 > from && t.0 <= at.lsn);
+        let truncate = cuts.map(|t| t.1).min();
+        let mut work = DatasetWork {
+            checkpoint: Checkpoint { group, dataset: id, at, size },
+            file,
+            is_new,
+            truncate,
+            zeros: Vec::new(),
+            pages: Vec::new(),
+            changed: is_new || truncate.is_some() || d.sizes.iter().any(|s| s.0 > from && s.0 <= at.lsn),
+        };
+        for page in d.pages_from(0).into_iter().filter(|p| *p < end) {
+            match (d.frame_at(&arena, page, at.lsn), d.zero_at(page, at.lsn)) {
+                (Some((f, lsn)), zero) if Some(lsn) > zero => {
+                    if lsn > from {
+                        work.pages.push((page, lsn, arena.sum(f), PinnedFrame::new(&arena, f)));
+                    }
+                }
+                (_, Some(lsn)) if lsn > from => work.zeros.push((page, lsn)),
+                _ => {}
+            }
+        }
+        work.changed |= !work.pages.is_empty() || !work.zeros.is_empty();
+        Some(work)
+    }
+
+    /// The checkpoint is in the synced log and in the base files.
+    pub(crate) fn checkpoint_done(&mut self, work: &GroupWork) {
+        for w in &work.datasets {
+            if let Some(d) = self.datasets.get_mut(&w.checkpoint.dataset) {
+                d.set_base(Base { lsn: work.at.lsn, file: w.file.clone() });
+            }
+        }
+        self.checkpointed = self.checkpointed.max(work.at.lsn);
+        self.set_flushed(work.at.lsn);
+    }
+}
