@@ -12,17 +12,56 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dspm.errors import DspmError, from_code
+from dspm.errors import DspmError, UsageError, from_code
 
 _DIRECTORY = Path(__file__).resolve().parent / "_native"
 
-_DECLARATIONS = """
+DECLARATIONS = """
 typedef struct { int code; char message[1024]; char hint[256]; } dspm_error;
-int dspm_config_load(const char *path, const char *overrides_json, char **out_json, dspm_error *err);
-void dspm_free(void *p);
+typedef struct dspm_dataset dspm_dataset;
+typedef struct dspm_snapshot dspm_snapshot;
+typedef struct dspm_transaction dspm_transaction;
+
 const char *dspm_version(void);
 const char *dspm_last_error(void);
+int dspm_config_load(const char *path, const char *overrides_json, char **out_json, dspm_error *err);
+void dspm_free(void *p);
+
+int dspm_list(const char *config, char **out_json, dspm_error *err);
+int dspm_locate(const char *config, const char *name, char **out_json, dspm_error *err);
+int dspm_remove(const char *config, const char *name, dspm_error *err);
+int dspm_rename(const char *config, const char *name, const char *to, dspm_error *err);
+
+int dspm_dataset_open(const char *config, const char *name, int flags, const char *options_json, dspm_dataset **out,
+                      dspm_error *err);
+void dspm_dataset_close(dspm_dataset *dataset);
+uint64_t dspm_dataset_id(const dspm_dataset *dataset);
+int dspm_dataset_name(const dspm_dataset *dataset, char **out, dspm_error *err);
+int dspm_dataset_status(const dspm_dataset *dataset, char **out_json, dspm_error *err);
+
+int dspm_snapshot_begin(const dspm_dataset *dataset, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
+                        dspm_error *err);
+void dspm_snapshot_end(dspm_snapshot *snapshot);
+int dspm_snapshot_read(const dspm_snapshot *snapshot, uint64_t first, size_t count, void *into, dspm_error *err);
+int dspm_snapshot_read_list(const dspm_snapshot *snapshot, const uint64_t *pages, size_t count, void *into,
+                            dspm_error *err);
+
+int dspm_transaction_new(const dspm_dataset *dataset, dspm_transaction **out, dspm_error *err);
+int dspm_transaction_reserve(dspm_transaction *transaction, uint64_t expected_lsn, uint32_t wait_ms, uint64_t *lsn,
+                             uint64_t *size, dspm_error *err);
+int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, size_t count, void *into,
+                          dspm_error *err);
+int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,
+                            uint64_t size, uint64_t *lsn, dspm_error *err);
+void dspm_transaction_release(dspm_transaction *transaction);
+void dspm_transaction_free(dspm_transaction *transaction);
 """
+
+CREATE, EXCLUSIVE, READONLY = 1, 2, 4
+"""Flags of dspm_dataset_open."""
+
+ANY_LSN = 2**64 - 1
+"""dspm_transaction_reserve: whatever the newest state is."""
 
 _BUILD_HINT = "build it with `make build`"
 
@@ -45,32 +84,73 @@ def _file(name: str) -> Path:
 
 
 @functools.cache
-def _load() -> tuple[Any, Any]:
+def load() -> tuple[Any, Any]:
+    """cffi's FFI object and the library. It is never unloaded: it has a thread of its own."""
     import cffi
 
     ffi = cffi.FFI()
-    ffi.cdef(_DECLARATIONS)
+    ffi.cdef(DECLARATIONS)
     path = library_path()
     try:
-        return ffi, ffi.dlopen(str(path))
+        return ffi, ffi.dlopen(str(path), ffi.RTLD_NOW | ffi.RTLD_NODELETE)
     except OSError as e:
         raise DspmError(f"{path} cannot be loaded: {e}", _BUILD_HINT) from None
 
 
+def call(function: str, *arguments: Any) -> None:
+    """Calls an entry of dspm.h that takes a dspm_error, and raises the error that it answers."""
+    ffi, lib = load()
+    try:
+        entry = getattr(lib, function)
+    except AttributeError:
+        raise DspmError(f"{library_path()} has no {function}: it is older than the package", _BUILD_HINT) from None
+    error = ffi.new("dspm_error *")
+    if code := entry(*arguments, error):
+        message, hint = (ffi.string(t).decode("utf-8", "replace") for t in (error.message, error.hint))
+        del arguments  # or the traceback would keep alive what the caller is about to release
+        raise from_code(code, message, hint)
+
+
+def call_for_text(function: str, *arguments: Any) -> bytes:
+    """As :func:`call`, of an entry whose last answer is a string to be freed."""
+    ffi, lib = load()
+    out = ffi.new("char **")
+    call(function, *arguments, out)
+    try:
+        return bytes(ffi.string(out[0]))
+    finally:
+        lib.dspm_free(out[0])
+
+
+def text(value: str | None) -> Any:
+    """A char* of a text, NULL for None.
+
+    Raises:
+        UsageError: it cannot be a C string.
+    """
+    ffi, _ = load()
+    if value is None:
+        return ffi.NULL
+    raw = value.encode("utf-8", "surrogateescape")
+    if b"\0" in raw:
+        raise UsageError(f"{value[:60]!a} has a NUL", "leave it out")
+    return ffi.new("char[]", raw)
+
+
 def version() -> str:
     """Version of the library."""
-    ffi, lib = _load()
+    ffi, lib = load()
     return str(ffi.string(lib.dspm_version()).decode())
 
 
 def last_error() -> str:
     """What the VFS last said went wrong in this process; empty if nothing did."""
-    ffi, lib = _load()
+    ffi, lib = load()
     try:
-        text = lib.dspm_last_error()
+        said = lib.dspm_last_error()
     except AttributeError:
         return ""
-    return "" if text == ffi.NULL else str(ffi.string(text).decode("utf-8", "replace"))
+    return "" if said == ffi.NULL else str(ffi.string(said).decode("utf-8", "replace"))
 
 
 def config_json(path: str | None, overrides: Mapping[str, str]) -> bytes:
@@ -80,15 +160,4 @@ def config_json(path: str | None, overrides: Mapping[str, str]) -> bytes:
         UsageError: the file, a variable or an override cannot be used.
         UnavailableError: nothing says which cluster is meant.
     """
-    ffi, lib = _load()
-    out = ffi.new("char **")
-    error = ffi.new("dspm_error *")
-    file = ffi.NULL if path is None else ffi.new("char[]", path.encode("utf-8", "surrogateescape"))
-    code = lib.dspm_config_load(file, json.dumps(dict(overrides)).encode(), out, error)
-    if code:
-        text = [ffi.string(t).decode("utf-8", "replace") for t in (error.message, error.hint)]
-        raise from_code(code, *text)
-    try:
-        return bytes(ffi.string(out[0]))
-    finally:
-        lib.dspm_free(out[0])
+    return call_for_text("dspm_config_load", text(path), text(json.dumps(dict(overrides))))

@@ -1,17 +1,51 @@
-/* dspm's C ABI (libdspm.so). The library is also SQLite's loadable extension: entry sqlite3_extension_init. */
+/* dspm's C ABI (libdspm.so). The library is also SQLite's loadable extension: entry sqlite3_extension_init.
+
+   A dataset is a named, growable array of bytes in pages of 4096, numbered from 0, with a size in bytes. It has one
+   sequence of commits: commit n makes LSN n, an empty dataset has LSN 0. A snapshot is one such state and never
+   changes. What lies beyond the size, or was never written, reads as zeros.
+
+   Calls that return int return 0, or a code (DSPM_E_*) with *err filled in; err may be NULL, and what they give out is
+   untouched then. None waits longer than the configuration's commit_timeout, but for dspm_transaction_reserve, which
+   waits as long as it was asked besides. All may be called from any thread; what ends a handle (close, end, free) must
+   not run while another thread uses it. Texts are UTF-8.
+
+   Handles keep alive what they stand on: a dataset may be closed before its snapshots and transactions. A forked
+   child cannot use its parent's handles (DSPM_E_USAGE): it opens the dataset again; ending them there is harmless.
+
+   `config` is the path of a config file, or NULL: DSPM_CONFIG, the user's, the system's. Names are as a program opens
+   them: the configured namespace comes before them. */
 #ifndef DSPM_H
 #define DSPM_H
+#include <stddef.h>
+#include <stdint.h>
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-/* code: 1 failed, 2 usage or configuration, 3 unavailable, 4 corrupt data, 5 busy, 6 conflict, 7 too old,
-   8 outcome unknown, 9 full, 10 authentication, 11 permission, 12 protocol, 13 not found, 14 refused */
+#define DSPM_PAGE_SIZE 4096
+
+#define DSPM_E_FAILED 1       /* something that has no better name; the message says what */
+#define DSPM_E_USAGE 2        /* wrong arguments or configuration */
+#define DSPM_E_UNAVAILABLE 3  /* no cluster, or no answer within commit_timeout */
+#define DSPM_E_CORRUPT 4      /* damaged or foreign bytes, and no good copy */
+#define DSPM_E_BUSY 5         /* another transaction writes; try again */
+#define DSPM_E_CONFLICT 6     /* another commit came first; begin the transaction again */
+#define DSPM_E_TOO_OLD 7      /* the snapshot is no longer kept; begin a new one */
+#define DSPM_E_UNKNOWN 8      /* a commit was sent and nobody could be asked whether it happened: read back */
+#define DSPM_E_FULL 9         /* a limit: memory, disk, size of a commit */
+#define DSPM_E_AUTH 10        /* the cluster's key is wrong */
+#define DSPM_E_PERMISSION 11  /* the system, or DSPM_READONLY, says no */
+#define DSPM_E_PROTOCOL 12    /* the peer speaks another version of dspm */
+#define DSPM_E_NOT_FOUND 13   /* no dataset of that name */
+#define DSPM_E_REFUSED 14     /* a node refused; the message says why */
+
 typedef struct {
   int code;
   char message[1024]; /* one sentence */
   char hint[256];     /* what to do about it; may be empty */
 } dspm_error;
+
+/* ---- library, configuration ---- */
 
 /* The library's version. Not to be freed. */
 const char *dspm_version(void);
@@ -20,11 +54,106 @@ const char *dspm_version(void);
 const char *dspm_last_error(void);
 
 /* The configuration as JSON: `path` or the file that is found (path NULL), then DSPM_* variables, then
-   `overrides_json` (an object of key and value, or NULL). 0, or a code with *err filled in. Free *out_json. */
+   `overrides_json` (an object of key and value, or NULL). Free *out_json. */
 int dspm_config_load(const char *path, const char *overrides_json, char **out_json, dspm_error *err);
 
-/* Frees a string that a function above gave out. */
+/* Frees a string that a function above or below gave out (char **). NULL is nothing. */
 void dspm_free(void *p);
+
+/* ---- datasets by name ---- */
+
+/* {"datasets": [{name, dataset, group, set, durability, copies, min_copies}]}, names whole. Free *out_json. */
+int dspm_list(const char *config, char **out_json, dspm_error *err);
+
+/* Where a dataset is: {entry, set, nodes, lease_ms, created}. DSPM_E_NOT_FOUND. Free *out_json. */
+int dspm_locate(const char *config, const char *name, char **out_json, dspm_error *err);
+
+/* Removes a dataset from all nodes; whoever has it open gets errors. DSPM_E_NOT_FOUND. */
+int dspm_remove(const char *config, const char *name, dspm_error *err);
+
+/* Gives a dataset another name. DSPM_E_NOT_FOUND; DSPM_E_FAILED when the new name is taken. Handles go on. */
+int dspm_rename(const char *config, const char *name, const char *to, dspm_error *err);
+
+/* ---- a dataset ---- */
+
+typedef struct dspm_dataset dspm_dataset;
+typedef struct dspm_snapshot dspm_snapshot;
+typedef struct dspm_transaction dspm_transaction;
+
+#define DSPM_CREATE 1    /* made if it is missing */
+#define DSPM_EXCLUSIVE 2 /* with DSPM_CREATE: DSPM_E_FAILED if it exists */
+#define DSPM_READONLY 4  /* no transactions */
+
+/* Opens a dataset. `options_json` is NULL or an object of
+     durability "memory" | "disk", copies, min_copies: how it is made, if it is; otherwise the cluster's values;
+     settings {key: value}: keys of the configuration for this handle. Handles of other settings share no cache.
+   Close *out. DSPM_E_NOT_FOUND without DSPM_CREATE. */
+int dspm_dataset_open(const char *config, const char *name, int flags, const char *options_json, dspm_dataset **out,
+                      dspm_error *err);
+
+/* Closes it; NULL is nothing. The process's last handle gives the write lease back. */
+void dspm_dataset_close(dspm_dataset *dataset);
+
+/* Its id: random, never used again, kept when it is renamed. No round trip. */
+uint64_t dspm_dataset_id(const dspm_dataset *dataset);
+
+/* Its name at the time it was opened, namespace included. Free *out. No round trip. */
+int dspm_dataset_name(const dspm_dataset *dataset, char **out, dspm_error *err);
+
+/* {mode, config, dataset, lsn, durability, copies, copies_now, lease, transport, round_trips, cache_hits,
+   cache_misses}: what this process knows, from memory. Free *out_json. */
+int dspm_dataset_status(const dspm_dataset *dataset, char **out_json, dspm_error *err);
+
+/* ---- reading ---- */
+
+/* Begins a read: *out shows a state at least as new as every commit acknowledged, to anybody, before the call. *lsn is
+   its LSN, *size its size in bytes. At most one round trip. End *out: old versions are kept for it. */
+int dspm_snapshot_begin(const dspm_dataset *dataset, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
+                        dspm_error *err);
+
+/* Ends a read; NULL is nothing. */
+void dspm_snapshot_end(dspm_snapshot *snapshot);
+
+/* Copies pages first … first + count - 1 into `into`, which has room for count × 4096 bytes. After an error its content
+   is undefined. DSPM_E_TOO_OLD. */
+int dspm_snapshot_read(const dspm_snapshot *snapshot, uint64_t first, size_t count, void *into, dspm_error *err);
+
+/* Copies `count` listed pages, in any order, into `into`, one behind the other. */
+int dspm_snapshot_read_list(const dspm_snapshot *snapshot, const uint64_t *pages, size_t count, void *into,
+                            dspm_error *err);
+
+/* ---- writing ---- */
+
+#define DSPM_ANY_LSN UINT64_MAX
+
+/* Makes a transaction, not reserved yet. No round trip. DSPM_E_PERMISSION for a handle of DSPM_READONLY. Free *out. */
+int dspm_transaction_new(const dspm_dataset *dataset, dspm_transaction **out, dspm_error *err);
+
+/* Becomes the dataset's only writer, here and on other machines. While another transaction writes it waits up to
+   `wait_ms` milliseconds and then says DSPM_E_BUSY; its place in the queue is kept, so call it again, or release.
+   *lsn and *size show the newest state, on which the transaction is based. With `expected_lsn` other than DSPM_ANY_LSN:
+   DSPM_E_CONFLICT, and not reserved, when the newest state is another one. Others wait until the release: be quick. */
+int dspm_transaction_reserve(dspm_transaction *transaction, uint64_t expected_lsn, uint32_t wait_ms, uint64_t *lsn,
+                             uint64_t *size, dspm_error *err);
+
+/* As dspm_snapshot_read, of the state that the transaction is based on, then of its last commit. */
+int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, size_t count, void *into,
+                          dspm_error *err);
+
+/* Commits: `count` pages with ascending numbers, none twice, none beyond `size`; their contents one behind the other
+   (count × 4096 bytes); the dataset's new size in bytes, which cuts off or grows. Bytes of the last page beyond the
+   size are to be zeros. When it returns 0 all members hold the commit, *lsn is its LSN, and the transaction is still
+   reserved and based on it. Nothing to change makes no LSN. At most 64 MiB of pages (DSPM_E_FULL).
+   DSPM_E_CONFLICT, DSPM_E_FULL: nothing was committed. DSPM_E_UNKNOWN: nobody knows yet. After any error release it;
+   it may then be reserved again. */
+int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,
+                            uint64_t size, uint64_t *lsn, dspm_error *err);
+
+/* Ends the reservation, and gives the place in the queue back. What was not committed is gone. Never waits. */
+void dspm_transaction_release(dspm_transaction *transaction);
+
+/* Releases and frees it; NULL is nothing. */
+void dspm_transaction_free(dspm_transaction *transaction);
 
 #ifdef __cplusplus
 }

@@ -4,8 +4,10 @@ use crate::stop;
 use dspm_config::Config;
 use dspm_netram::client::{Client, ClientOptions, ClusterDataset};
 use dspm_netram::random;
-use dspm_proto::control::{CreateOptions, Located};
-use dspm_proto::{Error, PAGE_SIZE, PageNo};
+use dspm_netram::wire::Dialer;
+use dspm_proto::auth::Role;
+use dspm_proto::control::{CreateOptions, Located, MemberEntry};
+use dspm_proto::{ClientId, Error, PAGE_SIZE, PageNo, Session, StoreId};
 use dspm_txn::dataset::{Change, Dataset, PageBuf, Reserved, Snapshot};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -62,6 +64,22 @@ impl Cluster {
             },
         })
     }
+
+    /// How to dial a node past the client core, under a session of its own.
+    ///
+    /// # Errors
+    /// Those of [`Config::key`].
+    pub(crate) fn dialer(&self) -> Result<Dialer, Error> {
+        Ok(Dialer {
+            role: Role::Client,
+            name: format!("pid {}", std::process::id()),
+            cluster: self.config.cluster.clone(),
+            key: self.config.key()?,
+            session: Some(Session { client: ClientId(random::id()), number: 1 }),
+            store: StoreId(0),
+            callbacks: false,
+        })
+    }
 }
 
 /// A dataset of random pages. It is removed when this is dropped.
@@ -91,10 +109,11 @@ impl Scratch {
     }
 
     fn fill(&self) -> Result<(), Error> {
+        let mut source = Numbers::new();
         for first in (0..self.pages).step_by(BATCH) {
             stop::check()?;
             let numbers = first..(first + BATCH).min(self.pages);
-            let contents: Vec<Box<PageBuf>> = numbers.clone().map(|_| random_page()).collect();
+            let contents: Vec<Box<PageBuf>> = numbers.clone().map(|_| random_page(&mut source)).collect();
             let pages: Vec<(PageNo, &PageBuf)> =
                 numbers.clone().zip(&contents).map(|(n, c)| (PageNo(n as u64), &**c)).collect();
             let size = (numbers.end * PAGE_SIZE) as u64;
@@ -136,6 +155,22 @@ impl Scratch {
         }
     }
 
+    /// Addresses and store ids of its nodes, the primary first.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the cluster names a node without an address.
+    pub(crate) fn addresses(&self) -> Result<Vec<(String, StoreId)>, Error> {
+        let Located { set, nodes, .. } = &self.located;
+        let mut members: Vec<_> = set.members.iter().collect();
+        members.sort_by_key(|m| m.node != set.primary);
+        let address = |m: &&MemberEntry| {
+            let node = nodes.iter().find(|n| n.name == m.node);
+            let node = node.ok_or_else(|| Error::Protocol(format!("no address of node {}", m.node)))?;
+            Ok((node.address.clone(), m.store))
+        };
+        members.iter().map(address).collect()
+    }
+
     /// How many nodes hold it.
     pub(crate) fn members(&self) -> usize {
         self.located.set.members.len()
@@ -156,8 +191,7 @@ impl Drop for Scratch {
 }
 
 /// A page that neither compresses nor resembles another one.
-pub(crate) fn random_page() -> Box<PageBuf> {
-    let mut numbers = Numbers::new();
+pub(crate) fn random_page(numbers: &mut Numbers) -> Box<PageBuf> {
     let mut page = Box::new([0; PAGE_SIZE]);
     page.chunks_exact_mut(8).for_each(|c| c.copy_from_slice(&numbers.next().to_le_bytes()));
     page

@@ -1,8 +1,9 @@
 //! A transaction of one full page, committed to every member through the client core, beside the floor: a page to as
 //! many processes, 32 bytes back from each.
 
-use crate::cluster::{Cluster, Scratch, random_page};
+use crate::cluster::{Cluster, Numbers, Scratch, random_page};
 use crate::floor::Floor;
+use crate::place::{self, Probes};
 use crate::stats::Turns;
 use dspm_proto::{Error, PageNo};
 use dspm_txn::dataset::{Change, PageBuf};
@@ -19,13 +20,14 @@ const PAGES: usize = 64;
 pub(crate) fn measure(rounds: usize, samples: usize) -> Result<Value, Error> {
     let cluster = Cluster::configured()?;
     let scratch = Scratch::create(&cluster, "commit", PAGES)?;
-    let contents: [Box<PageBuf>; 2] = [random_page(), random_page()];
+    let mut numbers = Numbers::new();
+    let contents: [Box<PageBuf>; 2] = [random_page(&mut numbers), random_page(&mut numbers)];
     let size = scratch.size();
+    let mut probes = Probes::dial(&cluster, &scratch, scratch.members())?;
     let mut floor = Floor::of_commit(scratch.members())?;
     let mut turns = Turns::default();
     let mut count = 0;
     for _ in 0..rounds {
-        let floor_us = floor.round(samples)?;
         let mut times = Vec::with_capacity(samples);
         for _ in 0..samples {
             count += 1;
@@ -34,7 +36,9 @@ pub(crate) fn measure(rounds: usize, samples: usize) -> Result<Value, Error> {
             scratch.write(&Change { pages: &pages, size })?;
             times.push(start.elapsed());
         }
-        turns.push(floor_us, &mut times);
+        let (here, cores) = (place::here(), probes.cores()?);
+        let floor_us = floor.round_on(here, &cores, samples)?;
+        turns.push(floor_us, &mut times, cores.iter().all(|c| *c == here));
     }
     let mut out = turns.report();
     out.extend([

@@ -1,5 +1,6 @@
 //! The floor: blocking-socket ping-pong over loopback TCP with processes of our own.
 
+use crate::place::Cores;
 use crate::stats::{p50_us, put};
 use crate::stop;
 use dspm_proto::{Error, PAGE_SIZE};
@@ -51,6 +52,27 @@ impl Floor {
     /// As [`Floor::start`].
     pub(crate) fn of_page() -> Result<Floor, Error> {
         Floor::start(1, SMALL, PAGE_SIZE)
+    }
+
+    /// [`Floor::round`] with this thread on its core and the peers on theirs, where both are known.
+    ///
+    /// # Errors
+    /// As [`Floor::round`].
+    pub(crate) fn round_on(
+        &mut self,
+        here: Option<usize>,
+        peers: &[Option<usize>],
+        turns: usize,
+    ) -> Result<f64, Error> {
+        let allowed = Cores::allowed();
+        for ((_, child), core) in self.peers.iter().zip(peers) {
+            core.map_or(allowed, Cores::only).keep(child.id());
+        }
+        here.map_or(allowed, Cores::only).keep(0);
+        let warm = self.round(turns.min(WARM));
+        let found = warm.and_then(|_| self.round(turns));
+        allowed.keep(0);
+        found
     }
 
     /// The median of that many turns, in µs: the question to every peer, then the answer of every peer.

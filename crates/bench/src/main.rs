@@ -11,6 +11,7 @@ mod commit;
 mod floor;
 mod node;
 mod page;
+mod place;
 mod scan;
 mod stats;
 mod stop;

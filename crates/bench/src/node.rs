@@ -4,13 +4,11 @@
 use crate::cluster::{Cluster, Numbers, Scratch};
 use crate::stats::put;
 use crate::stop;
-use dspm_netram::random;
-use dspm_netram::wire::{Connection, Dialer, frame};
-use dspm_proto::auth::Role;
+use dspm_netram::wire::{Connection, frame};
 use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::message::{self, Read as Question, ReadReply};
 use dspm_proto::record::verify_page;
-use dspm_proto::{ClientId, Error, Header, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId};
+use dspm_proto::{Error, Header, Kind, Lsn, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::Dataset;
 use rustix::event::{Timespec, epoll};
 use serde_json::{Map, Value, json};
@@ -73,25 +71,15 @@ struct Line {
 
 impl Load {
     fn new(cluster: &Cluster, scratch: &Scratch, at: Lsn, connections: usize) -> Result<Load, Error> {
-        let located = &scratch.located;
-        let (entry, set) = (&located.entry, &located.set);
-        let missing = || Error::Protocol(format!("no address of the primary {}", set.primary));
-        let node = located.nodes.iter().find(|n| n.name == set.primary).ok_or_else(missing)?;
-        let member = set.members.iter().find(|m| m.node == set.primary).ok_or_else(missing)?;
-        let session = Session { client: ClientId(random::id()), number: 1 };
-        let dialer = Dialer {
-            role: Role::Client,
-            name: format!("pid {}", std::process::id()),
-            cluster: cluster.config.cluster.clone(),
-            key: cluster.config.key()?,
-            session: Some(session),
-            store: StoreId(0),
-            callbacks: false,
-        };
+        let (entry, set) = (&scratch.located.entry, &scratch.located.set);
+        let primary = scratch.addresses()?.into_iter().next();
+        let (address, store) = primary.ok_or_else(|| Error::Protocol("a set without members".into()))?;
+        let dialer = cluster.dialer()?;
+        let session = dialer.session.unwrap_or_default();
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(std::io::Error::from)?;
         let mut lines = Vec::with_capacity(connections);
         for i in 0..connections {
-            let stream = Connection::dial(&node.address, &dialer, DIAL)?.into_stream();
+            let stream = Connection::dial(&address, &dialer, DIAL)?.into_stream();
             stream.set_nonblocking(true)?;
             epoll::add(&epoll, &stream, epoll::EventData::new_u64(i as u64), epoll::EventFlags::IN)
                 .map_err(std::io::Error::from)?;
@@ -99,7 +87,7 @@ impl Load {
             lines.push(Line { stream, buffer, filled: 0, whole: 0, request: 2 });
         }
         let mut header = Header::new(Kind::Read);
-        (header.group, header.generation, header.store) = (entry.group, set.generation, member.store);
+        (header.group, header.generation, header.store) = (entry.group, set.generation, store);
         let question = Question { session, dataset: entry.dataset, at, pages: vec![PageNo(0)] };
         let mut load = Load { epoll, lines, question, header, pages: scratch.pages as u64, numbers: Numbers::new() };
         (0..connections).try_for_each(|i| load.ask(i))?;

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cache, Cluster, Scratch};
 use crate::floor::Floor;
+use crate::place::{self, Probes};
 use crate::stats::Turns;
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::Dataset;
@@ -20,6 +21,7 @@ pub(crate) fn measure(rounds: usize, samples: usize, pages: usize) -> Result<Val
     let scratch = Scratch::create(&cluster, "page", pages)?;
     let client = cluster.client(&Cache::None)?;
     let data = client.open(&scratch.name, None)?;
+    let mut probes = Probes::dial(&cluster, &scratch, 1)?;
     let mut floor = Floor::of_page()?;
     let mut turns = Turns::default();
     let mut at = 0;
@@ -27,7 +29,6 @@ pub(crate) fn measure(rounds: usize, samples: usize, pages: usize) -> Result<Val
     let snapshot = data.snapshot(None)?;
     let misses = data.status().cache_misses;
     for _ in 0..rounds {
-        let floor_us = floor.round(samples)?;
         let mut times = Vec::with_capacity(samples);
         for _ in 0..samples {
             at = (at + STEP) % pages;
@@ -35,7 +36,9 @@ pub(crate) fn measure(rounds: usize, samples: usize, pages: usize) -> Result<Val
             data.read(&snapshot, PageNo(at as u64), 0, &mut page)?;
             times.push(start.elapsed());
         }
-        turns.push(floor_us, &mut times);
+        let (here, cores) = (place::here(), probes.cores()?);
+        let floor_us = floor.round_on(here, &cores, samples)?;
+        turns.push(floor_us, &mut times, cores.iter().all(|c| *c == here));
     }
     let asked = data.status().cache_misses - misses;
     data.release(snapshot);

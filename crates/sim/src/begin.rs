@@ -81,7 +81,8 @@ impl Client {
             _ => ctx.rng.below(900 * MS),
         };
         let writes = ctx.rng.chance(550);
-        let keep = self.calm.is_none() && if self.desks[group].holder.keeps() { ctx.rng.chance(900) } else { ctx.rng.chance(10) };
+        let keep = self.calm.is_none()
+            && if self.desks[group].holder.keeps() { ctx.rng.chance(900) } else { ctx.rng.chance(10) };
         self.keep(group, keep, ctx);
         self.threads[t].ticket = 0;
         let thread = &mut self.threads[t];

@@ -157,7 +157,8 @@ impl History {
     fn take(&mut self, r: &Rc<Record>) -> Result<(), String> {
         let at = r.id.lsn.0 as usize - 1;
         if let Some(old) = self.seen.get(at) {
-            let text = || format!("LSN {} was {} of {:?}, now {} of {:?}", r.id.lsn, old.id, old.session, r.id, r.session);
+            let text =
+                || format!("LSN {} was {} of {:?}, now {} of {:?}", r.id.lsn, old.id, old.session, r.id, r.session);
             return if **old == **r { Ok(()) } else { Err(text()) };
         }
         let before = self.seen.last().map_or(0, |r| r.id.hash);

@@ -68,7 +68,14 @@ pub struct Client {
 
 impl Client {
     /// A new process with its own id and `threads` threads.
-    pub fn new(no: u32, id: ClientId, groups: &[Rc<GroupConfig>], threads: usize, nodes: usize, ctx: &mut Ctx<'_>) -> Self {
+    pub fn new(
+        no: u32,
+        id: ClientId,
+        groups: &[Rc<GroupConfig>],
+        threads: usize,
+        nodes: usize,
+        ctx: &mut Ctx<'_>,
+    ) -> Self {
         let desk = |config: &Rc<GroupConfig>| Desk {
             config: config.clone(),
             holder: Holder::new(),

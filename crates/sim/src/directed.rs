@@ -211,9 +211,10 @@ fn two_records_one_token(m: Option<Mutant>) -> Result<(), String> {
             *record = std::rc::Rc::new(copy);
         }
     }
-    w.network.catch(false, move |e| {
-        matches!(&e.body, Body::Answer { answer: crate::wire::Answer::Ack(a), .. } if a.id.hash == other)
-    });
+    w.network.catch(
+        false,
+        move |e| matches!(&e.body, Body::Answer { answer: crate::wire::Answer::Ack(a), .. } if a.id.hash == other),
+    );
     inject(&mut w, forged);
     let held = !w.network.caught().is_empty();
     verdict(w, ok && !held, "a second record at one LSN was acknowledged")

@@ -252,7 +252,12 @@ impl World {
                 let (old, new) = (before[c][t], now[c][t]);
                 let done = new.0 > old.0 && new.1 > old.1;
                 if !done && live.contains(&thread.group) {
-                    late += &format!("client{c}.{t} {:?} (reads {}, writes {}) ", thread.step, new.0 - old.0, new.1 - old.1);
+                    late += &format!(
+                        "client{c}.{t} {:?} (reads {}, writes {}) ",
+                        thread.step,
+                        new.0 - old.0,
+                        new.1 - old.1
+                    );
                 }
             }
         }

@@ -8,6 +8,7 @@
 //!
 //! A run is its seed: no clock, no thread, no address and no hash order has a say in it.
 
+mod audit;
 pub mod begin;
 pub mod check;
 pub mod client;

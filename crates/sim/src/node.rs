@@ -298,7 +298,8 @@ impl Node {
     fn after(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
         self.look_ahead(group, now, ctx);
         self.perform(group, now, ctx);
-        let behind = |s: &Slot| s.config.disk && s.replica.as_ref().is_some_and(|r| r.records.synced() < r.records.last());
+        let behind =
+            |s: &Slot| s.config.disk && s.replica.as_ref().is_some_and(|r| r.records.synced() < r.records.last());
         if self.flushing.is_none() && self.slots.iter().any(behind) {
             let due = Instant(ctx.now.0 + ctx.rng.range(100_000, self.sync_max));
             let last = |s: &Slot| s.replica.as_ref().map_or(Lsn(0), |r| r.records.last());

@@ -52,4 +52,3 @@ pub(crate) fn overtaken_grant(m: Option<Mutant>) -> Result<(), String> {
     let kept = client(&w, A).desks[0].holder.tail().lsn >= known.lsn;
     verdict(w, ok && known.lsn.0 == 1 && kept, "what the process knew went back")
 }
-

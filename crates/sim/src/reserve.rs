@@ -69,7 +69,15 @@ impl Client {
         self.threads.iter().position(|t| t.group == g && waits(&t.step))
     }
 
-    pub(crate) fn granted(&mut self, g: usize, request: u64, tail: RecordId, token: Token, lease: Duration, ctx: &mut Ctx<'_>) {
+    pub(crate) fn granted(
+        &mut self,
+        g: usize,
+        request: u64,
+        tail: RecordId,
+        token: Token,
+        lease: Duration,
+        ctx: &mut Ctx<'_>,
+    ) {
         let Some(sent) = self.desks[g].grants.remove(&request) else {
             if self.desks[g].holder.token() != Some(token) {
                 self.release(g, token, false, ctx); // of a question that was forgotten: nobody will use it

@@ -46,7 +46,9 @@ impl Step {
     pub fn due(&self) -> Option<Instant> {
         match *self {
             Step::Idle { due } | Step::Asked { due, .. } | Step::Reading { due, .. } => Some(due),
-            Step::Acquiring { due, .. } | Step::Renewing { due } | Step::Working { due } | Step::Pause { due } => Some(due),
+            Step::Acquiring { due, .. } | Step::Renewing { due } | Step::Working { due } | Step::Pause { due } => {
+                Some(due)
+            }
             Step::Stopped | Step::Begin | Step::Mutex | Step::Reserve | Step::Committing => None,
         }
     }

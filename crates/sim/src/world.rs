@@ -1,8 +1,6 @@
 //! One run: processes, their clocks, the network and the queue of events, all on one thread from one seed.
 //!
-//! After every event the world asks what the checkers cannot see from outside: that what was acknowledged, shown or
-//! called committed is held by every member whose memory is intact, synced where durability is disk, and that no
-//! horizon passes a live reader. A registry is one more process here when membership changes.
+//! After every event the world audits its processes ([`crate::audit`]). A registry is one more process here when membership changes.
 
 use crate::check::Checker;
 use crate::client::Client;
@@ -14,8 +12,8 @@ use crate::node::{GroupConfig, Loss, Node};
 use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::wire::{Envelope, Who};
-use dspm_proto::{ClientId, GroupId, Instant, Lsn, RecordId, StoreId};
-use dspm_txn::{Member, Records};
+use dspm_proto::{ClientId, GroupId, Instant, Lsn, StoreId};
+use dspm_txn::Member;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -81,10 +79,10 @@ pub struct World {
     wakes: BTreeMap<Who, u64>,
     links: u64,
     values: u64,
-    committed: Vec<Vec<Lsn>>,
-    horizons: Vec<Vec<Lsn>>,
+    pub(crate) committed: Vec<Vec<Lsn>>,
+    pub(crate) horizons: Vec<Vec<Lsn>>,
     /// What each client process told last: its floor never falls.
-    floors: BTreeMap<(ClientId, usize), Lsn>,
+    pub(crate) floors: BTreeMap<(ClientId, usize), Lsn>,
 }
 
 /// The actor of an event.
@@ -146,7 +144,12 @@ impl World {
         let id = ClientId(self.serial);
         let (configs, nodes) = (self.configs.clone(), self.nodes.len());
         let now = self.clocks[&Who::Client(no)].local(self.time);
-        let mut ctx = context(now, self.mutant, (&mut self.rng, &mut self.check, &mut self.trace), (&mut self.links, &mut self.values));
+        let mut ctx = context(
+            now,
+            self.mutant,
+            (&mut self.rng, &mut self.check, &mut self.trace),
+            (&mut self.links, &mut self.values),
+        );
         let client = Client::new(no, id, &configs, threads, nodes, &mut ctx);
         let out = ctx.out;
         match self.clients.get_mut(no as usize) {
@@ -161,7 +164,12 @@ impl World {
     pub(crate) fn act(&mut self, who: Who, f: impl FnOnce(Actor<'_>, &mut Ctx<'_>)) {
         self.trace.time = self.time;
         let now = self.clocks[&who].local(self.time);
-        let mut ctx = context(now, self.mutant, (&mut self.rng, &mut self.check, &mut self.trace), (&mut self.links, &mut self.values));
+        let mut ctx = context(
+            now,
+            self.mutant,
+            (&mut self.rng, &mut self.check, &mut self.trace),
+            (&mut self.links, &mut self.values),
+        );
         match who {
             Who::Node(n) => f(Actor::Node(&mut self.nodes[n as usize]), &mut ctx),
             Who::Client(c) => f(Actor::Client(&mut self.clients[c as usize]), &mut ctx),
@@ -276,77 +284,6 @@ impl World {
         self.network.heal(id).into_iter().for_each(|e| self.send(e));
     }
 
-    fn audit(&mut self, who: Who) {
-        for (g, id, why) in std::mem::take(&mut self.check.audits) {
-            self.held_by_all(g, id, why);
-        }
-        let n = match who {
-            Who::Node(n) => n,
-            Who::Client(c) => return self.floors_stay(c),
-        };
-        for g in 0..self.configs.len() {
-            let Some(records) = self.nodes[n as usize].records(g) else { continue };
-            let (committed, horizon, synced) = (records.committed(), records.horizon(), records.synced());
-            let id = records.record(committed).map(|r| r.id);
-            if let Some(id) = id.filter(|_| committed > self.committed[g][n as usize]) {
-                self.held_by_all(g, id, "called committed");
-                if self.configs[g].disk && synced < committed {
-                    self.check.fail(|| format!("node{n} calls {committed} committed, its log is synced to {synced}"));
-                }
-            }
-            self.committed[g][n as usize] = committed;
-            if horizon > self.horizons[g][n as usize] {
-                self.readers_below(g, n, horizon);
-            }
-            self.horizons[g][n as usize] = horizon;
-        }
-    }
-
-    fn floors_stay(&mut self, c: u32) {
-        let client = &self.clients[c as usize];
-        for g in 0..self.configs.len() {
-            let floor = client.floor(g);
-            let before = self.floors.insert((client.session.client, g), floor).unwrap_or(Lsn(0));
-            if floor < before {
-                self.check.fail(|| format!("client{c} may need {floor} of group {g}, but gave up all below {before}"));
-            }
-        }
-    }
-
-    /// Every member with intact memory holds the record, at the durability asked for.
-    fn held_by_all(&mut self, g: usize, id: RecordId, why: &str) {
-        for m in &self.configs[g].members {
-            let node = &self.nodes[m.node as usize];
-            let Some(records) = node.records(g).filter(|_| !node.lost) else { continue };
-            let synced = !self.configs[g].disk || records.synced() >= id.lsn;
-            if !records.holds(id) || !synced {
-                let (n, last) = (m.node, records.last());
-                let what = if synced { "lacks it" } else { "did not sync it" };
-                return self.check.fail(|| format!("{why}: {id} of group {g}, but node{n} (at {last}) {what}"));
-            }
-        }
-    }
-
-    fn readers_below(&mut self, g: usize, n: u32, horizon: Lsn) {
-        for c in self.clients.iter().filter(|c| !self.dead.contains(&Who::Client(c.no))) {
-            let now = self.clocks[&Who::Client(c.no)].local(self.time);
-            let live = c.threads.iter().filter(|t| t.group == g && now < c.desks[g].confirmed).filter_map(|t| t.view);
-            if let Some(v) = live.into_iter().find(|v| v.protected && v.id.lsn < horizon) {
-                let no = c.no;
-                self.check.fail(|| format!("node{n} raises the horizon to {horizon}; client{no} reads {}", v.id));
-            }
-        }
-    }
-
-    /// Everything that was seen is still there.
-    pub fn audit_all(&mut self) {
-        for g in 0..self.configs.len() {
-            if let Some(id) = self.check.top_id(g) {
-                self.held_by_all(g, id, "at the end");
-            }
-        }
-    }
-
     /// Groups whose members all have their memory.
     pub fn live_groups(&self) -> Vec<usize> {
         let whole = |c: &Rc<GroupConfig>| c.members.iter().all(|m| !self.nodes[m.node as usize].lost);
@@ -415,11 +352,5 @@ fn context<'a>(
 fn config(g: usize, shape: Shape, stores: &[StoreId]) -> GroupConfig {
     let member = |n: u32| Member { node: n, store: stores[n as usize] };
     let members: Vec<Member> = (0..shape.copies).map(|n| member((g as u32 + n) % shape.nodes)).collect();
-    GroupConfig {
-        id: GroupId(g as u64 + 1),
-        primary: members[0].node,
-        members,
-        disk: shape.disk,
-        lease: shape.lease,
-    }
+    GroupConfig { id: GroupId(g as u64 + 1), primary: members[0].node, members, disk: shape.disk, lease: shape.lease }
 }

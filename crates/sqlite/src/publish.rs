@@ -13,6 +13,7 @@ use crate::connection;
 use crate::errors::{Code, During};
 use crate::handle::Handle;
 use crate::header;
+use crate::lock::Lock;
 use crate::overlay::{Base, Overlay, read_snapshot};
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{Change, Snapshot};
@@ -27,10 +28,15 @@ pub enum SizeFrom {
 }
 
 impl Handle {
-    /// Commits what was gathered; no commit and no LSN if that is nothing.
+    /// Commits what was gathered. If that is nothing there is no commit and no LSN, but a write transaction still asks
+    /// whether it was the group's writer to the end.
     pub fn publish(&mut self, size_from: SizeFrom) -> Result<(), Code> {
         if !self.is_written() {
-            return Ok(());
+            let confirmed = match &self.snapshot {
+                Some(snapshot) if self.lock >= Lock::Reserved => self.dataset.confirm(snapshot),
+                _ => Ok(()),
+            };
+            return confirmed.map_err(|e| self.fail(&e, During::Commit));
         }
         match self.try_publish(size_from) {
             Ok(()) => Ok(()),

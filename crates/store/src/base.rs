@@ -110,7 +110,8 @@ impl BaseFile {
         if let Some(h) = open.as_ref() {
             return Ok(h.clone());
         }
-        let h = Arc::new(Handles { data: self.disk.open(&self.data, true)?, index: self.disk.open(&self.index, true)? });
+        let h =
+            Arc::new(Handles { data: self.disk.open(&self.data, true)?, index: self.disk.open(&self.index, true)? });
         *open = Some(h.clone());
         Ok(h)
     }
@@ -161,7 +162,14 @@ impl BaseFile {
     }
 
     /// Writes a page's version and its entry.
-    pub(crate) fn write(&self, h: &Handles, page: u64, lsn: Lsn, content: &[u8; PAGE_SIZE], sum: u64) -> Result<(), Error> {
+    pub(crate) fn write(
+        &self,
+        h: &Handles,
+        page: u64,
+        lsn: Lsn,
+        content: &[u8; PAGE_SIZE],
+        sum: u64,
+    ) -> Result<(), Error> {
         let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
         h.data.write_at(content, page * PAGE_SIZE as u64).map_err(full)?;
         let mut entry = [0u8; ENTRY as usize];

@@ -77,11 +77,13 @@ impl Disks {
 
     /// Groups that only the disk knows although the memory is whole, or that the log says are gone.
     fn removed(&self, groups: &BTreeMap<GroupId, GroupStore>) -> Vec<(GroupId, Vec<Arc<BaseFile>>)> {
-        let on_disk = self.state.groups.keys().chain(&self.state.dropped).chain(self.state.files.values().map(|f| &f.0));
+        let on_disk =
+            self.state.groups.keys().chain(&self.state.dropped).chain(self.state.files.values().map(|f| &f.0));
         let mut gone: Vec<GroupId> = on_disk.copied().filter(|g| !groups.contains_key(g)).collect();
         gone.sort_unstable();
         gone.dedup();
-        let files = |g: GroupId| self.state.files.values().filter(|f| f.0 == g).map(|f| f.1.clone()).collect::<Vec<_>>();
+        let files =
+            |g: GroupId| self.state.files.values().filter(|f| f.0 == g).map(|f| f.1.clone()).collect::<Vec<_>>();
         let known = gone.into_iter().map(|g| (g, files(g)));
         known.filter(|(g, files)| !files.is_empty() || self.state.groups.contains_key(g)).collect()
     }

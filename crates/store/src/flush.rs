@@ -114,7 +114,12 @@ impl GroupStore {
         self.checkpointed
     }
 
-    fn dataset_work(&mut self, id: DatasetId, at: RecordId, new_file: &dyn Fn(DatasetId) -> BaseFile) -> Option<DatasetWork> {
+    fn dataset_work(
+        &mut self,
+        id: DatasetId,
+        at: RecordId,
+        new_file: &dyn Fn(DatasetId) -> BaseFile,
+    ) -> Option<DatasetWork> {
         let (group, arena) = (self.id(), self.arena.clone());
         let d = self.datasets.get_mut(&id)?;
         if d.sizes.first().is_none_or(|s| s.0 > at.lsn) && d.base.is_none() {

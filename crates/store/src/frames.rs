@@ -29,7 +29,6 @@ impl FrameBuf {
         Arc::ptr_eq(&self.arena, arena)
     }
 
-
     /// The frame is a page now and no longer this buffer's to free.
     pub(crate) fn into_page(mut self) -> FrameNo {
         std::mem::replace(&mut self.frame, FrameNo::NONE)

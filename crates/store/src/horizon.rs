@@ -116,9 +116,15 @@ impl GroupStore {
         for d in self.datasets.values() {
             w.u64(d.id.0).u64(d.forgotten.0);
             w.u32(d.sizes.len() as u32).u32(d.truncations.len() as u32).u32(d.zeros.len() as u32).u32(0);
-            d.sizes.iter().for_each(|(l, size)| { w.u64(l.0).u64(*size); });
-            d.truncations.iter().for_each(|(l, first)| { w.u64(l.0).u64(*first); });
-            d.zeros.iter().for_each(|(page, l)| { w.u64(l.0).u64(*page); });
+            d.sizes.iter().for_each(|(l, size)| {
+                w.u64(l.0).u64(*size);
+            });
+            d.truncations.iter().for_each(|(l, first)| {
+                w.u64(l.0).u64(*first);
+            });
+            d.zeros.iter().for_each(|(page, l)| {
+                w.u64(l.0).u64(*page);
+            });
         }
         for s in &self.sessions {
             w.u64(s.client.0).u64(s.number);

@@ -28,14 +28,7 @@ impl Mapping {
     pub(crate) fn new(file: File, len: usize) -> Result<Mapping, Error> {
         // SAFETY: a fresh mapping chosen by the kernel aliases nothing of this process.
         let base = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                len,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )
+            rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)
         }
         .map_err(|e| Error::Unavailable(format!("cannot map the arena: {e}")))?;
         let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| Error::Failed("arena mapped at zero".into()))?;

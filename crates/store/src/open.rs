@@ -25,7 +25,9 @@ pub(crate) fn open_locked(path: &Path) -> Result<File, Error> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.map_err(|e| context(&e, path))?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| match e {
-        rustix::io::Errno::WOULDBLOCK => Error::Unavailable(format!("{} is in use by another dspm node", path.display())),
+        rustix::io::Errno::WOULDBLOCK => {
+            Error::Unavailable(format!("{} is in use by another dspm node", path.display()))
+        }
         other => Error::Unavailable(format!("cannot lock {}: {other}", path.display())),
     })?;
     Ok(file)

@@ -209,7 +209,12 @@ impl GroupStore {
         Some(Changes { pages, truncations, sizes: sizes.into_iter().collect() })
     }
 
-    fn truncations(&self, known: Lsn, upto: Lsn, touched: &HashMap<DatasetId, u64>) -> Option<Vec<(DatasetId, PageNo, Lsn)>> {
+    fn truncations(
+        &self,
+        known: Lsn,
+        upto: Lsn,
+        touched: &HashMap<DatasetId, u64>,
+    ) -> Option<Vec<(DatasetId, PageNo, Lsn)>> {
         let mut out = Vec::new();
         for d in touched.keys().filter_map(|id| self.datasets.get(id)) {
             if d.forgotten > known {

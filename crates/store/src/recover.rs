@@ -143,7 +143,8 @@ type Expected = HashMap<(DatasetId, u64, Lsn), u64>;
 /// Walks the ring from its head; afterwards base, tail, records, sizes and sessions are as before.
 fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
     let corrupt = |what: &str| Error::Corrupt(format!("group {}: {what}", g.slot.group));
-    let (no_state, gap) = (corrupt("its ring begins without a state"), corrupt("a record does not follow the one before"));
+    let (no_state, gap) =
+        (corrupt("its ring begins without a state"), corrupt("a record does not follow the one before"));
     let mut expected = Expected::new();
     let mut at = g.slot.head;
     let mut has_state = at == 0;

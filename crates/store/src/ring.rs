@@ -153,10 +153,7 @@ impl Ring {
         self.read(at, &mut bytes);
         let header = Header::decode(&bytes)?;
         let end = at + (HEADER_SIZE + padded(header.meta_len as usize)) as u64;
-        if end > self.limit()
-            || header.store.0 != self.arena.salt
-            || header.request != at
-            || header.group != self.group
+        if end > self.limit() || header.store.0 != self.arena.salt || header.request != at || header.group != self.group
         {
             return Err(bad());
         }

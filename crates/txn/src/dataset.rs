@@ -105,6 +105,14 @@ pub trait Dataset: Send + Sync {
     /// [`Error::Conflict`] (fenced, and the settled tail is not the snapshot), [`Error::OutcomeUnknown`].
     fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error>;
 
+    /// Ends a transaction that reserved and wrote nothing: asks, with one round trip, whether the caller is still the
+    /// group's writer. Without it the COMMIT of a transaction that was fenced while its process stood still would say
+    /// OK, and programs that use an empty write transaction as a lock would both go on.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it is not.
+    fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error>;
+
     /// Ends a reservation, committed or not. Keeps the lease for the process's next writer. Never fails, never waits.
     fn release_write(&self);
 

@@ -65,8 +65,8 @@ pub struct Holder {
     flight: Option<Flight>,
     /// A transaction of this process holds the reservation.
     open: bool,
-    /// The token that it was taken under.
-    reserved: Token,
+    /// The state that it was taken at.
+    reserved: RecordId,
     keep: bool,
     used: Instant,
     recalled: bool,
@@ -167,11 +167,16 @@ impl Holder {
         }
     }
 
+    /// The primary said that the lease is over: nothing begins under it, whatever the clock says.
+    pub fn lapse(&mut self) {
+        self.until = Instant(0);
+    }
+
     /// Takes the process's reservation under the lease. The caller checked [`Holder::valid`] and the snapshot. A
     /// call-back that was not answered yet, because the lease lay idle for a moment, is answered now: it is kept.
     pub fn open(&mut self, now: Instant) -> Recall {
         (self.open, self.used, self.parked) = (true, now, Instant(0));
-        self.reserved = self.token.unwrap_or_default();
+        self.reserved = self.tail;
         if self.recalled { self.recall(now) } else { Recall::Nothing }
     }
 
@@ -201,10 +206,10 @@ impl Holder {
         if self.recalled { self.recall(now) } else { Recall::Nothing }
     }
 
-    /// The record is about to be sent to these members. None: it may not be, the lease of its reservation is gone,
-    /// perhaps for a newer one before which others committed: the transaction conflicts.
+    /// The record is about to be sent to these members. None: it may not be. The lease of its reservation is gone, or a
+    /// newer one (a late grant) took its place and others committed in between: the transaction conflicts.
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
-        let token = self.token.filter(|t| !self.open || *t == self.reserved)?;
+        let token = self.token.filter(|_| !self.open || self.tail == self.reserved)?;
         let base = self.tail;
         self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
         self.flight.as_ref()

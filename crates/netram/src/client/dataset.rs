@@ -185,6 +185,10 @@ impl Dataset for ClusterDataset {
         self.group.commit(self.dataset, snapshot, change)
     }
 
+    fn confirm(&self, _snapshot: &Snapshot) -> Result<(), Error> {
+        self.group.confirm()
+    }
+
     fn release_write(&self) {
         self.group.close();
     }

@@ -173,7 +173,19 @@ impl GroupClient {
         for g in &reply.groups {
             state.holder.renewed(g.token, sent, Duration::from_nanos(g.lease_ns));
         }
+        if reply.groups.iter().any(|g| g.lease_ns == 0 && Some(g.token) == state.holder.token()) {
+            state.holder.lapse();
+        }
         Ok(())
+    }
+
+    /// Asks whether this process is still the group's writer.
+    pub(crate) fn confirm(&self) -> Result<(), Error> {
+        self.renew_now()?;
+        match self.lock().holder.valid(clock::now()) {
+            true => Ok(()),
+            false => Err(Error::Conflict("the write lease was lost inside the transaction".into())),
+        }
     }
 
     /// Ends a reservation; a lease that was called back meanwhile may go now.

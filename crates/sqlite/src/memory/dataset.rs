@@ -99,6 +99,15 @@ impl Dataset for MemoryDataset {
         Ok(lsn)
     }
 
+    fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let mut state = self.group.locked();
+        state.faults.check(Call::Confirm)?;
+        match state.lease.reserved && state.lease.owner == Some(self.process) && state.lsn() == snapshot.lsn {
+            true => Ok(()),
+            false => Err(Error::Conflict("another commit came first".into())),
+        }
+    }
+
     fn release_write(&self) {
         let mut state = self.group.locked();
         assert!(state.lease.reserved && state.lease.owner == Some(self.process), "ended by who has it");

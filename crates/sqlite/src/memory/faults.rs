@@ -18,6 +18,8 @@ pub enum Call {
     Commit,
     /// `commit`, after it took effect.
     Committed,
+    /// `confirm`.
+    Confirm,
 }
 
 /// The failures that are to come.

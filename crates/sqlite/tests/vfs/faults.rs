@@ -89,6 +89,19 @@ fn an_outcome_unknown_is_what_it_is_afterwards() {
 }
 
 #[test]
+fn a_write_transaction_that_wrote_nothing_still_tells_that_it_was_fenced() {
+    let name = "faults-confirm";
+    let db = table(name);
+    db.exec("BEGIN IMMEDIATE; SELECT * FROM t");
+    group(name).fail(Call::Confirm, Error::Conflict("fenced".into()), 0, 1);
+    assert_eq!(db.code("COMMIT"), BUSY_SNAPSHOT);
+    goes_on(name, &db);
+    let before = db.cell("PRAGMA dspm_lsn");
+    db.exec("BEGIN IMMEDIATE; COMMIT; UPDATE t SET b = b");
+    assert_eq!(db.cell("PRAGMA dspm_lsn"), before, "nothing written makes no commit");
+}
+
+#[test]
 fn an_outage_at_any_read_of_a_write_transaction_rolls_it_back() {
     let name = "faults-read";
     let db = table(name);

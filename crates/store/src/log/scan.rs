@@ -63,7 +63,10 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path, scan: &mut Scan) -> Result<Found
                 live.push(segment);
             }
             SegmentHeader::Unused => unused.push(segment),
-            SegmentHeader::Damaged => scan.damage = Some(format!("header of {}", segment.path.display())),
+            SegmentHeader::Damaged => {
+                scan.damage = Some(format!("header of {}", segment.path.display()));
+                unused.push(segment);
+            }
         }
     }
     live.sort_by_key(|s| s.id);

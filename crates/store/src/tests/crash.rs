@@ -55,7 +55,8 @@ fn same(found: &View, wanted: &View) -> bool {
         let kept = v.pages.iter().filter(|(k, _)| k.0 >= floor);
         kept.map(|(k, p)| (*k, if p.1 == 0 { (Lsn(0), 0) } else { *p })).collect::<Seen>()
     };
-    let sizes = |v: &View| v.sizes.iter().filter(|s| *s.0 >= floor.max(Lsn(1))).map(|s| (*s.0, *s.1)).collect::<Vec<_>>();
+    let sizes =
+        |v: &View| v.sizes.iter().filter(|s| *s.0 >= floor.max(Lsn(1))).map(|s| (*s.0, *s.1)).collect::<Vec<_>>();
     facts(found) == facts(wanted)
         && content(found) == content(wanted)
         && sizes(found) == sizes(wanted)
@@ -103,7 +104,10 @@ fn crash_everywhere(
             // A new group appears with its slot, empty.
             (f, w) => f.as_ref().or(w.as_ref()).is_some_and(|v| v.tail.lsn.0 == 0 && v.session == 0),
         };
-        assert!(fits(&before) || fits(&after), "crash point {i} ({name}): {found:#?}\nbefore {before:#?}\nafter {after:#?}");
+        assert!(
+            fits(&before) || fits(&after),
+            "crash point {i} ({name}): {found:#?}\nbefore {before:#?}\nafter {after:#?}"
+        );
     }
     (images.len(), g)
 }

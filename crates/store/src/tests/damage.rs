@@ -3,8 +3,8 @@
 use dspm_proto::*;
 
 use super::support::*;
-use crate::{Lookup, Store};
 use crate::layout::{FrameNo, Layout};
+use crate::{Lookup, Store};
 
 const MEMORY: u64 = 512 << 10;
 const D: DatasetId = DatasetId(1);

@@ -47,9 +47,10 @@ fn crash_everywhere(w: &World, flushed: &[(usize, Lsn)]) {
 
 fn write(w: &mut World, n: u64) {
     let size = if n % 7 == 6 { 5 } else { PAGES };
-    let writes: Vec<Write> = [(D, n % size, Some(n as u8 + 1)), (D, (n * 5 + 2) % size, (n % 3 > 0).then_some(n as u8))]
-        .into_iter()
-        .collect();
+    let writes: Vec<Write> =
+        [(D, n % size, Some(n as u8 + 1)), (D, (n * 5 + 2) % size, (n % 3 > 0).then_some(n as u8))]
+            .into_iter()
+            .collect();
     let writes = if writes[0].1 == writes[1].1 { &writes[..1] } else { &writes[..] };
     w.append(&[(D, size * 4096)], writes).unwrap();
 }

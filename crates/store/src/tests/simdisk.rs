@@ -83,6 +83,7 @@ impl SimDisk {
     pub(super) fn crashed(&self, op: usize, bytes: usize, unsynced: Unsynced) -> SimDisk {
         let i = self.0.lock().unwrap();
         let mut files = i.start.clone();
+        let op = op.min(i.journal.len());
         let synced = |at: usize, path: &Path| i.journal[at..op].iter().any(|o| matches!(o, Op::Sync(p) if p == path));
         let mut seed = if let Unsynced::Mixed(s) = unsynced { s } else { 0 };
         for (n, o) in i.journal[..(op + 1).min(i.journal.len())].iter().enumerate() {
@@ -124,7 +125,11 @@ impl SimDisk {
     /// Names and contents whose path contains `part`.
     pub(super) fn files(&self, part: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let i = self.0.lock().unwrap();
-        i.files.iter().filter(|(p, _)| p.to_string_lossy().contains(part)).map(|(p, b)| (p.clone(), b.clone())).collect()
+        i.files
+            .iter()
+            .filter(|(p, _)| p.to_string_lossy().contains(part))
+            .map(|(p, b)| (p.clone(), b.clone()))
+            .collect()
     }
 
     /// From now on a file may not grow when all together exceed this.

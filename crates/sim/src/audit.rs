@@ -1,0 +1,81 @@
+//! What the checkers cannot see from outside, asked after every event: that what was acknowledged, shown or called
+//! committed is held by every member whose memory is intact, synced where durability is disk; that no horizon passes a
+//! live reader; that a client's floor never falls.
+
+use crate::wire::Who;
+use crate::world::World;
+use dspm_proto::{Lsn, RecordId};
+use dspm_txn::Records;
+
+impl World {
+    pub(crate) fn audit(&mut self, who: Who) {
+        for (g, id, why) in std::mem::take(&mut self.check.audits) {
+            self.held_by_all(g, id, why);
+        }
+        let n = match who {
+            Who::Node(n) => n,
+            Who::Client(c) => return self.floors_stay(c),
+        };
+        for g in 0..self.configs.len() {
+            let Some(records) = self.nodes[n as usize].records(g) else { continue };
+            let (committed, horizon, synced) = (records.committed(), records.horizon(), records.synced());
+            let id = records.record(committed).map(|r| r.id);
+            if let Some(id) = id.filter(|_| committed > self.committed[g][n as usize]) {
+                self.held_by_all(g, id, "called committed");
+                if self.configs[g].disk && synced < committed {
+                    self.check.fail(|| format!("node{n} calls {committed} committed, its log is synced to {synced}"));
+                }
+            }
+            self.committed[g][n as usize] = committed;
+            if horizon > self.horizons[g][n as usize] {
+                self.readers_below(g, n, horizon);
+            }
+            self.horizons[g][n as usize] = horizon;
+        }
+    }
+
+    fn floors_stay(&mut self, c: u32) {
+        let client = &self.clients[c as usize];
+        for g in 0..self.configs.len() {
+            let floor = client.floor(g);
+            let before = self.floors.insert((client.session.client, g), floor).unwrap_or(Lsn(0));
+            if floor < before {
+                self.check.fail(|| format!("client{c} may need {floor} of group {g}, but gave up all below {before}"));
+            }
+        }
+    }
+
+    /// Every member with intact memory holds the record, at the durability asked for.
+    fn held_by_all(&mut self, g: usize, id: RecordId, why: &str) {
+        for m in &self.configs[g].members {
+            let node = &self.nodes[m.node as usize];
+            let Some(records) = node.records(g).filter(|_| !node.lost) else { continue };
+            let synced = !self.configs[g].disk || records.synced() >= id.lsn;
+            if !records.holds(id) || !synced {
+                let (n, last) = (m.node, records.last());
+                let what = if synced { "lacks it" } else { "did not sync it" };
+                return self.check.fail(|| format!("{why}: {id} of group {g}, but node{n} (at {last}) {what}"));
+            }
+        }
+    }
+
+    fn readers_below(&mut self, g: usize, n: u32, horizon: Lsn) {
+        for c in self.clients.iter().filter(|c| !self.dead.contains(&Who::Client(c.no))) {
+            let now = self.clocks[&Who::Client(c.no)].local(self.time);
+            let live = c.threads.iter().filter(|t| t.group == g && now < c.desks[g].confirmed).filter_map(|t| t.view);
+            if let Some(v) = live.into_iter().find(|v| v.protected && v.id.lsn < horizon) {
+                let no = c.no;
+                self.check.fail(|| format!("node{n} raises the horizon to {horizon}; client{no} reads {}", v.id));
+            }
+        }
+    }
+
+    /// Everything that was seen is still there.
+    pub fn audit_all(&mut self) {
+        for g in 0..self.configs.len() {
+            if let Some(id) = self.check.top_id(g) {
+                self.held_by_all(g, id, "at the end");
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+"""The command `dspm bench`: its arguments and its tables. What it does is in `measure`, imported when it is wanted."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from dspm.cli.output import print_json, print_table
+from dspm.errors import UsageError
+
+app = App(name="bench", help="Measure the cluster against the machine's own floor: sockets and nothing else.")
+
+Json = Annotated[bool, Parameter(negative="", help="Print the figures as JSON.")]
+Rounds = Annotated[int, Parameter(help="Rounds; every figure is their median.")]
+Samples = Annotated[int, Parameter(help="Operations of a round, after as many of the floor.")]
+
+COLUMNS = ("", "median", "lowest", "highest", "unit")
+RIGHT = frozenset({"median", "lowest", "highest"})
+ROUNDS_MAX = 10_000
+
+Row = tuple[str, str, str]
+"""A figure's name in words, its key in the JSON object, and its unit."""
+
+LATENCY: tuple[Row, ...] = (("p50", "p50_us", "µs"), ("floor", "floor_us", "µs"), ("ratio", "ratio", "× floor"))
+DISK: Row = ("fdatasync of 4 KiB", "fdatasync_us", "µs")
+
+
+@app.command
+def page(*, rounds: Rounds = 31, samples: Samples = 200, json: Json = False) -> None:
+    """One 4 KiB page read from a node, against a bare socket: 32 bytes there, 4 KiB back."""
+    from dspm.bench import measure
+
+    _check(rounds=rounds, samples=samples)
+    found = measure.page(rounds, samples)
+    _report(found, "a 4 KiB page that no cache has, read from a node", [*LATENCY, DISK], json)
+
+
+@app.command
+def commit(*, rounds: Rounds = 31, samples: Samples = 200, json: Json = False) -> None:
+    """A transaction of one full page, against bare sockets: 4 KiB to as many processes, 32 bytes back from each."""
+    from dspm.bench import measure
+
+    _check(rounds=rounds, samples=samples)
+    found = measure.commit(rounds, samples)
+    where = f"{found['members']} copies, durability {found['durability']}"
+    _report(found, f"one full page committed, {where}", [*LATENCY, DISK], json)
+
+
+@app.command
+def scan(
+    *,
+    rounds: Rounds = 5,
+    mebibytes: Annotated[int, Parameter(help="Size of the dataset; its nodes need as much free memory.")] = 128,
+    json: Json = False,
+) -> None:
+    """A dataset read once from its first page to its last, by a process that has nothing of it."""
+    from dspm.bench import measure
+
+    _check(rounds=rounds, mebibytes=mebibytes)
+    found = measure.scan(rounds, mebibytes)
+    _report(found, f"{mebibytes} MiB read in order, cold", [("rate", "mb_per_s", "MB/s")], json)
+
+
+@app.command
+def node(
+    *,
+    rounds: Rounds = 5,
+    milliseconds: Annotated[int, Parameter(help="Length of a round, and again for Redis.")] = 1000,
+    pages: Annotated[int, Parameter(help="Pages that are read from, and keys of Redis, 4 KiB each.")] = 4096,
+    json: Json = False,
+) -> None:
+    """Random 4 KiB reads of one process with 32 connections, against Redis GET under the same load."""
+    from dspm.bench import measure
+
+    _check(rounds=rounds, milliseconds=milliseconds, pages=pages)
+    found = measure.node(rounds, milliseconds, pages, _progress)
+    rows = [("dspm-node", "ops_per_s", "reads/s"), ("redis-server", "redis_ops_per_s", "GETs/s")]
+    _report(found, f"{found['connections']} connections, one read each", [*rows, ("ratio", "ratio", "× Redis")], json)
+
+
+def _check(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if not 1 <= number <= (ROUNDS_MAX if name == "rounds" else 2**20):
+            raise UsageError(f"--{name} {number} is out of bounds", "`dspm bench COMMAND --help` shows the defaults")
+
+
+def _progress(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _report(found: dict[str, Any], title: str, rows: list[Row], json: bool) -> None:
+    if json:
+        print_json(found)
+        return
+    cells = [(name, *(_cell(found, key + end) for end in ("", "_min", "_max")), unit) for name, key, unit in rows]
+    print_table(f"{title}; {found['rounds']} rounds", COLUMNS, cells, RIGHT)
+
+
+def _cell(found: dict[str, Any], key: str) -> str:
+    value = found.get(key)
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    app()
