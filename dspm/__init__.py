@@ -1,7 +1,8 @@
 """dspm: databases in the memory of a cluster.
 
 ``dspm.connect(name)`` opens a database as an :class:`apsw.Connection`, ``dspm.sqlite3_connect(name)`` as a
-:class:`sqlite3.Connection`; ``dspm.Dataset.open(name)`` gives the pages themselves. Nothing is loaded and no configuration is read before the first of them is called.
+:class:`sqlite3.Connection`; ``dspm.Dataset.open(name)`` gives the pages themselves. Nothing is loaded and no
+configuration is read before the first of them is called.
 """
 
 from __future__ import annotations

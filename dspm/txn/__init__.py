@@ -1,10 +1,10 @@
 """Datasets: named, growable arrays of bytes in 4 KiB pages, with snapshots and transactions.
 
-    with dspm.Dataset.open("counters", create=True) as ds:
-        with ds.transaction() as t:
-            t.write(PageNo(0), bytes(PAGE_SIZE))
-        with ds.snapshot() as s:
-            print(s.lsn, s.size, s.read(PageNo(0))[:8])
+with dspm.Dataset.open("counters", create=True) as ds:
+    with ds.transaction() as t:
+        t.write(PageNo(0), bytes(PAGE_SIZE))
+    with ds.snapshot() as s:
+        print(s.lsn, s.size, s.read(PageNo(0))[:8])
 """
 
 from __future__ import annotations

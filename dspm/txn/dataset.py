@@ -80,7 +80,12 @@ class Dataset:
         if (exclusive and not create) or (create and readonly):
             raise UsageError("exclusive goes with create, readonly without", "see help(dspm.Dataset.open)")
         ffi, lib = _native.load()
-        wanted = {"durability": durability, "copies": copies, "min_copies": min_copies, "settings": dict(settings or {})}
+        wanted = {
+            "durability": durability,
+            "copies": copies,
+            "min_copies": min_copies,
+            "settings": dict(settings or {}),
+        }
         options = json.dumps({k: v for k, v in wanted.items() if v is not None})
         flags = _native.CREATE * create | _native.EXCLUSIVE * exclusive | _native.READONLY * readonly
         out = ffi.new("dspm_dataset **")

@@ -56,7 +56,7 @@ class Transaction:
         _native.call("dspm_transaction_new", self._dataset, out)
         self._handle = ffi.gc(out[0], lib.dspm_transaction_free)
         try:
-            self._reserve()
+            self._start(*self._reserve(self._base))
         except BaseException:
             self._end()
             raise
@@ -69,22 +69,21 @@ class Transaction:
         finally:
             self._end()
 
-    def _reserve(self) -> None:
+    def _reserve(self, base: int | None) -> tuple[int, int]:
         ffi, _ = _native.load()
         lsn, size = ffi.new("uint64_t *"), ffi.new("uint64_t *")
-        expected = _native.ANY_LSN if self._base is None else self._base
+        expected = _native.ANY_LSN if base is None else base
         until = time.monotonic() + self._wait_s
         while True:
             left_ms = max(0, int((until - time.monotonic()) * 1000))
+            wait_ms = min(left_ms, _SLICE_MS)
             try:
-                _native.call(
-                    "dspm_transaction_reserve", self._handle, expected, min(left_ms, _SLICE_MS), lsn, size
-                )
+                _native.call("dspm_transaction_reserve", self._open(), expected, wait_ms, lsn, size)
             except BusyError:
                 if left_ms <= _SLICE_MS:
                     raise
             else:
-                return self._start(int(lsn[0]), int(size[0]))
+                return int(lsn[0]), int(size[0])
 
     def _end(self) -> None:
         _, lib = _native.load()
@@ -128,7 +127,9 @@ class Transaction:
         count = checked_count(page, len(content) // PAGE_SIZE)
         fresh = count if count > COMMIT_PAGES_MAX else sum(page + i not in self._written for i in range(count))
         if len(self._written) + fresh > COMMIT_PAGES_MAX:
-            raise FullError(f"more than {COMMIT_PAGES_MAX} pages in one commit", "commit in parts: Transaction.commit()")
+            raise FullError(
+                f"more than {COMMIT_PAGES_MAX} pages in one commit", "commit in parts: Transaction.commit()"
+            )
         for i in range(count):
             self._written[page + i] = content[i * PAGE_SIZE : (i + 1) * PAGE_SIZE]
         self.size = max(self.size, (page + count) * PAGE_SIZE)
@@ -151,10 +152,17 @@ class Transaction:
         self._written = {page: content for page, content in self._written.items() if page < end}
         self._kept = min(self._kept, size)
 
+    def _fill_last(self) -> None:
+        """A last page that was partly used and is whole now: whoever wrote it may have left something beyond the size."""
+        last, used = divmod(self._size_before, PAGE_SIZE)
+        if used and self.size > self._size_before and last < page_count(self._kept) and last not in self._written:
+            self._written[last] = self.read(PageNo(last))
+
     def commit(self) -> int:
         """Commits what was written so far, and goes on as the only writer. Returns the LSN.
 
-        The end of the block does this too. Nothing changed makes no LSN. After an error the transaction is over.
+        The end of the block does this too. Nothing changed makes no LSN. After an error the transaction is over, but for
+        FullError: then it can be tried again when there may be room.
 
         Raises:
             ConflictError: the transaction was fenced, and another commit came; nothing was committed.
@@ -163,7 +171,8 @@ class Transaction:
             UnavailableError: no answer within `commit_timeout`.
         """
         ffi, _ = _native.load()
-        handle = self._open()
+        self._open()
+        self._fill_last()
         # Pages that were cut off in between and are inside the size again are zeros now.
         regrown = range(page_count(self._kept), min(page_count(self._size_before), page_count(self.size)))
         if len(regrown) + len(self._written) > COMMIT_PAGES_MAX:
@@ -175,10 +184,22 @@ class Transaction:
         lsn = ffi.new("uint64_t *")
         data = ffi.from_buffer("char[]", content)
         try:
-            _native.call("dspm_transaction_commit", handle, listed, data, len(numbers), self.size, lsn)
+            _native.call("dspm_transaction_commit", self._open(), listed, data, len(numbers), self.size, lsn)
+        except FullError:
+            self._begin_again()
+            raise
         except BaseException:
-            del handle
             self._end()
             raise
         self._start(int(lsn[0]), self.size)
         return self.lsn
+
+    def _begin_again(self) -> None:
+        """Reserves anew after a commit that did not happen, with all changes, if the state below is still the newest."""
+        _, lib = _native.load()
+        lib.dspm_transaction_release(self._open())
+        try:
+            self._reserve(self.lsn)
+        except BaseException:
+            self._end()
+            raise

@@ -6,6 +6,8 @@ use dspm_netram::server::{Node, NodeOptions};
 use dspm_proto::Error;
 use dspm_proto::auth::ClusterKey;
 use lexopt::prelude::*;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,16 +50,21 @@ fn run() -> Result<(), Error> {
         "address": serving.address,
         "metrics": serving.metrics,
         "pid": std::process::id(),
-        "store": serving.store.0,
-        "memory_kept": serving.memory_kept,
+        "store": serving.opened.store.0,
+        "memory_kept": serving.opened.memory_kept,
     });
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     out.flush()?;
-    eprintln!("dspm-node: {name} serves at {} as store {}", serving.address, serving.store);
-    loop {
-        std::thread::park();
+    let (address, opened) = (&serving.address, &serving.opened);
+    eprintln!("dspm-node: {name} serves at {address} as store {}, start {}", opened.store, opened.boot);
+    if let (Some(reason), true) = (&opened.reason, opened.previous.0 != 0) {
+        eprintln!("dspm-node: {name} lost its memory ({reason}); {} groups are known from its log", opened.groups);
     }
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    signals.forever().next();
+    serving.stop();
+    Ok(())
 }
 
 fn parse() -> Result<Option<NodeOptions>, Error> {

@@ -68,7 +68,7 @@ mutants! {
     FloorNotSent "floor_not_sent" "a client reports no floor" Random,
     AckEarly "ack_early" "a commit returns when all members but one hold it" Random,
     NoteEarly "note_early" "a record is noted as committed before all members acknowledged it" Random,
-    LapsedBegin "lapsed_begin" "a transaction begins locally under a lapsed lease" Random,
+    LapsedBegin "lapsed_begin" "a transaction begins locally under a lapsed lease" Directed,
     BeginInFlight "begin_in_flight" "a transaction begins locally while a record of the process is in flight" Random,
     FromReceipt "from_receipt" "the holder counts its lease from the reply's receipt" Random,
     LateGrant "late_grant" "a grant that arrives after its token was given up is taken up" Random,

@@ -7,7 +7,7 @@ use dspm_proto::*;
 use dspm_store::{GroupStore, Store, StoreOptions};
 
 const MEMORY: u64 = 256 << 20;
-const SPAN: u64 = 20_000;
+const SPAN: u64 = 60_000;
 
 fn record(g: &GroupStore, pages: &[u64], sum: u64) -> (Record, Vec<u8>) {
     let page = |p: &u64| PageChange {
@@ -80,7 +80,7 @@ fn main() {
     let (store, _) = Store::open(options.clone()).expect("open");
     println!("open, new arena of 256 MiB      {:>9.1} ms", start.elapsed().as_secs_f64() * 1e3);
     let mut g = store.open_group(GroupId(1)).expect("a group");
-    append(&store, &mut g, 2, 60_000);
+    append(&store, &mut g, 2, 200_000);
     println!("append, 1 page                  {:>9.0} ns", append(&store, &mut g, 1, 200_000));
     println!("append, 2 pages                 {:>9.0} ns", append(&store, &mut g, 2, 200_000));
     let (at, mut seen) = (g.tail().lsn, 0u64);

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dspm_proto::codec::get_u64;
 use dspm_proto::{Error, Lsn, PAGE_SIZE, StoreId, checksum};
 
 use crate::layout::{ArenaHeader, FrameNo, Layout, META_SIZE, SUSPECT_AT};
@@ -41,6 +42,8 @@ pub(crate) struct Arena {
     /// True once a disk log runs: "clean" then means "in the synced log", before that "committed".
     pub(crate) disk: AtomicBool,
     pub(crate) kick: Kick,
+    /// Where the search for frames to evict goes on.
+    pub(crate) hand: AtomicUsize,
     /// Dirty pages at which the flusher begins at once.
     pub(crate) flush_at: AtomicU64,
 }
@@ -98,6 +101,7 @@ impl Arena {
             checksum_errors: AtomicU64::new(0),
             disk: AtomicBool::new(false),
             kick: Kick::default(),
+            hand: AtomicUsize::new(0),
             flush_at: AtomicU64::new(u64::MAX),
         }
     }
@@ -208,7 +212,9 @@ impl Arena {
     #[inline]
     pub(crate) fn publish(&self, frame: FrameNo, meta: &FrameMeta) {
         let at = self.layout.meta_at(frame);
-        self.map.write(at, &meta.encode(frame));
+        for (i, word) in meta.encode(frame).chunks_exact(8).enumerate() {
+            self.map.store(at + i * 8, get_u64(word, 0));
+        }
         step("frame entry written");
         self.map.store(at + STATE_AT, meta.used as u64);
         step("frame published");
@@ -222,10 +228,12 @@ impl Arena {
         self.release(frame);
     }
 
-    /// A table entry; None when free.
+    /// A table entry; None when free. Without the lock of the frame's group it is a hint, and may look damaged.
     pub(crate) fn meta(&self, frame: FrameNo) -> Result<Option<FrameMeta>, Error> {
         let mut b = [0u8; META_SIZE];
-        self.map.read(self.layout.meta_at(frame), &mut b);
+        for (i, word) in b.chunks_exact_mut(8).enumerate() {
+            word.copy_from_slice(&self.map.load(self.layout.meta_at(frame) + i * 8).to_le_bytes());
+        }
         FrameMeta::decode(&b, frame)
     }
 

@@ -4,19 +4,47 @@
 //! headers, sync, and only then are segments freed. A crash before the log's sync leaves the old checkpoint, and
 //! replaying from it writes everything again that this one may have torn.
 
+use std::sync::Arc;
+
 use dspm_proto::{Error, Lsn, PAGE_SIZE, checksum};
 
-use crate::flush::{DatasetWork, GroupWork};
+use crate::base::Handles;
+use crate::flush::{DatasetWork, GroupWork, PageWork};
+
+/// Leaves of 16 pages that are looked at under one hold of the group's lock.
+const LEAVES: usize = 256;
+
+/// Takes the pages of some leaves from the group, under its lock.
+pub(crate) type TakePages<'a> = dyn FnMut(&DatasetWork, &[u64]) -> Vec<PageWork> + 'a;
 
 /// Steps (2) and (3) of a checkpoint: data and sidecars, synced.
-pub(crate) fn write_base(work: &GroupWork) -> Result<(), Error> {
-    for d in work.datasets.iter().filter(|d| d.changed) {
-        write_dataset(d)?;
-    }
-    Ok(())
+pub(crate) fn write_base(work: &mut GroupWork, take: &mut TakePages<'_>) -> Result<(), Error> {
+    work.datasets.iter_mut().try_for_each(|d| write_dataset(d, take))
 }
 
-fn write_dataset(w: &DatasetWork) -> Result<(), Error> {
+fn write_dataset(w: &mut DatasetWork, take: &mut TakePages<'_>) -> Result<(), Error> {
+    let mut begun = None;
+    if w.changed {
+        begun = Some(begin(w)?);
+    }
+    for leaves in w.leaves.chunks(LEAVES) {
+        let pages = take(w, leaves);
+        if pages.is_empty() {
+            continue;
+        }
+        let h = match &begun {
+            Some(h) => h,
+            None => begun.insert(begin(w)?),
+        };
+        for page in &pages {
+            write_page(w, h, page)?;
+        }
+    }
+    w.changed = begun.is_some();
+    begun.map_or(Ok(()), |h| w.file.finish(&h, w.checkpoint.size))
+}
+
+fn begin(w: &DatasetWork) -> Result<Arc<Handles>, Error> {
     let h = w.file.handles()?;
     if w.is_new {
         // A file of an earlier life (a checkpoint that the log never heard of) has nothing to say.
@@ -25,23 +53,22 @@ fn write_dataset(w: &DatasetWork) -> Result<(), Error> {
     } else if let Some(first) = w.truncate {
         w.file.truncate(&h, first, w.checkpoint.at.lsn)?;
     }
-    let size = w.checkpoint.size;
     let zeros = [0u8; PAGE_SIZE];
     for (page, lsn) in &w.zeros {
         w.file.write(&h, *page, *lsn, &zeros, checksum(&zeros))?;
     }
-    for (page, lsn, sum, frame) in &w.pages {
-        let rest = size - page * PAGE_SIZE as u64;
-        if rest >= PAGE_SIZE as u64 {
-            w.file.write(&h, *page, *lsn, frame, *sum)?;
-            continue;
-        }
-        // The file ends inside the page: what is beyond the end reads as zeros.
-        let mut last = zeros;
-        last[..rest as usize].copy_from_slice(&frame[..rest as usize]);
-        w.file.write(&h, *page, *lsn, &last, checksum(&last))?;
+    Ok(h)
+}
+
+fn write_page(w: &DatasetWork, h: &Handles, p: &PageWork) -> Result<(), Error> {
+    let rest = w.checkpoint.size - p.page * PAGE_SIZE as u64;
+    if rest >= PAGE_SIZE as u64 {
+        return w.file.write(h, p.page, p.lsn, &p.frame, p.sum);
     }
-    w.file.finish(&h, size)
+    // The file ends inside the page: what is beyond the end reads as zeros.
+    let mut last = [0u8; PAGE_SIZE];
+    last[..rest as usize].copy_from_slice(&p.frame[..rest as usize]);
+    w.file.write(h, p.page, p.lsn, &last, checksum(&last))
 }
 
 /// After step (4): the sidecars name the checkpoint, so that its log entry may go with its segment.

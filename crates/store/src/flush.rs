@@ -3,10 +3,11 @@
 //! Invariant: a ticket's pages are pinned, so they are written without the group's lock; a cut meanwhile changes the
 //! epoch, and the ticket then says nothing about the records that are there now.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dspm_proto::record::Payload;
-use dspm_proto::{DatasetId, GroupId, Lsn, RecordId};
+use dspm_proto::{DatasetId, GroupId, Lsn, PageNo, RecordId};
 
 use crate::base::{BaseFile, Checkpoint};
 use crate::frames::PinnedFrame;
@@ -34,8 +35,19 @@ pub(crate) struct DatasetWork {
     /// Pages from here on become zeros first.
     pub(crate) truncate: Option<u64>,
     pub(crate) zeros: Vec<(u64, Lsn)>,
-    pub(crate) pages: Vec<(u64, Lsn, u64, PinnedFrame)>,
+    /// What the base file holds already.
+    from: Lsn,
+    /// Where to look for pages, some at a time ([`GroupStore::checkpoint_pages`]).
+    pub(crate) leaves: Vec<u64>,
     pub(crate) changed: bool,
+}
+
+/// A page that a checkpoint writes.
+pub(crate) struct PageWork {
+    pub(crate) page: u64,
+    pub(crate) lsn: Lsn,
+    pub(crate) sum: u64,
+    pub(crate) frame: PinnedFrame,
 }
 
 /// One group's checkpoint.
@@ -104,6 +116,7 @@ impl GroupStore {
             return None;
         }
         let group = self.id();
+        self.checkpoint_at = Some(c);
         let ids: Vec<_> = self.datasets.keys().copied().collect();
         let datasets = ids.into_iter().filter_map(|id| self.dataset_work(id, at, new_file)).collect();
         Some(GroupWork { group, at, datasets })
@@ -120,41 +133,46 @@ impl GroupStore {
         at: RecordId,
         new_file: &dyn Fn(DatasetId) -> BaseFile,
     ) -> Option<DatasetWork> {
-        let (group, arena) = (self.id(), self.arena.clone());
+        let group = self.id();
         let d = self.datasets.get_mut(&id)?;
         if d.sizes.first().is_none_or(|s| s.0 > at.lsn) && d.base.is_none() {
             return None; // made after the checkpoint
         }
         d.checkpointing = true;
         let from = d.base.as_ref().map_or(Lsn(0), |b| b.lsn);
+        let within = |lsn: Lsn| lsn > from && lsn <= at.lsn;
         let is_new = d.base.is_none();
         let file = d.base.as_ref().map_or_else(|| Arc::new(new_file(id)), |b| b.file.clone());
         let size = d.size(at.lsn);
-        let end = size.div_ceil(4096);
-        let cuts = d.truncations.iter().filter(|t| t.0 > from && t.0 <= at.lsn);
-        let truncate = cuts.map(|t| t.1).min();
-        let mut work = DatasetWork {
-            checkpoint: Checkpoint { group, dataset: id, at, size },
-            file,
-            is_new,
-            truncate,
-            zeros: Vec::new(),
-            pages: Vec::new(),
-            changed: is_new || truncate.is_some() || d.sizes.iter().any(|s| s.0 > from && s.0 <= at.lsn),
+        let truncate = d.truncations.iter().filter(|t| within(t.0)).map(|t| t.1).min();
+        let zeros: BTreeMap<u64, Lsn> = d.zeros.iter().filter(|z| within(z.1)).copied().collect();
+        let shows = |(page, lsn): &(u64, Lsn)| {
+            let newer = d.frame_at(&self.arena, *page, at.lsn).is_some_and(|f| f.1 > *lsn);
+            *page < PageNo::count(size) && !newer && d.zero_at(*page, at.lsn) == Some(*lsn)
         };
-        for page in d.pages_from(0).into_iter().filter(|p| *p < end) {
-            match (d.frame_at(&arena, page, at.lsn), d.zero_at(page, at.lsn)) {
-                (Some((f, lsn)), zero) if Some(lsn) > zero => {
-                    if lsn > from {
-                        work.pages.push((page, lsn, arena.sum(f), PinnedFrame::new(&arena, f)));
-                    }
-                }
-                (_, Some(lsn)) if lsn > from => work.zeros.push((page, lsn)),
-                _ => {}
-            }
-        }
-        work.changed |= !work.pages.is_empty() || !work.zeros.is_empty();
-        Some(work)
+        let zeros: Vec<_> = zeros.into_iter().filter(shows).collect();
+        let changed = is_new || truncate.is_some() || !zeros.is_empty() || d.sizes.iter().any(|s| within(s.0));
+        let checkpoint = Checkpoint { group, dataset: id, at, size };
+        Some(DatasetWork { checkpoint, file, is_new, truncate, zeros, from, leaves: d.leaf_numbers(), changed })
+    }
+
+    /// The pages of some leaves that a checkpoint has to write. The horizon does not pass it meanwhile.
+    pub(crate) fn checkpoint_pages(&self, w: &DatasetWork, leaves: &[u64]) -> Vec<PageWork> {
+        let Some(d) = self.datasets.get(&w.checkpoint.dataset) else { return Vec::new() };
+        let (at, end) = (w.checkpoint.at.lsn, PageNo::count(w.checkpoint.size));
+        let pages = leaves.iter().flat_map(|l| d.leaf_pages(*l)).filter(|p| *p < end);
+        let newest = pages.filter_map(|page| {
+            let (frame, lsn) = d.frame_at(&self.arena, page, at)?;
+            let shows = lsn > w.from && Some(lsn) > d.zero_at(page, at);
+            shows.then(|| PageWork { page, lsn, sum: self.arena.sum(frame), frame: self.pin(frame) })
+        });
+        newest.collect()
+    }
+
+    /// The checkpoint could not be finished. What it wrote is written again by the next one.
+    pub(crate) fn checkpoint_given_up(&mut self) {
+        self.checkpoint_at = None;
+        self.set_horizon(self.wanted);
     }
 
     /// The checkpoint is in the synced log and in the base files.
@@ -165,6 +183,8 @@ impl GroupStore {
             }
         }
         self.checkpointed = self.checkpointed.max(work.at.lsn);
+        self.checkpoint_at = None;
         self.set_flushed(work.at.lsn);
+        self.set_horizon(self.wanted);
     }
 }

@@ -1,4 +1,4 @@
-//! The thread that brings records to disk, and base files up to date.
+//! The thread that brings records to disk.
 //!
 //! Invariants: no group is locked while the disk works; a log write that failed is never tried again: the store is
 //! suspect from then on, says so, and gets a new name at the next start. A full disk shows before anything is
@@ -13,16 +13,14 @@ use std::time::Duration;
 use dspm_proto::{Error, GroupId, Lsn, PAGE_SIZE};
 
 use crate::arena::lock;
-use crate::base::BaseFile;
-use crate::checkpoint::{name_checkpoint, write_base};
-use crate::flush::{GroupWork, Ticket};
+use crate::flush::Ticket;
 use crate::group::GroupStore;
 use crate::log::{Batch, LogError};
 use crate::store::Store;
 
-/// Pause of a stalled flusher.
-const RETRY_MIN: Duration = Duration::from_millis(10);
-const RETRY_MAX: Duration = Duration::from_secs(1);
+/// Pause of a stalled flusher, and between looks at log and arena.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The node's side of flushing: it owns the groups and their locks.
 pub trait FlushSource: Send + Sync {
@@ -41,21 +39,23 @@ pub trait FlushSource: Send + Sync {
 pub struct Flusher {
     store: Arc<Store>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Drop for Flusher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.store.arena.kick.now();
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
+            thread.thread().unpark();
             let _ = thread.join(); // a panic in it was printed there
         }
     }
 }
 
 impl Store {
-    /// Starts the thread that flushes. From now on "clean" means "in the synced log".
+    /// Starts the threads that flush, and that keep log and arena short. From now on "clean" means "in the synced
+    /// log".
     ///
     /// # Errors
     /// [`Error::Unavailable`] when no thread can be made.
@@ -63,19 +63,28 @@ impl Store {
         self.arena.disk.store(true, Ordering::Release);
         self.arena.flush_at.store(self.options.dirty_max / 2 / PAGE_SIZE as u64, Ordering::Release);
         let stop = Arc::new(AtomicBool::new(false));
-        let (store, stopped) = (self.clone(), stop.clone());
-        let run = move || {
+        let mut flusher = Flusher { store: self.clone(), stop: stop.clone(), threads: Vec::new() };
+        let (store, stopped, source) = (self.clone(), stop.clone(), groups.clone());
+        let flush = move || {
             while !stopped.load(Ordering::Acquire) && !store.is_suspect() {
                 store.arena.kick.wait(store.options.flush_interval.max(Duration::from_millis(1)));
-                store.flush_round(&*groups);
+                store.flush_only(&*source);
                 if store.is_stalled() {
-                    std::thread::sleep(store.options.flush_interval.clamp(RETRY_MIN, RETRY_MAX));
+                    std::thread::park_timeout(store.options.flush_interval.clamp(PAUSE_MIN, PAUSE_MAX));
                 }
             }
-            store.flush_round(&*groups);
+            store.flush_only(&*source);
         };
-        let thread = std::thread::Builder::new().name("dspm-flush".into()).spawn(run)?;
-        Ok(Flusher { store: self.clone(), stop, thread: Some(thread) })
+        flusher.threads.push(std::thread::Builder::new().name("dspm-flush".into()).spawn(flush)?);
+        let store = self.clone();
+        let maintain = move || {
+            while !stop.load(Ordering::Acquire) && !store.is_suspect() {
+                std::thread::park_timeout(store.options.flush_interval.clamp(PAUSE_MIN, PAUSE_MAX));
+                store.settle_round(store.maintain(&*groups), &*groups);
+            }
+        };
+        flusher.threads.push(std::thread::Builder::new().name("dspm-checkpoint".into()).spawn(maintain)?);
+        Ok(flusher)
     }
 
     /// Asks for the group's records to be flushed now; [`FlushSource::flushed`] tells when. What is appended while a
@@ -94,15 +103,26 @@ impl Store {
         self.suspect.load(Ordering::Acquire)
     }
 
-    /// One round: everything that is dirty now, then what maintenance asks for. The flusher's thread calls it; tests
-    /// and a closing node may, too.
+    /// One round by hand: everything that is dirty now, then what maintenance asks for.
     pub fn flush_round(&self, source: &dyn FlushSource) {
-        let _one_at_a_time = lock(&self.rounds);
+        self.flush_only(source);
+        if !self.is_suspect() && !self.is_stalled() {
+            self.settle_round(self.maintain(source), source);
+        }
+    }
+
+    fn flush_only(&self, source: &dyn FlushSource) {
+        let _one_at_a_time = lock(&self.flushing);
         if self.is_suspect() {
             return;
         }
-        let result = self.flush_all(source).and_then(|()| self.maintain(source));
+        let result = self.flush_all(source);
         self.stalled.store(matches!(result, Err(LogError::Stalled(_))), Ordering::Release);
+        self.settle_round(result, source);
+    }
+
+    /// A stall ends by itself; a failure does not.
+    fn settle_round(&self, result: Result<(), LogError>, source: &dyn FlushSource) {
         if let Err(LogError::Failed(reason)) = result {
             self.become_suspect(&reason);
             source.suspect(&reason);
@@ -117,7 +137,7 @@ impl Store {
             if batch.is_empty() {
                 continue;
             }
-            lock(&self.log).write(batch)?;
+            self.write_batch(batch)?;
             for t in &tickets {
                 let mut done = None;
                 source.with_group(t.group, &mut |g| done = g.ticket_done(t));
@@ -126,6 +146,13 @@ impl Store {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn write_batch(&self, batch: Batch) -> Result<(), LogError> {
+        let mut log = lock(&self.log);
+        log.write(batch)?;
+        self.log_bytes.store(log.bytes(), Ordering::Relaxed);
         Ok(())
     }
 
@@ -164,7 +191,7 @@ impl Store {
         }
         let mut batch = Batch::default();
         drops.iter().for_each(|(group, _)| batch.drop_group(*group));
-        if let Err(e) = lock(&self.log).write(batch) {
+        if let Err(e) = self.write_batch(batch) {
             lock(&self.drops).extend(drops);
             return Err(e);
         }
@@ -175,97 +202,5 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    /// Checkpoints where the log is long, frames are short, or the log has a gap; then gives frames back.
-    fn maintain(&self, source: &dyn FlushSource) -> Result<(), LogError> {
-        let gaps: Vec<_> = std::mem::take(&mut *lock(&self.gaps)).into_iter().collect();
-        for group in gaps {
-            self.checkpoint(source, group, true)?;
-        }
-        let (long, holders) = {
-            let log = lock(&self.log);
-            (log.bytes() > self.options.memory / 2 && log.segments() > 2, log.holders())
-        };
-        if long {
-            for (group, lsn) in holders {
-                if lock(&self.covered).get(&group).is_some_and(|c| *c < lsn) {
-                    self.checkpoint(source, group, false)?;
-                }
-            }
-            lock(&self.log).free_covered(&lock(&self.covered));
-        }
-        let frames = self.arena.layout.frames as usize;
-        if self.arena.free_pages() < frames / 8 {
-            self.make_room(source, frames / 8)?;
-        }
-        Ok(())
-    }
-
-    fn make_room(&self, source: &dyn FlushSource, wanted: usize) -> Result<(), LogError> {
-        let groups: Vec<_> = lock(&self.covered).keys().copied().collect();
-        for checkpoint in [false, true] {
-            for group in &groups {
-                if self.arena.free_pages() >= wanted {
-                    return Ok(());
-                }
-                if checkpoint {
-                    self.checkpoint(source, *group, false)?;
-                }
-                source.with_group(*group, &mut |g| {
-                    g.shrink();
-                    g.evict(wanted.saturating_sub(self.arena.free_pages()));
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Brings a group's base files up to date, in the order that `checkpoint` describes. True when they moved.
-    pub(crate) fn checkpoint(&self, source: &dyn FlushSource, group: GroupId, bridge: bool) -> Result<bool, LogError> {
-        let dir = self.base_dir();
-        let new_file = |dataset| BaseFile::new(self.disk.clone(), &dir, dataset);
-        let mut work = None;
-        source.with_group(group, &mut |g| work = g.checkpoint_work(&new_file, bridge));
-        let Some(work) = work else { return Ok(false) };
-        write_base(&work).map_err(base_error)?;
-        lock(&self.log).write(checkpoint_batch(&work))?;
-        name_checkpoint(&work).map_err(base_error)?;
-        source.with_group(group, &mut |g| g.checkpoint_done(&work));
-        lock(&self.covered).insert(group, work.at.lsn);
-        Ok(true)
-    }
-
-    /// Checkpoints every group now and frees what the log no longer needs: before an export, or a long rest.
-    ///
-    /// # Errors
-    /// [`Error::Full`] without room on the disk; [`Error::Failed`] when it fails: the store is suspect then.
-    pub fn checkpoint_all(&self, source: &dyn FlushSource) -> Result<(), Error> {
-        let _one_at_a_time = lock(&self.rounds);
-        let groups: Vec<_> = lock(&self.covered).keys().copied().collect();
-        let all = groups.into_iter().try_for_each(|g| self.checkpoint(source, g, false).map(|_| ()));
-        let freed = all.map(|()| lock(&self.log).free_covered(&lock(&self.covered)));
-        freed.map_err(|e| match e {
-            LogError::Stalled(t) => Error::Full(t),
-            LogError::Failed(t) => {
-                self.become_suspect(&t);
-                source.suspect(&t);
-                Error::Failed(t)
-            }
-        })
-    }
-}
-
-fn checkpoint_batch(work: &GroupWork) -> Batch {
-    let mut batch = Batch::default();
-    let datasets: Vec<_> = work.datasets.iter().map(|d| d.checkpoint).collect();
-    batch.checkpoint(work.group, work.at, &datasets);
-    batch
-}
-
-fn base_error(e: Error) -> LogError {
-    match e {
-        Error::Full(t) => LogError::Stalled(format!("base file: {t}")),
-        other => LogError::Failed(format!("base file: {other}")),
     }
 }

@@ -63,6 +63,8 @@ pub struct GroupStore {
     pub(crate) cut_to_log: Option<Lsn>,
     /// What all base files of the group hold.
     pub(crate) checkpointed: Lsn,
+    /// A checkpoint at this LSN is being written: its versions stay.
+    pub(crate) checkpoint_at: Option<Lsn>,
 }
 
 impl GroupStore {
@@ -93,6 +95,7 @@ impl GroupStore {
             epoch: 0,
             cut_to_log: None,
             checkpointed: Lsn(0),
+            checkpoint_at: None,
         }
     }
 

@@ -18,23 +18,27 @@ impl GroupStore {
     /// not yet in the log, stays and goes later.
     pub fn set_horizon(&mut self, lsn: Lsn) {
         self.wanted = self.wanted.max(lsn);
-        let horizon = self.wanted.min(self.slot.committed).min(self.clean());
+        let held = self.checkpoint_at.unwrap_or(Lsn(u64::MAX));
+        let horizon = self.wanted.min(self.slot.committed).min(self.clean()).min(held);
         if horizon <= self.slot.horizon {
             return;
         }
         self.slot.horizon = horizon;
         self.place.write(&self.arena, &mut self.slot);
-        while let Some((at, id, hidden)) = self.superseded.front().copied() {
-            if at > horizon {
-                break;
-            }
-            self.superseded.pop_front();
-            self.prune_hidden(at, id, hidden, horizon);
-        }
+        self.prune_superseded();
         self.datasets.values_mut().for_each(|d| d.prune_sizes(horizon));
     }
 
-    pub(crate) fn prune_hidden(&mut self, at: Lsn, id: DatasetId, hidden: Hidden, horizon: Lsn) {
+    /// Frees what is out of sight at the horizon.
+    pub(crate) fn prune_superseded(&mut self) {
+        let horizon = self.slot.horizon;
+        while let Some((at, id, hidden)) = self.superseded.front().copied().filter(|s| s.0 <= horizon) {
+            self.superseded.pop_front();
+            self.prune_hidden(at, id, hidden, horizon);
+        }
+    }
+
+    fn prune_hidden(&mut self, at: Lsn, id: DatasetId, hidden: Hidden, horizon: Lsn) {
         let Some(d) = self.datasets.get_mut(&id) else { return };
         match hidden {
             Hidden::Page(page) => d.prune(&self.arena, page, horizon),
@@ -153,22 +157,17 @@ impl GroupStore {
         Ok((base, tail))
     }
 
-    /// Gives up to `most` frames back whose content is in the base file, and that have no other version.
-    pub fn evict(&mut self, most: usize) -> usize {
+    /// Gives those of the frames back whose content is in the base file, and that have no other version.
+    pub(crate) fn evict(&mut self, frames: &[FrameNo]) -> usize {
         let mut freed = 0;
-        for d in self.datasets.values_mut() {
-            let Some(base) = d.base.as_ref().map(|b| b.lsn) else { continue };
-            for page in d.pages_from(0) {
-                if freed >= most {
-                    return freed;
-                }
-                let f = d.newest(page);
-                let alone = f != FrameNo::NONE && self.arena.older(f) == FrameNo::NONE;
-                if alone && self.arena.lsn(f) <= base {
-                    d.pop_newest(&self.arena, page);
-                    self.arena.free(f);
-                    freed += 1;
-                }
+        for f in frames {
+            let Ok(Some(m)) = self.arena.meta(*f) else { continue };
+            let Some(d) = self.datasets.get_mut(&m.dataset).filter(|_| m.group == self.slot.group) else { continue };
+            let on_disk = d.base.as_ref().is_some_and(|b| m.lsn <= b.lsn);
+            if on_disk && d.newest(m.page.0) == *f && self.arena.older(*f) == FrameNo::NONE {
+                d.pop_newest(&self.arena, m.page.0);
+                self.arena.free(*f);
+                freed += 1;
             }
         }
         freed

@@ -310,6 +310,19 @@ impl Dataset {
         }
     }
 
+    /// Numbers of the leaves, for [`Dataset::leaf_pages`].
+    pub(crate) fn leaf_numbers(&self) -> Vec<u64> {
+        let mut numbers: Vec<u64> = self.leaves.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Pages of a leaf that have a frame.
+    pub(crate) fn leaf_pages(&self, leaf: u64) -> impl Iterator<Item = u64> {
+        let frames = self.leaves.get(&leaf).copied().unwrap_or_default();
+        (0..LEAF).filter(move |i| frames[*i as usize] != 0).map(move |i| leaf * LEAF + i)
+    }
+
     /// Takes out the newest version of a page (it was cut, or it is on disk). The frame is the caller's to free.
     pub(crate) fn pop_newest(&mut self, arena: &Arena, page: u64) -> FrameNo {
         let f = self.newest(page);

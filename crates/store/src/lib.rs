@@ -25,6 +25,7 @@ mod identity;
 mod index;
 mod layout;
 mod log;
+mod maintain;
 mod mapping;
 mod meta;
 mod open;

@@ -1,7 +1,8 @@
 //! The arena's file in memory. One of the two modules with `unsafe`; everything else sees bounds-checked accesses.
 //!
 //! Invariant: a byte has one owner at a time: the pool (free frames), a [`crate::FrameBuf`], or the group whose lock
-//! is held. The accessors here rely on it: two threads never touch one byte where one of them writes.
+//! is held. The accessors here rely on it: two threads never touch one byte where one of them writes, the frame
+//! table excepted, which is read and written by words ([`Mapping::load`], [`Mapping::store`]).
 //! Fault model: the process may die between any two stores. Stores are made in program order ([`Mapping::store`] is a
 //! release store, compiler and processor keep earlier writes before it), and the page cache keeps them all.
 

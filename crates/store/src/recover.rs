@@ -281,11 +281,7 @@ impl GroupStore {
         all.dedup();
         self.superseded = all.into();
         // Versions that the horizon of before had freed, or was about to.
-        let horizon = self.slot.horizon;
-        self.wanted = horizon;
-        while self.superseded.front().is_some_and(|s| s.0 <= horizon) {
-            let Some((at, id, hidden)) = self.superseded.pop_front() else { break };
-            self.prune_hidden(at, id, hidden, horizon);
-        }
+        self.wanted = self.slot.horizon;
+        self.prune_superseded();
     }
 }

@@ -238,5 +238,6 @@ impl GroupStore {
         self.wanted = self.tail.lsn;
         self.place.write(&self.arena, &mut self.slot);
         self.count_clean();
+        self.prune_superseded();
     }
 }

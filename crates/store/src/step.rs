@@ -1,8 +1,12 @@
 //! Crash points: the tests copy the arena's file at each. Nothing outside tests.
 
+/// What a test does at a crash point.
+#[cfg(test)]
+pub(crate) type Hook = Box<dyn FnMut(&'static str)>;
+
 #[cfg(test)]
 thread_local! {
-    pub(crate) static HOOK: std::cell::RefCell<Option<Box<dyn FnMut(&'static str)>>> =
+    pub(crate) static HOOK: std::cell::RefCell<Option<Hook>> =
         const { std::cell::RefCell::new(None) };
 }
 

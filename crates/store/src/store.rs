@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use dspm_proto::{Error, GroupId, Lsn, StoreId};
@@ -38,7 +38,10 @@ pub struct Store {
     /// Removed groups that the log has not heard of.
     pub(crate) drops: Mutex<Vec<(GroupId, Vec<Arc<BaseFile>>)>>,
     /// Held for a round of the flusher.
-    pub(crate) rounds: Mutex<()>,
+    pub(crate) flushing: Mutex<()>,
+    /// Held for a round of maintenance.
+    pub(crate) maintaining: Mutex<()>,
+    pub(crate) log_bytes: AtomicU64,
     pub(crate) stalled: AtomicBool,
     pub(crate) suspect: AtomicBool,
     _lock: File,
@@ -108,10 +111,12 @@ impl Store {
             disk,
             identity: Mutex::new(identity),
             waiting: Mutex::new(joined.groups),
-            log: Mutex::new(joined.log),
             gaps: Mutex::default(),
             drops: Mutex::new(joined.drops),
-            rounds: Mutex::new(()),
+            flushing: Mutex::new(()),
+            maintaining: Mutex::new(()),
+            log_bytes: AtomicU64::new(joined.log.bytes()),
+            log: Mutex::new(joined.log),
             stalled: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
             _lock: dir_lock,
@@ -212,7 +217,7 @@ impl Store {
             ring: self.arena.ring_frames.load(Ordering::Relaxed) as u64,
             groups: self.arena.groups.load(Ordering::Relaxed) as u64,
             checksum_errors: self.arena.checksum_errors.load(Ordering::Relaxed),
-            log_bytes: lock(&self.log).bytes(),
+            log_bytes: self.log_bytes.load(Ordering::Relaxed),
         }
     }
 }

@@ -22,6 +22,10 @@ impl Node {
         for effect in effects {
             self.run_effect(g, effect);
         }
+        let records = &g.replica.records.group;
+        if g.replica.setup().disk && records.flushed() < records.tail().lsn {
+            self.store.request_flush(records.id(), records.tail().lsn);
+        }
         self.arm(g);
     }
 

@@ -11,7 +11,7 @@ use super::worker::{self, Mailbox};
 use super::{flush, metrics};
 use dspm_proto::auth::ClusterKey;
 use dspm_proto::{Error, GroupId, StoreId};
-use dspm_store::{Opened, Store, StoreOptions};
+use dspm_store::{Flusher, Opened, Store, StoreOptions};
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -52,17 +52,23 @@ pub struct NodeOptions {
     pub workers: usize,
 }
 
-/// A node that serves.
-#[derive(Clone, Debug)]
+/// A node that serves. Dropped, it makes a last flush.
 pub struct Serving {
     /// Where.
     pub address: String,
-    /// Where metrics are.
+    /// Where metrics are, empty if nowhere.
     pub metrics: String,
-    /// What it remembers.
-    pub store: StoreId,
-    /// True when the arena outlived the last process.
-    pub memory_kept: bool,
+    /// What it remembers, and how it came to.
+    pub opened: Opened,
+    flusher: Flusher,
+}
+
+impl Serving {
+    /// Brings everything that is dirty to disk and ends the flusher. Nothing that is acknowledged needs it; after it a
+    /// power cut loses nothing of what came before.
+    pub fn stop(self) {
+        drop(self.flusher);
+    }
 }
 
 /// Shared by the node's threads.
@@ -132,10 +138,10 @@ impl Node {
         });
         let metrics = metrics::serve(&node)?;
         node.recover();
-        flush::start(&node)?;
+        let flusher = flush::start(&node)?;
         worker::start(&node, listener, inboxes)?;
         node.refresh_links();
-        let serving = Serving { address, metrics, store: opened.store, memory_kept: opened.memory_kept };
+        let serving = Serving { address, metrics, opened, flusher };
         Ok((node, serving))
     }
 

@@ -220,7 +220,7 @@ fn evicted_pages_are_read_from_the_base_file() {
     w.flush();
     w.with(|g| g.set_horizon(g.tail().lsn));
     w.store.checkpoint_all(&*w.source).unwrap();
-    w.with(|g| assert!(g.evict(1000) > 100));
+    assert!(w.store.evict(&*w.source, 10_000) > 100);
     let at = w.model.tail();
     assert!(matches!(w.with(|g| g.lookup(D, PageNo(7), at)), Lookup::Disk { .. }));
     w.check(1, pages);

@@ -5,6 +5,7 @@ mod base_files;
 mod crash;
 mod damage;
 mod disk_crash;
+mod disk_model;
 mod flusher;
 mod groups;
 mod simdisk;

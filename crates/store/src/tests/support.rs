@@ -133,10 +133,13 @@ pub(super) fn read(g: &GroupStore, d: DatasetId, page: u64, at: Lsn) -> Option<(
     }
 }
 
+/// A record as the model keeps it: identity, sizes, writes.
+pub(super) type Past = (RecordId, Vec<(DatasetId, u64)>, Vec<Write>);
+
 /// A history of versions.
 #[derive(Clone, Default)]
 pub(super) struct Model {
-    pub(super) records: Vec<(RecordId, Vec<(DatasetId, u64)>, Vec<Write>)>,
+    pub(super) records: Vec<Past>,
 }
 
 impl Model {
