@@ -93,7 +93,8 @@ impl GroupStore {
     /// The arena wins: `flushed` becomes what the log holds of this history.
     fn compare(&mut self, disk: &DiskGroup) {
         let held = disk.tail.lsn.min(self.tail.lsn);
-        let same = self.record_id(held).is_none_or(|r| disk.tail.lsn > held || r.hash == disk.tail.hash);
+        // The log may hold more of this history than the arena had heard of, or another history.
+        let same = self.record_id(disk.tail.lsn).is_some_and(|r| r.hash == disk.tail.hash);
         let flushed = if same { held } else { held.min(self.slot.flushed) };
         if disk.tail.lsn > flushed {
             self.cut_to_log = Some(flushed);
