@@ -88,7 +88,7 @@ def load() -> tuple[Any, Any]:
     """cffi's FFI object and the library. It is never unloaded: it has a thread of its own."""
     import cffi
 
-    ffi = cffi.FFI()
+    ffi: Any = cffi.FFI()
     ffi.cdef(DECLARATIONS)
     path = library_path()
     try:

@@ -54,7 +54,9 @@ def test_every_acknowledged_commit_is_found(tmp_path: Path, capsys: pytest.Captu
 )
 def test_interrupted_it_takes_the_cluster_down(tmp_path: Path, number: signal.Signals, moment: str) -> None:
     command = [sys.executable, "-u", "-m", "dspm.bench.demo", *words(tmp_path), "--kills", "1000"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_interrupts
+    )
     assert child.stdout is not None
     lines = iter(child.stdout.readline, "")
     assert any(line.startswith(moment) for line in lines)
@@ -64,6 +66,11 @@ def test_interrupted_it_takes_the_cluster_down(tmp_path: Path, number: signal.Si
     assert err.strip().endswith("dspm: interrupted") and "Traceback" not in err
     assert left(tmp_path / "cluster") == []
     assert not (tmp_path / "out" / "demo.json").exists()
+
+
+def _hear_interrupts() -> None:
+    """Whatever runs the tests may ignore SIGINT, as shells make their background jobs do."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -9,20 +9,25 @@ from cyclopts import Parameter
 from dspm.cli.output import print_json, print_table
 
 
-def ls(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+def ls(
+    *, all: Annotated[bool, Parameter(negative="")] = False, json: Annotated[bool, Parameter(negative="")] = False
+) -> None:
     """List the datasets and their sizes in bytes.
 
     Parameters
     ----------
+    all
+        Those too that an import is making, or a killed one left.
     json
         Print it as JSON.
     """
     from dspm.netram.config import load_cluster
     from dspm.netram.status import gather, sizes
+    from dspm.txn.hidden import is_hidden
 
     answers = gather(load_cluster())
     bytes_of = sizes(answers)
-    found = [{"name": d.name, "size": bytes_of.get(d.dataset, 0)} for d in answers.datasets]
+    found = [{"name": d.name, "size": bytes_of.get(d.dataset, 0)} for d in answers.datasets if all or not is_hidden(d.name)]
     if json:
         print_json({"datasets": found})
     else:

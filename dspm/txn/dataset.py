@@ -80,13 +80,8 @@ class Dataset:
         if (exclusive and not create) or (create and readonly):
             raise UsageError("exclusive goes with create, readonly without", "see help(dspm.Dataset.open)")
         ffi, lib = _native.load()
-        wanted = {
-            "durability": durability,
-            "copies": copies,
-            "min_copies": min_copies,
-            "settings": dict(settings or {}),
-        }
-        options = json.dumps({k: v for k, v in wanted.items() if v is not None})
+        made = {"durability": durability, "copies": copies, "min_copies": min_copies}
+        options = json.dumps({k: v for k, v in made.items() if v is not None} | {"settings": dict(settings or {})})
         flags = _native.CREATE * create | _native.EXCLUSIVE * exclusive | _native.READONLY * readonly
         out = ffi.new("dspm_dataset **")
         config_file = _native.text(config_text(config))

@@ -92,7 +92,7 @@ def import_file(
                 if check:
                     shown.stage("checking integrity", 0)
                     _check_integrity(temporary)
-                _publish(ds.id, temporary, name, replace)
+                _publish(ds.id, temporary, name, replace, t.lsn, size)
         except BaseException:
             with contextlib.suppress(DspmError):
                 remove(temporary)
@@ -184,8 +184,8 @@ def _check_integrity(name: str) -> None:
         raise DataError(f"the database is damaged: {text}", "repair it (sqlite3's .recover), or leave out --check")
 
 
-def _publish(dataset: int, temporary: str, name: str, replace: bool) -> None:
-    """Gives the dataset its name: from here on it is seen, whole."""
+def _publish(dataset: int, temporary: str, name: str, replace: bool, lsn: int, size: int) -> None:
+    """Gives the dataset its name: from here on it is seen, whole. What it replaces goes when that is certain."""
     old = ""
     if replace:
         with contextlib.suppress(NotFoundError):
@@ -203,6 +203,12 @@ def _publish(dataset: int, temporary: str, name: str, replace: bool) -> None:
         else:
             _refuse_existing(name)
             raise
+    with Dataset.open(name, readonly=True, settings={"cache.size": _VERIFY_CACHE}) as ds, ds.snapshot() as s:
+        if (ds.id, s.lsn, s.size) != (dataset, lsn, size):
+            kept = f"; what it replaced is {old}, see `dspm ls --all`" if old else ""
+            raise DataError(
+                f"the nodes lost {name[:80]!r} when it got its name{kept}", "this is a fault of dspm; please report it"
+            )
     if old:
         remove(old)
 

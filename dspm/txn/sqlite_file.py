@@ -101,7 +101,7 @@ def _check(path: Path, source: BinaryIO) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """A connection of the host's own SQLite: read-write, so that it can settle; read-only where that is not possible."""
+    """A connection of the host's own SQLite: read-write, so that it can settle; read-only where it has to be."""
     alone = not any(path.with_name(path.name + s).exists() for s in ("-journal", "-wal"))
     modes = ["rw", "ro", *(["ro&immutable=1"] if alone and not os.access(path.parent, os.W_OK) else [])]
     if not os.access(path, os.W_OK):

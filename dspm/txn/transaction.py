@@ -153,7 +153,7 @@ class Transaction:
         self._kept = min(self._kept, size)
 
     def _fill_last(self) -> None:
-        """A last page that was partly used and is whole now: whoever wrote it may have left something beyond the size."""
+        """A last page that was partly used and is whole now: its writer may have left something beyond the size."""
         last, used = divmod(self._size_before, PAGE_SIZE)
         if used and self.size > self._size_before and last < page_count(self._kept) and last not in self._written:
             self._written[last] = self.read(PageNo(last))
@@ -161,8 +161,8 @@ class Transaction:
     def commit(self) -> int:
         """Commits what was written so far, and goes on as the only writer. Returns the LSN.
 
-        The end of the block does this too. Nothing changed makes no LSN. After an error the transaction is over, but for
-        FullError: then it can be tried again when there may be room.
+        The end of the block does this too. Nothing changed makes no LSN. After an error the transaction is over, but
+        for FullError: then it can be tried again when there may be room.
 
         Raises:
             ConflictError: the transaction was fenced, and another commit came; nothing was committed.
@@ -195,7 +195,7 @@ class Transaction:
         return self.lsn
 
     def _begin_again(self) -> None:
-        """Reserves anew after a commit that did not happen, with all changes, if the state below is still the newest."""
+        """Reserves anew after a commit that did not happen, with all changes, if the state is still the newest."""
         _, lib = _native.load()
         lib.dspm_transaction_release(self._open())
         try:

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(5);
+const LOOKS: usize = 15;
 
 /// A connection to each node that a measurement asks, only to see where it runs.
 pub(crate) struct Probes(Vec<Connection>);
@@ -26,19 +27,29 @@ impl Probes {
         Ok(Probes(addresses.iter().take(nodes).map(dial).collect::<Result<_, _>>()?))
     }
 
-    /// The core of each node's thread, if it is on this machine.
+    /// The core of each node's thread, if it is on this machine: where most of a few questions to all were answered.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
     pub(crate) fn cores(&mut self) -> Result<Vec<Option<usize>>, Error> {
         let ping = json(&Control::Ping {});
-        let look = |c: &mut Connection| {
-            c.ask(Header::new(Kind::Control), &ping, &[], Instant::now() + PATIENCE)?;
-            let local = c.stream().peer_addr()?.ip().is_loopback();
-            Ok(if local { core_of_sender(c) } else { None })
-        };
-        self.0.iter_mut().map(look).collect()
+        let mut seen = vec![Vec::with_capacity(LOOKS); self.0.len()];
+        for _ in 0..LOOKS {
+            // Asked at once, as a commit does it: the kernel places whom it wakes by who runs.
+            let send = |c: &mut Connection| c.send(Header::new(Kind::Control), &ping, &[]);
+            let requests: Vec<u64> = self.0.iter_mut().map(send).collect::<Result<_, _>>()?;
+            for ((c, request), seen) in self.0.iter_mut().zip(requests).zip(&mut seen) {
+                c.receive(request, Instant::now() + PATIENCE)?;
+                let local = c.stream().peer_addr()?.ip().is_loopback();
+                seen.push(if local { core_of_sender(c) } else { None });
+            }
+        }
+        Ok(seen.iter().map(|s| most_frequent(s)).collect())
     }
+}
+
+fn most_frequent(seen: &[Option<usize>]) -> Option<usize> {
+    seen.iter().max_by_key(|x| seen.iter().filter(|y| x == y).count()).copied().flatten()
 }
 
 /// Over loopback, the core that handled what came in last is the core that sent it.
@@ -91,5 +102,30 @@ impl Cores {
     pub(crate) fn keep(&self, pid: u32) {
         // SAFETY: the set is as large as is told.
         unsafe { libc::sched_setaffinity(pid as libc::pid_t, size_of::<libc::cpu_set_t>(), &self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_most_answers_came_from() {
+        assert_eq!(most_frequent(&[]), None);
+        assert_eq!(most_frequent(&[Some(1), Some(0), Some(1)]), Some(1));
+        assert_eq!(most_frequent(&[None, Some(0), None]), None);
+    }
+
+    #[test]
+    fn a_thread_stays_where_it_is_kept() {
+        let allowed = Cores::allowed();
+        let core = here().expect("Linux tells");
+        std::thread::spawn(move || {
+            Cores::only(core).keep(0);
+            assert_eq!(here(), Some(core));
+            allowed.keep(0);
+        })
+        .join()
+        .expect("no panic");
     }
 }

@@ -78,6 +78,16 @@ pub struct Answer {
     pub data: Vec<u8>,
 }
 
+impl Answer {
+    /// The answer, or the error that the peer answered with. The connection is sound either way.
+    ///
+    /// # Errors
+    /// The peer's error reply.
+    pub fn accept(self) -> Result<Answer, Error> {
+        if self.header.is_error() { Err(Error::decode(&self.meta)) } else { Ok(self) }
+    }
+}
+
 /// Who dials.
 #[derive(Clone, Debug)]
 pub struct Dialer {
@@ -127,11 +137,11 @@ impl Connection {
             store: dialer.store,
             callbacks: dialer.callbacks,
         };
-        let answer = self.ask(Header::new(Kind::Hello), &json(&hello), &[], deadline)?;
+        let answer = self.ask(Header::new(Kind::Hello), &json(&hello), &[], deadline)?.accept()?;
         let challenge: Challenge = from_json(&answer.meta)?;
         dialer.key.check("acceptor", &nonce, &challenge.nonce, &challenge.proof)?;
         let proof = Proof { proof: dialer.key.proof("dialer", &nonce, &challenge.nonce)? };
-        self.ask(Header::new(Kind::Hello), &json(&proof), &[], deadline)?;
+        self.ask(Header::new(Kind::Hello), &json(&proof), &[], deadline)?.accept()?;
         (self.store, self.boot) = (challenge.store, challenge.boot);
         Ok(())
     }
@@ -146,10 +156,11 @@ impl Connection {
         self.stream.into_inner()
     }
 
-    /// Sends a request and waits for its answer. Any error means: drop this connection.
+    /// Sends a request and waits for its answer, which may be an error ([`Answer::accept`]). Any error of this call
+    /// means: drop this connection.
     ///
     /// # Errors
-    /// The peer's error reply, or [`Error::Unavailable`] when it does not answer by `deadline`.
+    /// [`Error::Unavailable`] when the peer does not answer by `deadline`.
     pub fn ask(&mut self, header: Header, meta: &[u8], data: &[&[u8]], deadline: Instant) -> Result<Answer, Error> {
         let request = self.send(header, meta, data)?;
         self.receive(request, deadline)
@@ -180,8 +191,8 @@ impl Connection {
         header.verify_meta(&meta)?;
         let mut data = vec![0; header.data_len as usize];
         read_exact(&mut self.stream, &mut data, deadline)?;
-        if header.is_error() {
-            return Err(Error::decode(&meta));
+        if header.request == 0 && header.is_error() {
+            return Err(Error::decode(&meta)); // the peer could not even tell what was asked
         }
         if header.request != request || !header.is_reply() {
             return Err(Error::Protocol(format!("an answer to request {} where {request} was asked", header.request)));

@@ -93,8 +93,19 @@ struct Arguments {
 }
 
 const KNOWN: [&str; 13] = [
-    "name", "listen", "data-dir", "arena", "memory", "key-file", "cluster", "machine", "metrics", "lease-ms",
-    "flush-interval-ms", "dirty-max-bytes", "history-max-bytes",
+    "name",
+    "listen",
+    "data-dir",
+    "arena",
+    "memory",
+    "key-file",
+    "cluster",
+    "machine",
+    "metrics",
+    "lease-ms",
+    "flush-interval-ms",
+    "dirty-max-bytes",
+    "history-max-bytes",
 ];
 
 impl Arguments {

@@ -116,7 +116,9 @@ impl Error {
             Error::Busy(_) => "set a busy timeout, or try again",
             Error::Conflict(_) => "roll back and run the transaction again",
             Error::TooOld(_) => "begin a new transaction, or raise `history`",
-            Error::OutcomeUnknown(_) => "read the rows back once the cluster answers again before repeating the transaction",
+            Error::OutcomeUnknown(_) => {
+                "read the rows back once the cluster answers again before repeating the transaction"
+            }
             Error::Full(_) => "add memory or disk to the nodes, or commit smaller transactions",
             Error::Auth(_) => "use the cluster's own key file (`key_file` in the config)",
             Error::Protocol(_) => "run the same dspm version on clients and nodes",

@@ -315,8 +315,22 @@ mod tests {
             staged: 0,
             datasets: vec![DatasetChange { dataset: DatasetId(8), size: 3 * 4096 }],
             pages: vec![
-                PageChange { dataset: 0, page: PageNo(1), payload: Payload::Full, bytes: 4096, checksum: 1, base: Lsn(0) },
-                PageChange { dataset: 0, page: PageNo(2), payload: Payload::Delta, bytes: 10, checksum: 2, base: Lsn(8) },
+                PageChange {
+                    dataset: 0,
+                    page: PageNo(1),
+                    payload: Payload::Full,
+                    bytes: 4096,
+                    checksum: 1,
+                    base: Lsn(0),
+                },
+                PageChange {
+                    dataset: 0,
+                    page: PageNo(2),
+                    payload: Payload::Delta,
+                    bytes: 10,
+                    checksum: 2,
+                    base: Lsn(8),
+                },
                 PageChange { dataset: 0, page: PageNo(7), payload: Payload::Zero, bytes: 0, checksum: 0, base: Lsn(0) },
             ],
         }

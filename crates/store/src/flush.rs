@@ -103,7 +103,8 @@ impl GroupStore {
         Some(t.upto)
     }
 
-    /// What a checkpoint has to write. None when it would not move, or while a page is damaged here.
+    /// What a checkpoint has to write. None when it would not move, while a page is damaged here, or when what it
+    /// would write is no longer all there (a group rebuilt from disk keeps its tail only).
     pub(crate) fn checkpoint_work(
         &mut self,
         new_file: &dyn Fn(DatasetId) -> BaseFile,
@@ -111,7 +112,7 @@ impl GroupStore {
     ) -> Option<GroupWork> {
         let synced = if bridge_gap { self.tail.lsn } else { self.flushed() };
         let c = synced.min(self.committed()).min(self.horizon());
-        let at = self.record_id(c).filter(|_| c > self.checkpointed() && c >= self.base.lsn)?;
+        let at = self.record_id(c).filter(|_| c > self.checkpointed() && c >= self.base.lsn.max(self.horizon()))?;
         if self.datasets.values().any(|d| d.lost.keys().any(|k| k.1 <= c)) {
             return None;
         }

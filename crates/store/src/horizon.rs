@@ -46,6 +46,11 @@ impl GroupStore {
         };
     }
 
+    /// Bytes of versions that only snapshots below the tail see: what a stuck reader costs (`history_max`).
+    pub fn history_bytes(&self) -> u64 {
+        (self.superseded.len() * PAGE_SIZE) as u64
+    }
+
     /// The lowest snapshot that is kept.
     pub fn horizon(&self) -> Lsn {
         self.slot.horizon

@@ -89,7 +89,7 @@ impl Dataset {
 
     /// Size in bytes at a snapshot.
     pub(crate) fn size(&self, at: Lsn) -> u64 {
-        self.sizes.iter().rev().find(|(l, _)| *l <= at).or(self.sizes.first().filter(|_| at.0 > 0)).map_or(0, |s| s.1)
+        self.sizes.iter().rev().find(|(l, _)| *l <= at).map_or(0, |s| s.1)
     }
 
     /// Size in bytes now.

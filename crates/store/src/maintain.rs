@@ -51,15 +51,15 @@ impl Store {
                 self.checkpoint(source, group, false)?;
             }
         }
-        self.free_segments();
-        Ok(())
+        self.free_segments()
     }
 
-    fn free_segments(&self) {
+    fn free_segments(&self) -> Result<(), LogError> {
         let covered = lock(&self.covered).clone();
         let mut log = lock(&self.log);
-        log.free_covered(&covered);
+        let freed = log.free_covered(&covered);
         self.log_bytes.store(log.bytes(), Ordering::Relaxed);
+        freed
     }
 
     fn make_room(&self, source: &dyn FlushSource, wanted: usize) -> Result<(), LogError> {
@@ -149,8 +149,7 @@ impl Store {
         let _one_at_a_time = lock(&self.maintaining);
         let groups: Vec<_> = lock(&self.covered).keys().copied().collect();
         let all = groups.into_iter().try_for_each(|g| self.checkpoint(source, g, false).map(|_| ()));
-        self.free_segments();
-        all.map_err(|e| match e {
+        all.and_then(|()| self.free_segments()).map_err(|e| match e {
             LogError::Stalled(t) => Error::Full(t),
             LogError::Failed(t) => {
                 self.become_suspect(&t);

@@ -128,12 +128,12 @@ fn recover_group(
             d.set_base(base);
         }
     }
-    g.rebuild_superseded();
     let raised = g.slot.horizon.max(g.base.lsn);
     if raised > g.slot.horizon {
         g.slot.horizon = raised;
         g.place.write(arena, &mut g.slot);
     }
+    g.rebuild_superseded();
     Ok(g)
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dspm_proto::codec::get_u64;
 use dspm_proto::record::{Payload, Record, verify_page};
-use dspm_proto::{DatasetId, Error, Generation, GroupId, Kind, Lsn, PAGE_SIZE, RecordId};
+use dspm_proto::{DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, RecordId};
 
 use crate::arena::Arena;
 use crate::base::{BaseFile, Checkpoint};
@@ -29,9 +29,8 @@ pub(crate) struct DiskGroup {
     pub(crate) sizes: BTreeMap<DatasetId, u64>,
     /// Newest record of the log, or the checkpoint.
     pub(crate) tail: RecordId,
-    /// Indices of the log's entries behind the checkpoint that make up the history.
-    records: Vec<usize>,
-    gap: bool,
+    /// The history behind the checkpoint: the log's entries, and what they are.
+    records: Vec<(usize, RecordId)>,
 }
 
 /// Everything that the disk knows.
@@ -110,42 +109,41 @@ impl DiskState {
 
 impl DiskGroup {
     fn cut(&mut self, to: Lsn) {
-        if to >= self.tail.lsn || to < self.at.lsn {
-            return;
-        }
-        // The tail's identity is found when the next record is compared; its hash is the record's predecessor.
-        let gone = (self.tail.lsn.0 - to.0) as usize;
-        self.records.truncate(self.records.len().saturating_sub(gone));
-        self.tail = RecordId { lsn: to, hash: 0, generation: Generation(0) };
+        let Some(keep) = to.0.checked_sub(self.at.lsn.0) else { return };
+        self.records.truncate(keep as usize);
+        self.tail = self.records.last().map_or(self.at, |r| r.1);
     }
 
+    /// The record of that LSN, or the checkpoint.
+    fn id_at(&self, lsn: u64) -> Option<RecordId> {
+        match lsn.checked_sub(self.at.lsn.0)? {
+            0 => Some(self.at),
+            n => self.records.get(n as usize - 1).map(|r| r.1),
+        }
+    }
+
+    /// Adds a record where its predecessor is. What follows nothing is behind a gap, or of a history that was cut
+    /// before the checkpoint: it does not count.
     fn add(&mut self, i: usize, record: &Record) {
-        let lsn = record.id.lsn;
-        if self.gap || lsn <= self.at.lsn {
-            return;
+        let before = Lsn(record.id.lsn.0 - 1);
+        if self.id_at(before.0).is_some_and(|r| r.hash == record.predecessor) {
+            self.cut(before);
+            self.records.push((i, record.id));
+            self.tail = record.id;
         }
-        if lsn <= self.tail.lsn {
-            self.cut(Lsn(lsn.0 - 1));
-        }
-        let follows = self.tail.lsn.next() == lsn && (self.tail.hash == 0 || self.tail.hash == record.predecessor);
-        if !follows {
-            self.gap = true;
-            return;
-        }
-        self.records.push(i);
-        self.tail = record.id;
     }
 
     fn checkpoint(&mut self, at: RecordId, mut datasets: &[u8]) {
         if at.lsn < self.at.lsn {
             return;
         }
-        let covered = at.lsn.0.saturating_sub(self.at.lsn.0) as usize;
-        self.records.drain(..covered.min(self.records.len()));
+        // Behind another record of that LSN than the checkpoint's nothing counts.
+        let same = self.id_at(at.lsn.0).is_some_and(|r| r.hash == at.hash);
+        let covered = if same { (at.lsn.0 - self.at.lsn.0) as usize } else { self.records.len() };
+        self.records.drain(..covered);
         self.at = at;
-        if at.lsn >= self.tail.lsn {
+        if self.records.is_empty() {
             self.tail = at;
-            self.gap = false;
         }
         while datasets.len() >= 16 {
             self.sizes.insert(DatasetId(get_u64(datasets, 0)), get_u64(datasets, 8));
@@ -174,7 +172,7 @@ pub(crate) fn rebuild(
         g.datasets.insert(*d, dataset);
     }
     g.begin_at(disk.at)?;
-    for i in &disk.records {
+    for (i, _) in &disk.records {
         let entry = &scan.entries[*i];
         let record = Record::decode(&entry.header, &entry.meta)?;
         let frames = read_frames(&mut g, &record, log, entry)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use dspm_proto::{Error, GroupId, Lsn, StoreId};
+use dspm_proto::{Error, GroupId, Lsn, PAGE_SIZE, StoreId};
 
 use crate::arena::{Arena, lock};
 use crate::base::BaseFile;
@@ -204,6 +204,11 @@ impl Store {
         lock(&self.drops).push((id, files));
         lock(&self.known).remove(&id);
         self.arena.kick.now();
+    }
+
+    /// True while `dirty_max` bytes of pages are in memory only: commits should wait.
+    pub fn is_dirty_full(&self) -> bool {
+        self.arena.dirty.load(Ordering::Relaxed) * PAGE_SIZE as u64 >= self.options.dirty_max
     }
 
     /// Numbers for status and metrics.

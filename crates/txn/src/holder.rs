@@ -241,6 +241,18 @@ impl Holder {
         }
     }
 
+    /// The outcome is known, and the thread that committed is gone: nobody here knows what the record changed, so the
+    /// newest state known stays where it was and the next snapshot tells.
+    pub fn abandon(&mut self) {
+        self.flight = None;
+    }
+
+    /// The group went on from an older state, after all its memories were lost: nothing known before counts.
+    pub fn restart(&mut self) {
+        self.drop_token();
+        self.tail = RecordId::default();
+    }
+
     /// Another asks for the lease.
     pub fn callback(&mut self, token: Token, now: Instant) -> Recall {
         if self.token != Some(token) {

@@ -174,7 +174,7 @@ impl<R: Records> Replica<R> {
 
     pub(crate) fn same_session(&mut self, session: Session) -> bool {
         self.hello(session);
-        self.records.session(session.client) == session.number
+        self.records.session(session.client) <= session.number
     }
 
     /// Serves the queue as far as it goes.

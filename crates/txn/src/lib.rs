@@ -24,6 +24,6 @@ pub const PARK: std::time::Duration = std::time::Duration::from_millis(200);
 /// Pause before a message between members, or a call-back, is sent again.
 pub const RESEND: std::time::Duration = std::time::Duration::from_millis(50);
 /// A session that said nothing for this long pins no versions any more.
-pub const SESSION_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+pub const SESSION_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 /// Most clients that wait for one group's lease.
 pub const QUEUE_MAX: usize = 4096;

@@ -81,8 +81,10 @@ impl<R: Records> Replica<R> {
         if !self.same_session(m.session) {
             return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
         }
-        // Until it is answered the reader pins what is there now: the answer is not older.
-        let floor = m.floor.min(self.records.committed());
+        // Until it is answered the reader pins what is there now: the answer is not older. One that knows nothing yet
+        // reads nothing older either.
+        let first = m.known == Lsn(0) && !self.views.floors.contains_key(&m.session.client);
+        let floor = if first { self.records.committed() } else { m.floor.min(self.records.committed()) };
         self.views.floor(m.session, floor, now);
         self.views.waiting.push((from, m.known));
         self.answer_views(now);
@@ -90,7 +92,7 @@ impl<R: Records> Replica<R> {
 
     /// Answers readers if the tail is committed, else asks the other members.
     pub(crate) fn answer_views(&mut self, now: Instant) {
-        if self.views.waiting.is_empty() || self.settle.is_some() || now < self.quarantine {
+        if self.views.waiting.is_empty() || now < self.quarantine {
             return;
         }
         if !self.serving {
@@ -98,8 +100,12 @@ impl<R: Records> Replica<R> {
         }
         let tail = self.records.tail();
         if self.records.committed() == tail.lsn {
+            // Also while a settle waits for a member: nothing is acknowledged that is not here.
             let readers = std::mem::take(&mut self.views.waiting);
             return self.show(readers, tail);
+        }
+        if self.settle.is_some() {
+            return;
         }
         if self.views.probe.is_none() {
             self.views.rounds += 1;

@@ -14,13 +14,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Pause between two looks while something was committed and not told yet, or nothing is due.
 const TICK: Duration = Duration::from_millis(10);
 /// Pause between two tries to connect.
-const REDIAL: Duration = Duration::from_millis(100);
+const REDIAL: Duration = Duration::from_millis(400);
 const DIAL: Duration = Duration::from_millis(300);
 const MESSAGE_MAX: usize = 1 << 20;
 
@@ -32,18 +33,21 @@ pub(crate) fn start(client: &Arc<Client>) -> Result<(), Error> {
     let client = Arc::downgrade(client);
     std::thread::Builder::new()
         .name("dspm".into())
-        .spawn(move || Background::default().run(&client))
+        .spawn(move || Background::new().run(&client))
         .map(|_| ())
         .map_err(|e| Error::Failed(format!("no room for dspm's thread: {e}")))
 }
 
-#[derive(Default)]
 struct Background {
+    /// Where threads that dial put what they got.
+    dialled: (Sender<Dialled>, Receiver<Dialled>),
     lines: HashMap<String, Line>,
     tried: HashMap<String, Instant>,
     renewed: Instant,
     committed: HashMap<u64, RecordId>,
 }
+
+type Dialled = (Arc<Link>, Line);
 
 /// The background connection to one node.
 struct Line {
@@ -55,6 +59,11 @@ struct Line {
 }
 
 impl Background {
+    fn new() -> Background {
+        let (tried, committed) = (HashMap::new(), HashMap::new());
+        Background { dialled: channel(), lines: HashMap::new(), tried, renewed: Instant(0), committed }
+    }
+
     fn run(&mut self, client: &Weak<Client>) {
         while let Some(c) = client.upgrade() {
             let groups = c.all_groups();
@@ -84,8 +93,19 @@ impl Background {
                 continue;
             }
             self.tried.insert(address.clone(), now);
-            if let Ok(line) = Line::dial(client, &peer.link) {
-                self.lines.insert(address.clone(), line);
+            // By a thread of its own: a node that does not answer must not keep the others' leases from being renewed.
+            let (client, link, dialled) = (client.clone(), peer.link.clone(), self.dialled.0.clone());
+            let dial = move || {
+                if let Ok(line) = Line::dial(&client, &link) {
+                    let _ = dialled.send((link, line));
+                }
+            };
+            let _ = std::thread::Builder::new().name("dspm-dial".into()).spawn(dial); // or it is tried again
+        }
+        while let Ok((link, line)) = self.dialled.1.try_recv() {
+            if let Ok(stream) = line.stream.try_clone() {
+                link.set_background(Some(stream));
+                self.lines.insert(link.address.clone(), line);
                 self.renewed = Instant(0);
             }
         }
@@ -101,7 +121,7 @@ impl Background {
         self.renewed = now;
         for (address, line) in &mut self.lines {
             let mine = groups.iter().filter(|g| g.place().primary().link.address == *address);
-            let items: Vec<RenewGroup> = mine.map(|g| renewal(g)).collect();
+            let items: Vec<RenewGroup> = mine.filter_map(|g| renewal(g)).collect();
             if items.is_empty() {
                 continue;
             }
@@ -168,9 +188,9 @@ impl Background {
         drop(fds);
         for (address, _) in addresses.iter().zip(ready).filter(|(_, r)| *r) {
             let Some(line) = self.lines.get_mut(address) else { continue };
-            let alive = line.read().and_then(|messages| {
-                messages.into_iter().try_for_each(|(h, meta)| handle(client, line, h, &meta))
-            });
+            let alive = line
+                .read()
+                .and_then(|messages| messages.into_iter().try_for_each(|(h, meta)| handle(client, line, h, &meta)));
             if alive.is_err() {
                 self.lines.remove(address);
                 client.link(address).set_background(None);
@@ -179,10 +199,16 @@ impl Background {
     }
 }
 
-fn renewal(g: &GroupClient) -> RenewGroup {
-    let state = g.lock();
-    let token = state.holder.token().unwrap_or_default();
-    RenewGroup { group: g.entry.group, floor: g.floor(&state), token }
+/// The group's item of a renewal: none while the process holds and reads nothing of it and has said so.
+fn renewal(g: &GroupClient) -> Option<RenewGroup> {
+    let mut state = g.lock();
+    let floor = g.floor(&state);
+    let told = std::mem::replace(&mut state.told, floor) == floor;
+    let token = state.holder.token();
+    if token.is_none() && state.pins.lowest().is_none() && told {
+        return None;
+    }
+    Some(RenewGroup { group: g.entry.group, floor, token: token.unwrap_or_default() })
 }
 
 fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<(), Error> {
@@ -215,7 +241,6 @@ impl Line {
     fn dial(client: &Client, link: &Link) -> Result<Line, Error> {
         let connection = Connection::dial(&link.address, &client.dialer(true), DIAL)?;
         let stream = connection.into_stream();
-        link.set_background(Some(stream.try_clone()?));
         Ok(Line { stream, buffer: Vec::new(), requests: 0, sent: HashMap::new() })
     }
 

@@ -131,6 +131,15 @@ impl PageCache {
         }
     }
 
+    /// Nothing that is here of the dataset counts any more.
+    pub(crate) fn forget(&self, dataset: DatasetId) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let slots = shard.slots.iter_mut().filter(|s| s.key.0 == dataset);
+            slots.for_each(|s| (s.lsn, s.until) = (Lsn(0), Lsn(0)));
+        }
+    }
+
     /// Reads answered here, and reads asked of a node.
     pub fn counts(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))

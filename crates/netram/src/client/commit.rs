@@ -1,17 +1,22 @@
 //! One commit: build the record, send it to all members at once, wait for all; settle what is in doubt.
 
 use super::cache::OPEN;
+use super::encode::{Encoded, encode};
 use super::group::{GroupClient, Place, State, is_outage};
+use super::view::LOCAL;
 use crate::clock;
-use crate::wire::Connection;
+use crate::wire::{Answer, Connection};
 use dspm_proto::message::{self, Ack, Outcome, OutcomeReply};
-use dspm_proto::record::{DatasetChange, PageChange, Payload, Record, delta};
-use dspm_proto::{DatasetId, Error, Generation, Kind, Lsn, PAGE_SIZE, RecordId, Token, checksum, limits};
+use dspm_proto::record::{DatasetChange, Record};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, RecordId, Refusal, limits};
 use dspm_txn::dataset::{Change, PageBuf, Snapshot};
 use std::time::{Duration, Instant};
 
 /// A member that says nothing for this many lease lengths is not waited for any longer: the primary is asked.
 const SILENCE: u32 = 2;
+
+/// Pause before a commit that found no room is tried again.
+const BACK_PRESSURE: Duration = Duration::from_millis(20);
 
 /// A sealed record and the page data that travels with it.
 struct Built {
@@ -40,38 +45,39 @@ impl GroupClient {
     ) -> Result<Lsn, Error> {
         let bytes = change.pages.len() * PAGE_SIZE;
         if bytes as u64 > u64::from(limits::DATA_MAX) {
-            let text = format!("a transaction of {} pages; at most {} are possible", change.pages.len(), limits::DATA_MAX as usize / PAGE_SIZE);
+            let text = format!(
+                "a transaction of {} pages; at most {} are possible",
+                change.pages.len(),
+                limits::DATA_MAX as usize / PAGE_SIZE
+            );
             return Err(Error::Full(text));
         }
         let deadline = self.deadline();
-        let mut again = false;
+        let mut tries = 0;
         loop {
             let place = self.place();
-            let built = self.launch(&place, dataset, snapshot, change, !again)?;
+            let built = self.launch(&place, dataset, snapshot, change, tries == 0)?;
             let id = built.record.id;
-            let sent = self.send_to_all(&place, &built, change);
-            let error = match sent {
-                Ok(()) => {
-                    self.committed(dataset, snapshot, change, id);
-                    return Ok(id.lsn);
-                }
-                Err(e) => e,
+            let Err(error) = self.send_to_all(&place, &built, dataset, snapshot, change) else {
+                return Ok(id.lsn);
             };
-            match self.resolve(deadline)? {
-                true => {
-                    self.committed(dataset, snapshot, change, id);
-                    return Ok(id.lsn);
-                }
-                false if matches!(error, Error::Full(_) | Error::Refused(dspm_proto::Refusal::Full)) => {
-                    return Err(Error::Full("the arena of a member is full".into()));
-                }
-                false if again => return Err(conflict()),
-                false => {
-                    // Once more under a new token, if nothing came in between.
-                    again = true;
-                    self.regain(snapshot)?;
-                }
+            if self.resolve(deadline)? {
+                self.absorb(&mut self.lock(), dataset, snapshot, change, id);
+                self.notify();
+                return Ok(id.lsn);
             }
+            tries += 1;
+            let full = matches!(error, Error::Full(_) | Error::Refused(Refusal::Full));
+            match full {
+                true if Instant::now() >= deadline => {
+                    return Err(Error::Full("a member has no room for the commit, and got none in time".into()));
+                }
+                true => std::thread::sleep(BACK_PRESSURE), // the flusher makes room
+                false if tries > 1 => return Err(conflict()),
+                false => {}
+            }
+            // Once more under a new token, if nothing came in between.
+            self.regain(snapshot)?;
         }
     }
 
@@ -91,72 +97,37 @@ impl GroupClient {
             return Err(conflict());
         }
         state.transactions += 1;
-        let built = self.build(&state, place.set.generation, token, base, dataset, change, deltas);
-        let members = place.peers.iter().map(|p| p.number).collect();
-        state.holder.send(built.record.id, members);
-        Ok(built)
-    }
-
-    fn build(
-        &self,
-        state: &State,
-        generation: Generation,
-        token: Token,
-        base: RecordId,
-        dataset: DatasetId,
-        change: &Change<'_>,
-        with_deltas: bool,
-    ) -> Built {
-        let (mut full, mut deltas, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut full_at, mut delta_bytes) = (Vec::new(), Vec::new());
-        for (i, (page, content)) in change.pages.iter().enumerate() {
-            let mut p = PageChange {
-                dataset: 0,
-                page: *page,
-                payload: Payload::Full,
-                bytes: PAGE_SIZE as u32,
-                checksum: checksum(&content[..]),
-                base: Lsn(0),
-            };
-            if content.iter().all(|b| *b == 0) {
-                (p.payload, p.bytes, p.checksum) = (Payload::Zero, 0, 0);
-                zeros.push(p);
-                continue;
-            }
-            let changed = self.client.cache.with(dataset, *page, base.lsn, |old, lsn| delta(old, content).map(|d| (d, lsn)));
-            match changed.flatten().filter(|(_, lsn)| with_deltas && *lsn > Lsn(0)) {
-                Some((d, lsn)) => {
-                    (p.payload, p.bytes, p.base) = (Payload::Delta, d.len() as u32, lsn);
-                    deltas.push(p);
-                    delta_bytes.push(d);
-                }
-                _ => {
-                    full.push(p);
-                    full_at.push(i);
-                }
-            }
-        }
-        full.append(&mut deltas);
-        full.append(&mut zeros);
+        let cache = deltas.then_some(&self.client.cache);
+        let Encoded { pages, deltas, full } = encode(cache, dataset, base.lsn, change);
         let mut record = Record {
             group: self.entry.group,
-            id: RecordId { generation, lsn: base.lsn.next(), hash: 0 },
+            id: RecordId { generation: place.set.generation, lsn: base.lsn.next(), hash: 0 },
             token,
             session: self.client.session,
             transaction: state.transactions,
             predecessor: base.hash,
-            floor: self.floor(state),
+            floor: self.floor(&state),
             stage: 0,
             staged: 0,
             datasets: vec![DatasetChange { dataset, size: change.size }],
-            pages: full,
+            pages,
         };
         let meta = record.seal();
-        Built { record, meta, deltas: delta_bytes, full: full_at }
+        let built = Built { record, meta, deltas, full };
+        let members = place.peers.iter().map(|p| p.number).collect();
+        state.holder.send(built.record.id, members).ok_or_else(conflict)?;
+        Ok(built)
     }
 
     /// Sends the record to every member, then waits for every answer. Any error: the record is in doubt.
-    fn send_to_all(&self, place: &Place, built: &Built, change: &Change<'_>) -> Result<(), Error> {
+    fn send_to_all(
+        &self,
+        place: &Place,
+        built: &Built,
+        dataset: DatasetId,
+        snapshot: &mut Snapshot,
+        change: &Change<'_>,
+    ) -> Result<(), Error> {
         let data = built.data(change);
         let deadline = Instant::now() + self.lease * SILENCE;
         self.client.count_round_trip();
@@ -170,51 +141,67 @@ impl GroupClient {
             });
             match sent {
                 Ok(x) => waiting.push(x),
-                Err(e) => failed = Some(e),
+                Err(e) => {
+                    peer.link.distrust();
+                    failed = Some(e);
+                }
             }
         }
-        let mut done = false;
+        let (mut done, mut copies) = (false, 0);
         for (i, mut c, request) in waiting {
             let peer = &place.peers[i];
-            let answer = c.receive(request, deadline).and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header)));
+            let answer = c.receive(request, deadline).and_then(Answer::accept);
+            let answer = answer.and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header)));
             match answer {
                 Ok((ack, header)) if header.store == peer.store => {
-                    done = self.lock().holder.acked(peer.number, ack.id, clock::now());
                     peer.link.give(c);
+                    copies += 1;
+                    // The newest state and what this process has cached of it change at once.
+                    let mut state = self.lock();
+                    done = state.holder.acked(peer.number, ack.id, clock::now());
+                    if done {
+                        self.absorb(&mut state, dataset, snapshot, change, ack.id);
+                    }
                 }
                 Ok(_) => failed = Some(Error::Protocol("an acknowledgement of another store".into())),
                 Err(e) => {
-                    if matches!(e, Error::Refused(_)) {
-                        peer.link.give(c);
+                    match e {
+                        Error::Refused(_) => peer.link.give(c),
+                        _ => peer.link.distrust(),
                     }
                     failed = Some(e);
                 }
             }
         }
         match failed {
-            None if done => Ok(()),
+            None if done => {
+                self.notify();
+                Ok(())
+            }
             other => {
-                self.lock().holder.doubt();
+                let mut state = self.lock();
+                state.holder.doubt();
+                (state.resolving, state.copies_now) = (true, copies);
                 Err(other.unwrap_or_else(|| Error::Unavailable("not all members acknowledged".into())))
             }
         }
     }
 
-    /// Asks until it is known whether the record in doubt was committed. One asker at a time; the background thread
-    /// goes on asking when the caller's time is over.
+    /// Asks until it is known whether the record in doubt was committed. The caller has set `resolving`, so there is
+    /// one asker at a time; the background thread goes on asking when the caller's time is over.
     pub(crate) fn resolve(&self, deadline: Instant) -> Result<bool, Error> {
-        let mut state = self.lock();
-        let Some(flight) = state.holder.flight().cloned() else { return Ok(false) };
-        state.resolving = true;
-        drop(state);
-        let question =
-            || Outcome { session: self.client.session, token: flight.token, id: flight.id };
+        let Some(flight) = self.lock().holder.flight().cloned() else {
+            return Err(Error::OutcomeUnknown(
+                "the commit is not in doubt any more, and its outcome was not kept".into(),
+            ));
+        };
+        let question = || Outcome { session: self.client.session, token: flight.token, id: flight.id };
         let answer = self.ask_primary::<_, OutcomeReply>(Kind::Outcome, deadline, question);
         let mut state = self.lock();
         state.resolving = false;
         let result = match answer {
             Ok((reply, _)) => {
-                state.holder.resolved(reply.committed);
+                state.holder.abandon();
                 Ok(reply.committed)
             }
             Err(e) => Err(self.unknown(flight.id, &e)),
@@ -232,25 +219,39 @@ impl GroupClient {
         Error::OutcomeUnknown(text)
     }
 
-    /// Takes the lease again for the same transaction, if its snapshot is still the newest state.
+    /// Takes the lease again for the same transaction, if its snapshot is still the newest state. The reservation is
+    /// kept meanwhile, so no other thread of the process gets in between.
     fn regain(&self, snapshot: &Snapshot) -> Result<(), Error> {
-        let mut state = self.lock();
-        state.holder.close(clock::now());
-        drop(state);
-        let until = Instant::now() + Duration::from_millis(500);
         loop {
-            match self.reserve(snapshot, None)? {
-                dspm_txn::dataset::Reserved::Granted => return Ok(()),
-                dspm_txn::dataset::Reserved::Busy(t) if Instant::now() < until => self.forget(t),
-                _ => return Err(conflict()),
+            let mut state = self.lock();
+            let now = clock::now();
+            if state.holder.valid(now) {
+                if state.holder.tail().lsn != snapshot.lsn {
+                    return Err(conflict());
+                }
+                let recall = state.holder.open(now);
+                let token = state.holder.token().unwrap_or_default();
+                self.answer_recall(&mut state, token, recall);
+                return Ok(());
+            }
+            if let Some(place) = self.acquire(state, LOCAL, Duration::ZERO)? {
+                self.forget(place);
+                return Err(conflict()); // another transaction is open, and this one's snapshot is older
             }
         }
     }
 
-    /// All members hold it: the process's own view moves on.
-    fn committed(&self, dataset: DatasetId, snapshot: &mut Snapshot, change: &Change<'_>, id: RecordId) {
+    /// All members hold it: the process's own view moves on, under one lock.
+    fn absorb(
+        &self,
+        state: &mut State,
+        dataset: DatasetId,
+        snapshot: &mut Snapshot,
+        change: &Change<'_>,
+        id: RecordId,
+    ) {
         let cache = &self.client.cache;
-        let mut state = self.lock();
+        state.holder.learned(id);
         let known = state.holder.tail().lsn;
         let until = if known > id.lsn { id.lsn.next() } else { OPEN };
         let old = state.sizes.get(&dataset).copied().unwrap_or(snapshot.size);
@@ -267,8 +268,6 @@ impl GroupClient {
         state.pins.remove(Lsn(snapshot.pin));
         state.pins.add(id.lsn);
         (snapshot.lsn, snapshot.size, snapshot.pin) = (id.lsn, change.size, id.lsn.0);
-        drop(state);
-        self.notify();
     }
 }
 

@@ -80,6 +80,8 @@ pub(crate) struct State {
     pub(crate) copies_now: u32,
     /// Handles of the group that are open in this process.
     pub(crate) handles: u32,
+    /// The floor that the primary was told last.
+    pub(crate) told: Lsn,
     /// When a lingering lease is looked at again.
     pub(crate) linger: Option<dspm_proto::Instant>,
 }
@@ -107,6 +109,7 @@ impl GroupClient {
                 noted: RecordId::default(),
                 copies_now,
                 handles: 0,
+                told: Lsn(0),
                 linger: None,
             }),
             changed: Condvar::new(),
@@ -136,14 +139,35 @@ impl GroupClient {
 
     /// A member said that it is not, or no longer, what we took it for: asks the nodes where the group is now.
     pub(crate) fn relocate(&self) -> Result<(), Error> {
-        let located = self.client.locate(&self.entry.name, None)?;
-        if located.entry.group != self.entry.group {
-            let text = format!("dataset {} was removed, and another of its name was made", self.entry.name);
-            return Err(Error::NotFound(text));
-        }
+        let located = self.locate_again()?;
         let place = Arc::new(Place::new(&self.client, &located)?);
+        let stores = |p: &Place| p.peers.iter().map(|p| p.store).collect::<Vec<_>>();
+        if stores(&place).iter().all(|s| !stores(&self.place()).contains(s)) {
+            self.restart();
+        }
         *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
         Ok(())
+    }
+
+    /// No member remembers what this process was told: the set went on from its logs, perhaps from an older state.
+    fn restart(&self) {
+        let mut state = self.lock();
+        state.holder.restart();
+        for (dataset, _) in state.sizes.drain() {
+            self.client.cache.forget(dataset);
+        }
+    }
+
+    fn locate_again(&self) -> Result<Located, Error> {
+        match self.client.locate(&self.entry.name, None) {
+            Ok(located) if located.entry.group == self.entry.group => return Ok(located),
+            Ok(_) | Err(Error::NotFound(_)) => {}
+            Err(e) => return Err(e),
+        }
+        let listing = self.client.list()?;
+        let renamed = listing.datasets.into_iter().find(|d| d.group == self.entry.group);
+        let renamed = renamed.ok_or_else(|| Error::NotFound(format!("dataset {} was removed", self.entry.name)))?;
+        self.client.locate(&renamed.name, None)
     }
 
     /// The header of a message about this group to one of its members.
@@ -214,8 +238,9 @@ impl GroupClient {
 
     /// Nothing below is read by this process any more.
     pub(crate) fn floor(&self, state: &State) -> Lsn {
-        let idle = if state.holder.token().is_some() { state.holder.floor() } else { Lsn(u64::MAX) };
-        state.pins.lowest().map_or(idle, |p| p.min(idle))
+        // Never more than what is known: a word that arrives late must be true of every later snapshot too.
+        let known = state.holder.floor();
+        state.pins.lowest().map_or(known, |p| p.min(known))
     }
 
     /// Does what the lease machine decided about a call-back.

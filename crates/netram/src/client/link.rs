@@ -1,7 +1,7 @@
 //! One node as seen by a client: a pool of sockets for requests, and one connection of the background thread on which
 //! renewals go out and call-backs come in.
 
-use crate::wire::{Connection, Dialer, frame, write_all};
+use crate::wire::{Answer, Connection, Dialer, frame, write_all};
 use dspm_proto::{Error, Header};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const POOL_MAX: usize = 64;
 /// Longest try to connect; the caller tries again until its own deadline.
 const DIAL: Duration = Duration::from_millis(1000);
+/// How long a node that could not be reached is asked last.
+const DOWN: Duration = Duration::from_millis(500);
 
 /// A node.
 pub(crate) struct Link {
@@ -18,11 +20,17 @@ pub(crate) struct Link {
     pool: Mutex<Vec<Connection>>,
     /// The writing half of the background connection.
     background: Mutex<Option<TcpStream>>,
+    down: Mutex<Option<Instant>>,
 }
 
 impl Link {
     pub(crate) fn new(address: &str) -> Link {
-        Link { address: address.to_owned(), pool: Mutex::default(), background: Mutex::default() }
+        Link {
+            address: address.to_owned(),
+            pool: Mutex::default(),
+            background: Mutex::default(),
+            down: Mutex::default(),
+        }
     }
 
     fn pool(&self) -> MutexGuard<'_, Vec<Connection>> {
@@ -37,14 +45,24 @@ impl Link {
         self.dial(&dialer())
     }
 
-    /// A new connection, whatever waits: after one of the pool turned out to be dead, the others are too.
-    pub(crate) fn fresh(&self, dialer: &Dialer) -> Result<Connection, Error> {
+    /// A connection turned out to be dead: those that wait are most likely, too.
+    pub(crate) fn distrust(&self) {
         self.pool().clear();
-        self.dial(dialer)
+    }
+
+    /// True for a moment after the node could not be reached: others are asked first.
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < DOWN)
+    }
+
+    fn reached(&self, yes: bool) {
+        *self.down.lock().unwrap_or_else(PoisonError::into_inner) = (!yes).then(Instant::now);
     }
 
     fn dial(&self, dialer: &Dialer) -> Result<Connection, Error> {
-        Connection::dial(&self.address, dialer, DIAL)
+        let connection = Connection::dial(&self.address, dialer, DIAL);
+        self.reached(connection.is_ok());
+        connection
     }
 
     /// The request was answered in full: the connection can carry the next one.
@@ -55,26 +73,32 @@ impl Link {
         }
     }
 
-    /// One request and its answer. A pooled connection that died unnoticed is replaced once; only for requests that
-    /// may be asked twice.
+    /// One request and its answer. A pooled connection that died unnoticed is replaced once.
     pub(crate) fn ask(
         &self,
         dialer: impl Fn() -> Dialer,
         header: Header,
         meta: &[u8],
         deadline: Instant,
-    ) -> Result<crate::wire::Answer, Error> {
-        let mut c = self.take(&dialer)?;
+    ) -> Result<Answer, Error> {
+        let pooled = self.pool().pop();
+        let stale_possible = pooled.is_some();
+        let mut c = match pooled {
+            Some(c) => c,
+            None => self.dial(&dialer())?,
+        };
         let mut answer = c.ask(header, meta, &[], deadline);
-        if matches!(answer, Err(Error::Unavailable(_))) && Instant::now() < deadline {
-            c = self.fresh(&dialer())?;
-            answer = c.ask(header, meta, &[], deadline);
+        if answer.is_err() {
+            self.distrust();
+            if stale_possible && Instant::now() < deadline {
+                c = self.dial(&dialer())?;
+                answer = c.ask(header, meta, &[], deadline);
+            }
         }
-        match &answer {
-            Err(Error::Unavailable(_) | Error::Protocol(_) | Error::Corrupt(_)) => {}
-            _ => self.give(c),
+        if answer.is_ok() {
+            self.give(c);
         }
-        answer
+        answer?.accept()
     }
 
     /// The background thread connected, or lost its connection.

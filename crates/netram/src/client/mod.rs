@@ -9,6 +9,7 @@ mod cache;
 mod commit;
 mod core;
 mod dataset;
+mod encode;
 mod group;
 mod link;
 mod locate;

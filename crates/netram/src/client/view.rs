@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// How long a thread waits for another thread's transaction of the same process before it says busy.
 const LOCAL_WAIT: Duration = Duration::from_millis(5);
 /// A ticket for a reservation that another thread of this process has: no place at the primary.
-const LOCAL: Ticket = Ticket(0);
+pub(super) const LOCAL: Ticket = Ticket(0);
 
 impl GroupClient {
     /// Begins a read of a dataset.
@@ -43,6 +43,21 @@ impl GroupClient {
 
     /// One round trip to the primary.
     fn ask_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
+        // Until the answer is pinned the floor stays where the question was asked: the answer is not older.
+        let floor = self.pin_known();
+        let snapshot = self.ask_pinned_snapshot(dataset, deadline);
+        self.lock().pins.remove(floor);
+        snapshot
+    }
+
+    fn pin_known(&self) -> Lsn {
+        let mut state = self.lock();
+        let lsn = state.holder.tail().lsn;
+        state.pins.add(lsn);
+        lsn
+    }
+
+    fn ask_pinned_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
         let mut known = Lsn(0);
         let question = || {
             let state = self.lock();
@@ -113,7 +128,7 @@ impl GroupClient {
     }
 
     /// Asks for the lease; None: it is here (or was, and went again), Some: the place in the queue.
-    fn acquire(
+    pub(super) fn acquire(
         &self,
         mut state: MutexGuard<'_, State>,
         ticket: Ticket,
@@ -155,6 +170,10 @@ impl GroupClient {
                 drop(state);
                 self.renew_now()?; // it waited in the queue longer than a lease lasts
             }
+        } else {
+            // Too late to be taken up: given back, or nobody could write until it lapses.
+            let recall = state.holder.callback(reply.token, now);
+            self.answer_recall(&mut state, reply.token, recall);
         }
         Ok(None)
     }

@@ -9,13 +9,16 @@ use dspm_proto::record::Record;
 use dspm_proto::{Error, Header, Kind, PAGE_SIZE};
 use dspm_store::{FrameBuf, Store};
 use mio::net::TcpStream;
-use std::collections::VecDeque;
 use std::io::{ErrorKind, IoSlice, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes taken in by one system call.
 const BUFFER: usize = 128 << 10;
+/// Most slices that the kernel takes at once (IOV_MAX).
+const SLICES_MAX: usize = 1024;
+/// Most bytes of the metadata of a handshake.
+const HELLO_MAX: u32 = 4096;
 /// Most bytes that wait for a peer that does not read.
 const QUEUE_MAX: usize = 96 << 20;
 
@@ -24,60 +27,68 @@ pub(crate) struct Sender {
     /// The runtime's number.
     pub(crate) id: u64,
     stream: TcpStream,
-    queue: Mutex<VecDeque<Vec<u8>>>,
+    queue: Mutex<Queue>,
     broken: AtomicBool,
+}
+
+/// Bytes that the socket did not take yet.
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 impl Sender {
     /// Sends head and data, or queues what the socket does not take.
     pub(crate) fn send(&self, head: &[u8], data: &[&[u8]]) {
-        if self.broken.load(Ordering::Acquire) {
+        if self.is_broken() {
             return;
         }
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if !queue.is_empty() {
-            queue.push_back(gather(head, data, 0));
-            let waiting: usize = queue.iter().map(Vec::len).sum();
-            if waiting > QUEUE_MAX {
-                self.close();
-            }
-            return;
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + data.len());
+        slices.push(IoSlice::new(head));
+        slices.extend(data.iter().filter(|d| !d.is_empty()).map(|d| IoSlice::new(d)));
+        let mut rest = &mut slices[..];
+        if queue.bytes.is_empty() && self.write(&mut rest).is_err() {
+            return self.close();
         }
-        match self.write(head, data) {
-            Ok(n) if n == head.len() + data.iter().map(|d| d.len()).sum::<usize>() => {}
-            Ok(n) => queue.push_back(gather(head, data, n)),
-            Err(_) => self.close(),
+        let waiting: usize = rest.iter().map(|s| s.len()).sum();
+        if queue.bytes.len() - queue.sent + waiting > QUEUE_MAX {
+            return self.close(); // a peer that does not read: it dials again if it lives
         }
+        rest.iter().for_each(|s| queue.bytes.extend_from_slice(s));
     }
 
-    /// Bytes that the socket took.
-    fn write(&self, head: &[u8], data: &[&[u8]]) -> std::io::Result<usize> {
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + data.len().min(1023));
-        slices.push(IoSlice::new(head));
-        slices.extend(data.iter().take(1023).map(|d| IoSlice::new(d)));
-        loop {
-            match (&self.stream).write_vectored(&slices) {
-                Ok(n) => return Ok(n),
+    /// Writes until everything is gone or the socket is full; then, and only then, it tells when it has room again.
+    fn write(&self, rest: &mut &mut [IoSlice<'_>]) -> std::io::Result<()> {
+        while !rest.is_empty() {
+            let n = rest.len().min(SLICES_MAX);
+            match (&self.stream).write_vectored(&rest[..n]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => IoSlice::advance_slices(rest, n),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(0),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) => return Err(e),
             }
         }
+        Ok(())
     }
 
     /// The socket takes bytes again.
     pub(crate) fn drain(&self) {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(mut head) = queue.pop_front() {
-            match self.write(&head, &[]) {
-                Ok(n) if n == head.len() => {}
-                Ok(n) => {
-                    head.drain(..n);
-                    queue.push_front(head);
-                    return;
-                }
-                Err(_) => return self.close(),
-            }
+        let Queue { bytes, sent } = &mut *queue;
+        if bytes.is_empty() {
+            return;
+        }
+        let mut slices = [IoSlice::new(&bytes[*sent..])];
+        let mut rest = &mut slices[..];
+        if self.write(&mut rest).is_err() {
+            return self.close();
+        }
+        *sent = bytes.len() - rest.iter().map(|s| s.len()).sum::<usize>();
+        if *sent == bytes.len() {
+            (*bytes, *sent) = (Vec::new(), 0);
         }
     }
 
@@ -91,14 +102,6 @@ impl Sender {
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.load(Ordering::Acquire)
     }
-}
-
-fn gather(head: &[u8], data: &[&[u8]], skip: usize) -> Vec<u8> {
-    let mut all = Vec::with_capacity(head.len() + data.iter().map(|d| d.len()).sum::<usize>());
-    all.extend_from_slice(head);
-    data.iter().for_each(|d| all.extend_from_slice(d));
-    all.drain(..skip);
-    all
 }
 
 /// A whole message.
@@ -190,7 +193,9 @@ impl Receiver {
                     let mut head = [0u8; HEADER_SIZE];
                     head.copy_from_slice(bytes);
                     self.start += HEADER_SIZE;
-                    self.state = State::Meta(Header::decode(&head)?);
+                    let header = Header::decode(&head)?;
+                    self.admit(&header)?;
+                    self.state = State::Meta(header);
                 }
                 State::Meta(header) => {
                     let Some(meta) = self.take_meta(header.meta_len as usize)? else {
@@ -216,6 +221,13 @@ impl Receiver {
                 }
             }
         }
+    }
+
+    /// Before the peer has shown that it knows the key, nothing is read but the handshake.
+    fn admit(&self, header: &Header) -> Result<(), Error> {
+        let open = matches!(self.phase, Phase::Open { .. } | Phase::Dialled { .. });
+        let hello = header.kind == Kind::Hello && header.meta_len <= HELLO_MAX && header.data_len == 0;
+        if open || hello { Ok(()) } else { Err(Error::Protocol("a connection begins with Hello".into())) }
     }
 
     /// At least n bytes in the buffer; n is small.

@@ -66,10 +66,6 @@ impl Node {
     }
 
     fn shake_hands(&self, receiver: &mut Receiver, m: &Message) -> Result<(), Error> {
-        if m.header.kind != Kind::Hello {
-            receiver.out.close();
-            return Err(Error::Auth("say Hello first".into()));
-        }
         let key = &self.options.key;
         match std::mem::replace(&mut receiver.phase, Phase::New) {
             Phase::New => {
@@ -163,12 +159,22 @@ impl Node {
             self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
             Error::Refused(why)
         })?;
+        if self.has_no_room() {
+            return Err(Error::Refused(Refusal::Full));
+        }
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let caller = Caller { connection: out.id, request: header.request };
         self.with_group(header.group, |g| {
             g.replica.commit(caller, header.store, &record, pages, clock::now());
             Ok(())
         })
+    }
+
+    /// Back-pressure: too much is not on disk yet, or the disk has no room. The writer tries again until its
+    /// `commit_timeout`.
+    fn has_no_room(&self) -> bool {
+        let dirty = self.store.usage().dirty * PAGE_SIZE as u64;
+        dirty >= self.options.dirty_max || self.store.is_stalled()
     }
 
     fn replicate(self: &Arc<Self>, hello: &Hello, m: Message) -> Result<(), Error> {
@@ -378,4 +384,3 @@ pub(crate) fn replicate_head(token: Token, store: StoreId, header: Header, meta:
     debug_assert!(all.len() >= REPLICATE_PREFIX && HEADER_SIZE == 64);
     wire::frame(h, &all, data)
 }
-

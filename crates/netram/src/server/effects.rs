@@ -6,9 +6,7 @@ use super::node::Node;
 use crate::clock;
 use crate::wire::{error_reply, frame};
 use dspm_proto::header::{FLAG_REPLY, Header};
-use dspm_proto::message::{
-    self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, SnapshotReply, State,
-};
+use dspm_proto::message::{self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, SnapshotReply, State};
 use dspm_proto::{Error, Kind, Lsn, RecordId, Token};
 use dspm_store::StoredPage;
 use dspm_txn::{Caller, Effect, NodeNo, PeerMessage};
@@ -43,12 +41,12 @@ impl Node {
 
     /// Looks at the groups that are due.
     pub(crate) fn serve_timers(self: &Arc<Self>) {
-        let now = clock::now();
-        for id in self.timers.due(now) {
+        for id in self.timers.due(clock::now()) {
             if let Ok(group) = self.group(id) {
                 let mut g = group.lock();
                 g.armed = None;
-                g.replica.tick(now);
+                // Read under the lock: a lease granted at a time before its request was sent would end too early.
+                g.replica.tick(clock::now());
                 self.run_effects(&mut g);
             }
         }

@@ -180,6 +180,11 @@ impl Node {
         self.connections.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Connections that are open.
+    pub(crate) fn connection_count(&self) -> usize {
+        self.senders.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The sending half of a connection that is still there.
     pub(crate) fn sender(&self, connection: u64) -> Option<Arc<Sender>> {
         self.senders.read().unwrap_or_else(PoisonError::into_inner).get(&connection).cloned()

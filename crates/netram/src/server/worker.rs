@@ -132,7 +132,7 @@ impl Worker {
     fn accept(&mut self) {
         while let Some(Ok((stream, _))) = self.listener.as_ref().map(mio::net::TcpListener::accept) {
             let _ = stream.set_nodelay(true);
-            if self.connections.len() >= CONNECTIONS_MAX {
+            if self.node.connection_count() >= CONNECTIONS_MAX {
                 continue; // dropped: the peer sees a closed connection and tries again
             }
             let turn = TURN.fetch_add(1, Ordering::Relaxed) % self.node.mailboxes.len();
@@ -202,7 +202,8 @@ impl Worker {
             return;
         }
         self.swept = Instant::now();
-        let late = |r: &Receiver| matches!(r.phase, Phase::New | Phase::Challenged { .. }) && r.since.elapsed() > HANDSHAKE;
+        let late =
+            |r: &Receiver| matches!(r.phase, Phase::New | Phase::Challenged { .. }) && r.since.elapsed() > HANDSHAKE;
         let over: Vec<Token> =
             self.connections.iter().filter(|(_, r)| r.out.is_broken() || late(r)).map(|(t, _)| *t).collect();
         over.into_iter().for_each(|t| self.close(t));

@@ -171,16 +171,22 @@ impl Log {
 
     /// Frees the oldest segments whose records are all in base files. `covered` has each group's checkpoint; a group
     /// that it lacks was removed.
-    pub(crate) fn free_covered(&mut self, covered: &HashMap<GroupId, Lsn>) {
-        while self.live.len() > 1 {
-            let Some(front) = self.live.front() else { return };
-            if front.groups.iter().any(|(g, l)| covered.get(g).is_some_and(|c| c < l)) {
-                return;
-            }
-            if let Some(segment) = self.live.pop_front() {
-                self.retire(segment);
-            }
+    pub(crate) fn free_covered(&mut self, covered: &HashMap<GroupId, Lsn>) -> Result<(), LogError> {
+        let needed = |s: &Segment| s.groups.iter().any(|(g, l)| covered.get(g).is_some_and(|c| c < l));
+        let free = self.live.iter().take(self.live.len().saturating_sub(1)).take_while(|s| !needed(s)).count();
+        if free == 0 {
+            return Ok(());
         }
+        let kept = self.live.split_off(free);
+        let freed = std::mem::replace(&mut self.live, kept);
+        // An empty batch says that they are not needed any more, before they are gone.
+        if let Err(e) = self.write(Batch::default()) {
+            let kept = std::mem::replace(&mut self.live, freed);
+            self.live.extend(kept);
+            return Err(e);
+        }
+        freed.into_iter().for_each(|s| self.retire(s));
+        Ok(())
     }
 
     fn retire(&mut self, mut segment: Segment) {

@@ -124,7 +124,6 @@ fn apply(mut w: World, op: Op) -> World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
     #[test]
     fn a_life_on_disk_equals_its_model(ops in proptest::collection::vec(op(), 1..70)) {
         let mut w = World::open(SimDisk::default(), MEMORY, Model::default());

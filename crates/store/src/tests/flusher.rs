@@ -164,7 +164,7 @@ fn the_log_is_bounded_and_reused_segments_resurrect_nothing() {
             w.flush();
             w.with(|g| g.set_horizon(g.tail().lsn));
         }
-        if n % 500 == 499 {
+        if n % 120 == 119 {
             assert!(w.disk.files("log/").len() <= 8, "{} segments", w.disk.files("log/").len());
             let mut model = w.model.clone();
             model.records.truncate(w.flushed().0 as usize);
@@ -232,4 +232,42 @@ fn evicted_pages_are_read_from_the_base_file() {
     let w = World::open_in(dir, disk, MEMORY, model);
     assert!(w.opened.memory_kept);
     w.check(1, pages);
+}
+
+#[test]
+fn real_files_bring_everything_back() {
+    let dir = Dir::new();
+    let (store, _) = dir.open(4 << 20);
+    let source = Arc::new(Groups::default());
+    source.groups.lock().unwrap().insert(GROUP, store.open_group(GROUP).unwrap());
+    let flusher = store.start_flusher(source.clone()).unwrap();
+    let mut model = Model::default();
+    let (sizes, until) = ([(D, PAGES * 4096)], Instant::now() + Duration::from_secs(60));
+    while model.tail() < Lsn(4000) {
+        let n = model.tail().0;
+        let writes = [(D, n % PAGES, Some((n % 251) as u8))];
+        let mut groups = source.groups.lock().unwrap();
+        let g = groups.get_mut(&GROUP).unwrap();
+        match append(&store, g, &sizes, &writes) {
+            Ok(r) => model.push(&r, &sizes, &writes),
+            Err(Error::Full(_)) => {
+                drop(groups);
+                assert!(Instant::now() < until, "the flusher makes no room");
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            Err(e) => panic!("{e}"),
+        }
+        g.set_committed(g.tail().lsn);
+        g.set_horizon(g.tail().lsn);
+    }
+    drop(flusher);
+    assert_eq!(source.flushed.lock().unwrap()[&GROUP], Lsn(4000));
+    drop((store, source));
+    std::fs::remove_file(dir.0.join("arena")).unwrap();
+    let (store, opened) = dir.open(4 << 20);
+    assert!(!opened.memory_kept && opened.log_intact, "{:?}", opened.reason);
+    store.keep_name(opened.previous).unwrap();
+    assert_eq!(store.id(), opened.previous);
+    model.check(&store.open_group(GROUP).unwrap(), 1, PAGES);
 }

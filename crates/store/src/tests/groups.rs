@@ -147,7 +147,6 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
     fn a_group_equals_its_model(ops in proptest::collection::vec(op(), 1..60)) {
         let dir = Dir::new();

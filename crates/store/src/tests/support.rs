@@ -181,9 +181,7 @@ impl Model {
             let at = Lsn(at);
             let sizes = self.sizes(at);
             for d in (1..=datasets).map(DatasetId) {
-                if at.0 > 0 && sizes.contains_key(&d) {
-                    assert_eq!(g.size(d, at), sizes[&d], "size of {d} at {at}");
-                }
+                assert_eq!(g.size(d, at), sizes.get(&d).copied().unwrap_or(0), "size of {d} at {at}");
                 for page in 0..pages {
                     let (lsn, fill) = self.page(d, page, at);
                     let (l, f) = read(g, d, page, at).expect("kept");

@@ -1,0 +1,46 @@
+//! How a commit's pages travel: in full, as a delta against the version that every member holds, or as zeros.
+
+use super::cache::PageCache;
+use dspm_proto::record::{PageChange, Payload, delta};
+use dspm_proto::{DatasetId, Lsn, PAGE_SIZE, checksum};
+use dspm_txn::dataset::Change;
+
+/// The record's pages and what goes behind its metadata.
+pub(super) struct Encoded {
+    /// Full pages, then deltas, then zeros.
+    pub(super) pages: Vec<PageChange>,
+    /// One for each delta, in order.
+    pub(super) deltas: Vec<Vec<u8>>,
+    /// Full pages, by their place in the change.
+    pub(super) full: Vec<usize>,
+}
+
+/// Encodes a change on top of the state `base`. Deltas only against what `cache` holds of that state; None: no deltas.
+pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, change: &Change<'_>) -> Encoded {
+    let (mut full, mut deltas, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut full_at, mut bytes) = (Vec::new(), Vec::new());
+    for (i, (page, content)) in change.pages.iter().enumerate() {
+        let payload = Payload::Full;
+        let sum = checksum(&content[..]);
+        let p = PageChange { dataset: 0, page: *page, payload, bytes: PAGE_SIZE as u32, checksum: sum, base: Lsn(0) };
+        if content.iter().all(|b| *b == 0) {
+            zeros.push(PageChange { payload: Payload::Zero, bytes: 0, checksum: 0, ..p });
+            continue;
+        }
+        let against =
+            cache.and_then(|c| c.with(dataset, *page, base, |old, lsn| delta(old, content).map(|d| (d, lsn))));
+        match against.flatten().filter(|(_, lsn)| *lsn > Lsn(0)) {
+            Some((d, base)) => {
+                deltas.push(PageChange { payload: Payload::Delta, bytes: d.len() as u32, base, ..p });
+                bytes.push(d);
+            }
+            None => {
+                full.push(p);
+                full_at.push(i);
+            }
+        }
+    }
+    full.append(&mut deltas);
+    full.append(&mut zeros);
+    Encoded { pages: full, deltas: bytes, full: full_at }
+}

@@ -1,0 +1,160 @@
+"""Hosts of their own: two that know nothing of each other, and links that are cut during commits.
+
+Everything runs on one kernel: what is cut is the network, one way or both, not a machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .child import Children, SqlError
+from .cluster import Cluster, fresh
+from .ledger import Ledger
+from .netns import HandMade, Host, Link, why_not
+
+CUT_S = 1.5
+WAYS = ["both", "to-left", "to-right"]
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[list[Host]]:
+    """Three namespaces, removed whatever happens."""
+    if reason := why_not():
+        pytest.skip(reason)
+    made: list[Host] = []
+    try:
+        for tag in ("a", "b", "c"):
+            made.append(Host(tag))
+        yield made
+    finally:
+        for host in made:
+            host.end()
+
+
+def test_two_hosts_with_their_own_clusters(hosts: list[Host], children: Children, tmp_path: Path) -> None:
+    """Guards separation: the same name on two hosts is two databases, and the other host's cluster cannot be reached."""
+    made: list[Cluster] = []
+    try:
+        for number, host in enumerate(hosts[:2]):
+            cluster = Cluster(tmp_path / f"c{number}", 2)
+            cluster.prefix = host.prefix
+            made.append(cluster)
+            cluster.up()
+        ledgers = [Ledger(c, children, "same.db") for c in made]
+        writers = [ledger.writer(i) for ledger in ledgers for i in range(2)]
+        for w in writers:
+            w.wait(20)
+        for w in writers:
+            w.kill()
+        assert [ledger.errors for ledger in ledgers] == [[], []]
+        assert [sorted(ledger.acknowledged) for ledger in ledgers] == [[0, 1], [0, 1]]
+        for ledger in ledgers:
+            ledger.verify()
+        stranger = children.session(made[0], DSPM_CONFIG=made[1].config, DSPM_COMMIT_TIMEOUT="1s")
+        with pytest.raises(SqlError) as failed:
+            stranger.open("same.db")
+            stranger.sql("SELECT count(*) FROM ledger")
+        assert failed.value.reason, failed.value
+    finally:
+        for cluster in made:
+            cluster.end()
+
+
+@pytest.fixture(scope="module")
+def apart(hosts: list[Host], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[HandMade, Link]]:
+    """Both nodes on host a, programs on host b; left is the nodes' end."""
+    link = Link(hosts[0], hosts[1], 1)
+    place = (hosts[0], link.left_ip)
+    cluster = HandMade(tmp_path_factory.mktemp("apart") / "c", place, [place, place])
+    yield cluster, link
+    cluster.end()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_is_cut_off(hosts: list[Host], apart: tuple[HandMade, Link], children: Children, way: str) -> None:
+    """Guards commits in flight: cut off during commits, a program goes on when the link is healed; nothing is lost."""
+    cluster, link = apart
+    ledger = Ledger(cluster, children, fresh("cut"))
+    inside = ledger.writer(1)
+    cluster.prefix = hosts[1].prefix
+    writer = ledger.writer(0, DSPM_COMMIT_TIMEOUT="60s")
+    cluster.prefix = hosts[0].prefix
+    for w in (writer, inside):
+        w.wait(10)
+    link.cut(way)
+    try:
+        inside.wait(20)  # waits out the other's lease, then goes on
+        time.sleep(CUT_S)
+    finally:
+        link.heal(way)
+    for w in (writer, inside):
+        w.wait(20)
+        w.kill()
+    assert ledger.errors == [], "commit_timeout was not over"
+    ledger.verify()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_program_is_cut_off_for_longer_than_it_waits(
+    hosts: list[Host], apart: tuple[HandMade, Link], children: Children, way: str
+) -> None:
+    """Guards outcomes: past commit_timeout COMMIT says that it does not know, and the row is there or not, for good."""
+    cluster, link = apart
+    ledger = Ledger(cluster, children, fresh("cut"))
+    cluster.prefix = hosts[1].prefix
+    writer = ledger.writer(0, DSPM_COMMIT_TIMEOUT="500ms")
+    cluster.prefix = hosts[0].prefix
+    writer.wait(10)
+    link.cut(way)
+    try:
+        time.sleep(CUT_S)
+    finally:
+        link.heal(way)
+    writer.wait(20)
+    writer.kill()
+    assert ledger.errors, "it was cut off for longer than commit_timeout"
+    ledger.verify()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_two_members_are_cut_apart(
+    hosts: list[Host], children: Children, tmp_path: Path, way: str
+) -> None:
+    """Guards invariant 1 with a program that reaches both members while these do not reach each other."""
+    number = 2 + WAYS.index(way)
+    between, left, right = Link(hosts[0], hosts[1], number * 3), Link(hosts[0], hosts[2], number * 3 + 1), Link(
+        hosts[1], hosts[2], number * 3 + 2
+    )
+    places = [(hosts[0], left.left_ip), (hosts[1], right.left_ip)]
+    # The members reach each other by the addresses that programs use, over the link between them.
+    route(hosts[0], right.left_ip, between.right_ip)
+    route(hosts[1], left.left_ip, between.left_ip)
+    cluster = HandMade(tmp_path / "c", places[0], places)
+    try:
+        cluster.prefix = hosts[2].prefix
+        ledger = Ledger(cluster, children, fresh("apart"))
+        writers = [ledger.writer(i, DSPM_COMMIT_TIMEOUT="60s") for i in range(2)]
+        for w in writers:
+            w.wait(10)
+        between.cut(way)
+        try:
+            time.sleep(CUT_S)
+        finally:
+            between.heal(way)
+        for w in writers:
+            w.wait(20)
+            w.kill()
+        assert ledger.errors == [], "commit_timeout was not over"
+        ledger.verify()
+    finally:
+        cluster.end()
+
+
+def route(host: Host, address: str, via: str) -> None:
+    from .netns import ip
+
+    ip("-n", host.name, "route", "add", f"{address}/32", "via", via)

@@ -1,0 +1,96 @@
+"""How often a program waits for a node, on the counter that counts exactly that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from .child import Children, Session
+from .cluster import Cluster, fresh
+
+TIMES = 20
+TRIES = 10
+
+
+@pytest.fixture
+def warm(cluster: Cluster, children: Children) -> Session:
+    db = children.session(cluster, fresh("trips"))
+    db.sql("CREATE TABLE t(a INTEGER PRIMARY KEY, b)")
+    for i in range(10):
+        db.sql("INSERT INTO t VALUES(?, 0)", i)
+    return db
+
+
+def fewest(db: Session, do: Callable[[], object]) -> int:
+    """The fewest round trips of some tries: on a busy machine a lease may lapse within one, and is asked for again."""
+    found = []
+    for _ in range(TRIES):
+        db.sql("UPDATE t SET b = b + 1 WHERE a = 0")
+        before = db.status()["round_trips"]
+        do()
+        found.append(db.status()["round_trips"] - before)
+    return min(found)
+
+
+def test_warm_reads_under_the_lease_take_none(warm: Session) -> None:
+    """Guards "reads of a lone writer cost no round trip"."""
+
+    def read() -> None:
+        for i in range(TIMES):
+            warm.sql("SELECT b FROM t WHERE a = ?", i % 10)
+        warm.sql("BEGIN")
+        warm.sql("SELECT sum(b) FROM t")
+        warm.sql("COMMIT")
+
+    assert fewest(warm, read) == 0
+
+
+def test_a_commit_takes_one(warm: Session) -> None:
+    """Guards "a lone writer's transaction costs exactly one round trip", read and written or written only."""
+
+    def autocommit() -> None:
+        for i in range(TIMES):
+            warm.sql("UPDATE t SET b = b + 1 WHERE a = ?", i % 10)
+
+    def explicit() -> None:
+        for i in range(TIMES):
+            warm.sql("BEGIN IMMEDIATE")
+            warm.sql("SELECT b FROM t WHERE a = ?", i % 10)
+            warm.sql("UPDATE t SET b = b + 1 WHERE a = ?", i % 10)
+            warm.sql("COMMIT")
+
+    assert fewest(warm, autocommit) == TIMES
+    assert fewest(warm, explicit) == TIMES
+
+
+def test_a_transaction_without_a_change(warm: Session) -> None:
+    """Guards empty and rolled back transactions: they make no commit. An empty COMMIT may ask whether it was the writer."""
+
+    def rolled_back() -> None:
+        warm.sql("BEGIN IMMEDIATE")
+        warm.sql("UPDATE t SET b = -1")
+        warm.sql("ROLLBACK")
+
+    def empty() -> None:
+        warm.sql("BEGIN IMMEDIATE")
+        warm.sql("COMMIT")
+
+    before = warm.status()["lsn"]
+    assert fewest(warm, rolled_back) == 0
+    assert fewest(warm, empty) <= 1
+    assert warm.status()["lsn"] == before + 2 * TRIES
+    assert warm.one("SELECT min(b) FROM t") == 0
+
+
+def test_a_reader_elsewhere_asks_once_a_transaction(cluster: Cluster, children: Children, warm: Session) -> None:
+    """Guards reading beside a writer: one round trip begins it, and pages that did not change are not asked for."""
+    name = warm.status()["dataset"]
+    reader = children.session(cluster, name)
+    reader.sql("SELECT sum(b) FROM t")
+    found = []
+    for _ in range(TRIES):
+        before = reader.status()["round_trips"]
+        reader.sql("SELECT sum(b) FROM t")
+        found.append(reader.status()["round_trips"] - before)
+    assert min(found) == max(found) == 1

@@ -1,0 +1,118 @@
+"""SIGSTOP: a process that stands still for any time and goes on neither loses nor invents nor shows anything old."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from .child import Children, Session, SqlError
+from .cluster import Cluster, fresh
+from .conftest import Clusters
+
+BUSY_SNAPSHOT = 517
+PAST_THE_LEASE_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def pair(clusters: Clusters) -> Cluster:
+    """Two nodes that hold two copies: there is no spare."""
+    return clusters(2)
+
+
+def opened(cluster: Cluster, children: Children, **env: str) -> tuple[str, Session]:
+    name = fresh("stopped")
+    db = children.session(cluster, name, **env)
+    db.sql("CREATE TABLE t(a INTEGER PRIMARY KEY, who TEXT)")
+    db.sql("INSERT INTO t VALUES(1, 'first')")
+    return name, db
+
+
+@pytest.mark.parametrize("explicit", [False, True], ids=["autocommit", "commit"])
+def test_a_backup_stops_during_commit(pair: Cluster, children: Children, explicit: bool) -> None:
+    """Guards invariant 1: COMMIT does not return before every member holds it, and then the row is there once."""
+    name, db = opened(pair, children, DSPM_COMMIT_TIMEOUT="60s")
+    backup = pair.pid(pair.members(name)[1][0])
+    os.kill(backup, signal.SIGSTOP)
+    if explicit:
+        db.sql("BEGIN IMMEDIATE")
+        db.sql("INSERT INTO t VALUES(2, 'second')")
+        db.begin("COMMIT")
+    else:
+        db.begin("INSERT INTO t VALUES(2, 'second')")
+    assert db.is_waiting(1.5), "COMMIT returned although a member stood still"
+    os.kill(backup, signal.SIGCONT)
+    db.answer()
+    assert db.sql("SELECT a FROM t") == [[1], [2]]
+    assert children.session(pair, name).sql("SELECT a FROM t") == [[1], [2]]
+    db.sql("INSERT INTO t VALUES(3, 'third')")
+
+
+def test_a_primary_stops_during_commit(pair: Cluster, children: Children) -> None:
+    """Guards the same for the member that grants: nothing returns, nothing is doubled."""
+    name, db = opened(pair, children, DSPM_COMMIT_TIMEOUT="60s")
+    primary = pair.pid(pair.members(name)[0])
+    os.kill(primary, signal.SIGSTOP)
+    db.begin("INSERT INTO t VALUES(2, 'second')")
+    assert db.is_waiting(1.5), "COMMIT returned although the primary stood still"
+    os.kill(primary, signal.SIGCONT)
+    db.answer()
+    assert children.session(pair, name).sql("SELECT a FROM t") == [[1], [2]]
+
+
+def stop(holder: Session) -> None:
+    holder.signal(signal.SIGSTOP)
+    time.sleep(PAST_THE_LEASE_S)
+
+
+@pytest.mark.parametrize("mode", ["normal", "exclusive"])
+def test_the_lease_holder_stops_and_reads_fresh(cluster: Cluster, children: Children, mode: str) -> None:
+    """Guards invariant 5: who was stopped past its lease shows nothing stale afterwards, and can write again."""
+    name, holder = opened(cluster, children)
+    assert holder.one(f"PRAGMA locking_mode={mode}") == mode
+    holder.sql("INSERT INTO t VALUES(2, 'holder')")
+    assert holder.sql("SELECT a FROM t") == [[1], [2]]
+    stop(holder)
+    other = children.session(cluster, name)
+    other.sql("INSERT INTO t VALUES(3, 'other')")
+    holder.signal(signal.SIGCONT)
+    assert holder.sql("SELECT a FROM t") == [[1], [2], [3]], "a stale read after the lease was lost"
+    holder.sql("INSERT INTO t VALUES(4, 'holder again')")
+    other.close()
+    assert children.session(cluster, name).sql("SELECT a FROM t") == [[1], [2], [3], [4]]
+
+
+@pytest.mark.parametrize("mode", ["normal", "exclusive"])
+def test_the_lease_holder_stops_inside_a_transaction(cluster: Cluster, children: Children, mode: str) -> None:
+    """Guards invariant 5: its open transaction is fenced. COMMIT fails, nothing of it stays, the next read is fresh."""
+    name, holder = opened(cluster, children)
+    holder.sql(f"PRAGMA locking_mode={mode}")
+    holder.sql("BEGIN IMMEDIATE")
+    holder.sql("INSERT INTO t VALUES(2, 'holder')")
+    stop(holder)
+    other = children.session(cluster, name)
+    other.sql("INSERT INTO t VALUES(3, 'other')")
+    holder.signal(signal.SIGCONT)
+    with pytest.raises(SqlError) as failed:
+        holder.sql("COMMIT")
+    assert failed.value.code == BUSY_SNAPSHOT or failed.value.primary == 10, failed.value
+    assert holder.sql("SELECT a, who FROM t") == [[1, "first"], [3, "other"]]
+    holder.sql("INSERT INTO t VALUES(2, 'again')")
+    assert other.sql("SELECT a, who FROM t") == [[1, "first"], [2, "again"], [3, "other"]]
+
+
+def test_a_reader_stops_inside_a_transaction(cluster: Cluster, children: Children) -> None:
+    """Guards snapshots: a read transaction that was stopped shows its own state to its end, or an error."""
+    name, writer = opened(cluster, children)
+    reader = children.session(cluster, name)
+    reader.sql("BEGIN")
+    assert reader.sql("SELECT a FROM t") == [[1]]
+    stop(reader)
+    for a in range(2, 50):
+        writer.sql("INSERT INTO t VALUES(?, 'later')", a)
+    reader.signal(signal.SIGCONT)
+    assert reader.sql("SELECT a FROM t") == [[1]]
+    reader.sql("COMMIT")
+    assert reader.one("SELECT count(*) FROM t") == 49
