@@ -143,7 +143,7 @@ int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, s
 /* Commits: `count` pages with ascending numbers, none twice, none beyond `size`; their contents one behind the other
    (count × 4096 bytes); the dataset's new size in bytes, which cuts off or grows. Bytes of the last page beyond the
    size are to be zeros. When it returns 0 all members hold the commit, *lsn is its LSN, and the transaction is still
-   reserved and based on it. Nothing to change makes no LSN. At most 64 MiB of pages (DSPM_E_FULL).
+   reserved and based on it. Nothing to change makes no LSN: it is only asked whether this is still the writer. At most 64 MiB of pages (DSPM_E_FULL).
    DSPM_E_CONFLICT, DSPM_E_FULL: nothing was committed. DSPM_E_UNKNOWN: nobody knows yet. After any error release it;
    it may then be reserved again. */
 int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,

@@ -46,7 +46,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("build/demo.json"), help="file for the figures")
     parser.add_argument("--records", type=int, default=2000, help="in the table")
     parser.add_argument("--operations", type=int, default=4000, help="of a round, all processes together")
-    parser.add_argument("--seconds", type=float, default=1.5, help="longest round")
+    parser.add_argument("--seconds", type=float, default=1.0, help="longest round")
     parser.add_argument("--rounds", type=int, default=3, help="of each target")
     parser.add_argument("--processes", type=int, default=2, help="that run YCSB")
     parser.add_argument("--targets", nargs="+", default=COMPARED, choices=COMPARED, help="to compare, dspm first")

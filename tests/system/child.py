@@ -61,7 +61,7 @@ class Children:
 
     def session(self, cluster: Cluster, name: str | None = None, **env: str) -> Session:
         """A process that runs the statements it is told, with a connection to `name`."""
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         session = Session(self.start(cluster, "session", env=env, **pipes))
         if name is not None:
             session.open(name)

@@ -81,7 +81,8 @@ class Writer:
     def wait(self, more: int, seconds: float = 60.0) -> None:
         """Waits for that many more acknowledgements."""
         goal = self.count() + more
-        eventually(f"{more} more commits of writer {self.number}", lambda: self.count() >= goal or self._ended(), seconds)
+        what = f"{more} more commits of writer {self.number}"
+        eventually(what, lambda: self.count() >= goal or self._ended(), seconds)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends it by a signal and takes down what it was told."""

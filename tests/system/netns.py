@@ -56,7 +56,8 @@ class Link:
         self.left, self.right = left, right
         self.left_ip, self.right_ip = f"10.213.{number}.1", f"10.213.{number}.2"
         self._left_if, self._right_if = f"l{number}", f"r{number}"
-        ip("link", "add", self._left_if, "netns", left.name, "type", "veth", "peer", self._right_if, "netns", right.name)
+        ends = (self._left_if, "netns", left.name), (self._right_if, "netns", right.name)
+        ip("link", "add", *ends[0], "type", "veth", "peer", *ends[1])
         for host, device, address in (
             (left, self._left_if, self.left_ip),
             (right, self._right_if, self.right_ip),
@@ -80,8 +81,14 @@ class Link:
 
     def _neighbour(self, way: str, do: str, *rest: str) -> None:
         """The sender believes that the other end has another hardware address: what it sends is dropped there."""
-        sender = (self.right, self._right_if, self.left_ip) if way == "to-left" else (
-            self.left, self._left_if, self.right_ip,
+        sender = (
+            (self.right, self._right_if, self.left_ip)
+            if way == "to-left"
+            else (
+                self.left,
+                self._left_if,
+                self.right_ip,
+            )
         )
         host, device, address = sender
         ip("-n", host.name, "neigh", do, address, *rest, "dev", device)
@@ -120,12 +127,13 @@ class HandMade(Cluster):
         return Path(f"/dev/shm/dspm-test-{os.getpid()}-{self.directory.parent.name}-{name}.arena")
 
     def _start(self, what: str, host: Host, *options: object) -> None:
-        log = open(self.directory / f"{len(self._processes)}.log", "w")
         argv = [*host.prefix, str(BIN), what, "--config", self.config, *map(str, options), "--insecure"]
-        self._processes.append(
-            subprocess.Popen(argv, stdout=log, stderr=log, text=True, env=clean_environment(), start_new_session=True)
-        )
-        log.close()
+        with open(self.directory / f"{len(self._processes)}.log", "w") as log:
+            self._processes.append(
+                subprocess.Popen(
+                    argv, stdout=log, stderr=log, text=True, env=clean_environment(), start_new_session=True
+                )
+            )
 
     def _serving(self) -> int:
         done = self.run("status", "--json")

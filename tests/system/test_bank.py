@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -38,12 +39,10 @@ def bank(cluster: Cluster, children: Children) -> str:
     ("mode", "processes", "threads"),
     [("immediate", 4, 1), ("autocommit", 4, 1), ("deferred", 3, 1), ("immediate", 1, 4), ("autocommit", 2, 2)],
 )
-def test_transfers(
-    cluster: Cluster, children: Children, bank: str, mode: str, processes: int, threads: int
-) -> None:
-    """Guards isolation and fairness: the sum holds in every read, acknowledged transfers are all there, none starves."""
+def test_transfers(cluster: Cluster, children: Children, bank: str, mode: str, processes: int, threads: int) -> None:
+    """Guards isolation and fairness: the sum holds in every read, acknowledged transfers are there, none starves."""
     time = seconds(2.5)
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     reader = children.start(cluster, "bank", "read", bank, time, **pipes)
     writers = [
         children.start(cluster, "bank", "transfer", bank, mode, threads, time, i, **pipes) for i in range(processes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def hand_over(cluster: Cluster, children: Children, count: int, both: bool) -> N
     name = fresh("turn")
     children.session(cluster, name).sql("CREATE TABLE turn(n INTEGER PRIMARY KEY)")
     there, back = os.pipe(), os.pipe()
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
         players = [
             children.start(

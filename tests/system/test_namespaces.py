@@ -14,7 +14,7 @@ import pytest
 from .child import Children, SqlError
 from .cluster import Cluster, fresh
 from .ledger import Ledger
-from .netns import HandMade, Host, Link, why_not
+from .netns import HandMade, Host, Link, ip, why_not
 
 CUT_S = 1.5
 WAYS = ["both", "to-left", "to-right"]
@@ -36,7 +36,7 @@ def hosts() -> Iterator[list[Host]]:
 
 
 def test_two_hosts_with_their_own_clusters(hosts: list[Host], children: Children, tmp_path: Path) -> None:
-    """Guards separation: the same name on two hosts is two databases, and the other host's cluster cannot be reached."""
+    """Guards separation: the same name on two hosts is two databases; the other host's cluster cannot be reached."""
     made: list[Cluster] = []
     try:
         for number, host in enumerate(hosts[:2]):
@@ -121,18 +121,17 @@ def test_a_program_is_cut_off_for_longer_than_it_waits(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_two_members_are_cut_apart(
-    hosts: list[Host], children: Children, tmp_path: Path, way: str
-) -> None:
+def test_two_members_are_cut_apart(hosts: list[Host], children: Children, tmp_path: Path, way: str) -> None:
     """Guards invariant 1 with a program that reaches both members while these do not reach each other."""
     number = 2 + WAYS.index(way)
-    between, left, right = Link(hosts[0], hosts[1], number * 3), Link(hosts[0], hosts[2], number * 3 + 1), Link(
-        hosts[1], hosts[2], number * 3 + 2
+    between, left, right = (
+        Link(hosts[0], hosts[1], number * 3),
+        Link(hosts[0], hosts[2], number * 3 + 1),
+        Link(hosts[1], hosts[2], number * 3 + 2),
     )
     places = [(hosts[0], left.left_ip), (hosts[1], right.left_ip)]
-    # The members reach each other by the addresses that programs use, over the link between them.
-    route(hosts[0], right.left_ip, between.right_ip)
-    route(hosts[1], left.left_ip, between.left_ip)
+    join = [(hosts[0], right.left_ip, between.right_ip), (hosts[1], left.left_ip, between.left_ip)]
+    routes(join)
     cluster = HandMade(tmp_path / "c", places[0], places)
     try:
         cluster.prefix = hosts[2].prefix
@@ -145,6 +144,7 @@ def test_two_members_are_cut_apart(
             time.sleep(CUT_S)
         finally:
             between.heal(way)
+            routes(join)  # those of a link that was down are gone
         for w in writers:
             w.wait(20)
             w.kill()
@@ -154,7 +154,7 @@ def test_two_members_are_cut_apart(
         cluster.end()
 
 
-def route(host: Host, address: str, via: str) -> None:
-    from .netns import ip
-
-    ip("-n", host.name, "route", "add", f"{address}/32", "via", via)
+def routes(join: list[tuple[Host, str, str]]) -> None:
+    """Members reach each other by the addresses that programs use, over the link between them."""
+    for host, address, via in join:
+        ip("-n", host.name, "route", "replace", f"{address}/32", "via", via)

@@ -1,4 +1,4 @@
-"""SIGKILL of nodes and of the registry while others write, and `dspm up` again: nothing that was acknowledged is lost."""
+"""SIGKILL of nodes and of the registry while others write, and `dspm up` again: nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_power_cut_with_durability_disk(clusters: Clusters, children: Children
 
 
 def test_without_the_registry(plain: Cluster, children: Children) -> None:
-    """Guards invariant 10: data flows and databases are opened without the registry; making one says what is missing."""
+    """Guards invariant 10: data flows and databases open without the registry; making one says what is missing."""
     ledger = Ledger(plain, children, fresh("ledger"))
     writer = ledger.writer()
     writer.wait(5)

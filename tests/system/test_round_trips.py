@@ -24,7 +24,7 @@ def warm(cluster: Cluster, children: Children) -> Session:
 
 def fewest(db: Session, do: Callable[[], object]) -> int:
     """The fewest round trips of some tries: on a busy machine a lease may lapse within one, and is asked for again."""
-    found = []
+    found: list[int] = []
     for _ in range(TRIES):
         db.sql("UPDATE t SET b = b + 1 WHERE a = 0")
         before = db.status()["round_trips"]
@@ -65,7 +65,7 @@ def test_a_commit_takes_one(warm: Session) -> None:
 
 
 def test_a_transaction_without_a_change(warm: Session) -> None:
-    """Guards empty and rolled back transactions: they make no commit. An empty COMMIT may ask whether it was the writer."""
+    """Guards empty and rolled back transactions: no commit. An empty COMMIT may ask whether it was the writer."""
 
     def rolled_back() -> None:
         warm.sql("BEGIN IMMEDIATE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 
@@ -10,8 +11,10 @@ import pytest
 
 from .child import Children, Session, SqlError
 from .cluster import Cluster, fresh
-from .conftest import Clusters
+from .conftest import Clusters, rounds
+from .ledger import Ledger
 
+IOERR = 10
 BUSY_SNAPSHOT = 517
 PAST_THE_LEASE_S = 1.0
 
@@ -97,7 +100,7 @@ def test_the_lease_holder_stops_inside_a_transaction(cluster: Cluster, children:
     holder.signal(signal.SIGCONT)
     with pytest.raises(SqlError) as failed:
         holder.sql("COMMIT")
-    assert failed.value.code == BUSY_SNAPSHOT or failed.value.primary == 10, failed.value
+    assert failed.value.code == BUSY_SNAPSHOT or failed.value.primary == IOERR, failed.value
     assert holder.sql("SELECT a, who FROM t") == [[1, "first"], [3, "other"]]
     holder.sql("INSERT INTO t VALUES(2, 'again')")
     assert other.sql("SELECT a, who FROM t") == [[1, "first"], [2, "again"], [3, "other"]]
@@ -116,3 +119,35 @@ def test_a_reader_stops_inside_a_transaction(cluster: Cluster, children: Childre
     assert reader.sql("SELECT a FROM t") == [[1]]
     reader.sql("COMMIT")
     assert reader.one("SELECT count(*) FROM t") == 49
+
+
+def stop_writers(cluster: Cluster, children: Children, count: int) -> None:
+    chance = random.Random(count)
+    ledger = Ledger(cluster, children, fresh("ledger"))
+    writers = [ledger.writer(i) for i in range(2)]
+    for turn in range(count):
+        victim, other = writers[turn % 2], writers[1 - turn % 2]
+        victim.wait(chance.randint(1, 10))
+        time.sleep(chance.random() * 0.005)
+        os.kill(victim.process.pid, signal.SIGSTOP)
+        other.wait(10)
+        os.kill(victim.process.pid, signal.SIGCONT)
+    for w in writers:
+        w.wait(5)
+        w.kill()
+    ledger.verify()
+    for error in ledger.errors:
+        code = int(error.split()[2])
+        assert code == BUSY_SNAPSHOT or code & 0xFF == IOERR, error
+
+
+def test_writers_stop_at_random_points(cluster: Cluster, children: Children) -> None:
+    """Guards invariants 2 and 5 at every step of a commit: fenced, refused or completed, never half and never twice."""
+    stop_writers(cluster, children, rounds(8))
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(900)
+def test_writers_stop_a_hundred_times(cluster: Cluster, children: Children) -> None:
+    """Guards the same, often enough to meet every step."""
+    stop_writers(cluster, children, rounds(100))

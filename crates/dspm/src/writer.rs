@@ -26,6 +26,8 @@ pub(crate) struct Writer {
 struct State {
     ticket: Option<Ticket>,
     reserved: Option<Snapshot>,
+    /// It committed under this reservation.
+    committed: bool,
 }
 
 impl Writer {
@@ -49,7 +51,7 @@ impl Writer {
         let snapshot = self.take(store, &mut state, wait)?;
         let found = snapshot.lsn;
         let shows = (found.0, snapshot.size);
-        state.reserved = Some(snapshot);
+        (state.reserved, state.committed) = (Some(snapshot), false);
         if let Some(wanted) = expected.filter(|e| *e != found) {
             self.end(store, &mut state);
             let name = self.dataset.name();
@@ -106,16 +108,22 @@ impl Writer {
         }
     }
 
-    /// Commits and stays reserved. Nothing to commit makes no LSN.
+    /// Commits and stays reserved. Nothing to commit makes no LSN; the first time it is asked whether this is the writer.
     pub(crate) fn commit(&self, numbers: &[u64], content: &[u8], size: u64) -> Result<u64, Error> {
         let store = self.dataset.store()?;
         let mut state = self.state();
-        let snapshot = state.reserved.as_mut().ok_or_else(not_reserved)?;
+        let State { reserved, committed, .. } = &mut *state;
+        let snapshot = reserved.as_mut().ok_or_else(not_reserved)?;
         let pages = change(numbers, content, size)?;
-        if pages.is_empty() && size == snapshot.size {
-            return Ok(snapshot.lsn.0);
+        if !pages.is_empty() || size != snapshot.size {
+            let lsn = store.commit(snapshot, &Change { pages: &pages, size })?;
+            *committed = true;
+            return Ok(lsn.0);
         }
-        Ok(store.commit(snapshot, &Change { pages: &pages, size })?.0)
+        if !*committed {
+            store.confirm(snapshot)?;
+        }
+        Ok(snapshot.lsn.0)
     }
 
     /// Ends the reservation and gives a place in the queue back. The transaction can be reserved anew.

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dspm_proto::codec::get_u64;
-use dspm_proto::{Error, Lsn, PAGE_SIZE, StoreId, checksum};
+use dspm_proto::{Error, GroupId, Lsn, PAGE_SIZE, StoreId, checksum};
 
 use crate::layout::{ArenaHeader, FrameNo, Layout, META_SIZE, SUSPECT_AT};
 use crate::mapping::Mapping;
@@ -235,6 +235,13 @@ impl Arena {
             word.copy_from_slice(&self.map.load(self.layout.meta_at(frame) + i * 8).to_le_bytes());
         }
         FrameMeta::decode(&b, frame)
+    }
+
+    /// True for a published page of that group. It stays one as long as the group's lock is held.
+    #[inline]
+    pub(crate) fn is_page_of(&self, frame: FrameNo, group: GroupId) -> bool {
+        let at = self.layout.meta_at(frame);
+        self.map.load(at + STATE_AT) == Use::Page as u64 && self.map.load(at) == group.0
     }
 
     /// LSN of a page's version.

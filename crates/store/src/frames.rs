@@ -6,9 +6,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use dspm_proto::PAGE_SIZE;
+use dspm_proto::{GroupId, PAGE_SIZE};
 
 use crate::arena::Arena;
+use crate::group::GroupStore;
 use crate::layout::FrameNo;
 
 /// A free frame that the holder fills: a socket reads into it, then it becomes a page of a record. Its bytes are
@@ -65,8 +66,9 @@ pub struct PinnedFrame {
 }
 
 impl PinnedFrame {
-    /// Pins a frame of a group. The group's lock is held.
-    pub(crate) fn new(arena: &Arc<Arena>, frame: FrameNo) -> PinnedFrame {
+    /// Pins a page of a group whose lock is held.
+    pub(crate) fn new(arena: &Arc<Arena>, group: GroupId, frame: FrameNo) -> PinnedFrame {
+        assert!(arena.is_page_of(frame, group), "frame {} is no page of group {group}", frame.0);
         arena.pin(frame);
         PinnedFrame { arena: arena.clone(), frame }
     }
@@ -86,8 +88,10 @@ impl Drop for PinnedFrame {
     }
 }
 
-/// A page of a group whose lock is held (`_group` borrows it), so nothing frees the frame meanwhile.
-pub(crate) fn page_of<'a, T>(_group: &'a T, arena: &'a Arena, frame: FrameNo) -> &'a [u8; PAGE_SIZE] {
-    // SAFETY: the caller names a page of the borrowed group; freeing one needs `&mut` of the group.
+/// A page of a group whose lock is held: `group` borrows it, so nothing frees the frame meanwhile.
+pub(crate) fn page_of(group: &GroupStore, frame: FrameNo) -> &[u8; PAGE_SIZE] {
+    let arena = &*group.arena;
+    assert!(arena.is_page_of(frame, group.id()), "frame {} is no page of group {}", frame.0, group.id());
+    // SAFETY: it is a published page of the borrowed group, hence immutable, and freeing it needs `&mut` of the group.
     unsafe { &*arena.map.page_ptr(arena.layout.page_at(frame)) }
 }

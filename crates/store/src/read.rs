@@ -150,15 +150,21 @@ impl GroupStore {
         }
     }
 
-    /// Content of a frame that [`GroupStore::lookup`] named.
+    /// Content of a frame that [`GroupStore::lookup`] named, under the same hold of the group's lock.
+    ///
+    /// # Panics
+    /// When the frame is no page of this group.
     #[inline]
     pub fn page(&self, frame: FrameNo) -> &[u8; PAGE_SIZE] {
-        page_of(self, &self.arena, frame)
+        page_of(self, frame)
     }
 
-    /// Content of a frame that [`GroupStore::lookup`] named, to be read without the group's lock.
+    /// Content of a frame that [`GroupStore::lookup`] named, to be read without the group's lock later.
+    ///
+    /// # Panics
+    /// As [`GroupStore::page`].
     pub fn pin(&self, frame: FrameNo) -> PinnedFrame {
-        PinnedFrame::new(&self.arena, frame)
+        PinnedFrame::new(&self.arena, self.id(), frame)
     }
 
     /// Reads a dataset's base file without the group's lock.

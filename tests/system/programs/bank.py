@@ -17,7 +17,8 @@ import dspm
 
 ACCOUNTS = 50
 ATOMIC = (
-    "UPDATE account SET moves = moves + 1, balance = balance + CASE id WHEN ?1 THEN -?3 ELSE ?3 END WHERE id IN (?1, ?2)"
+    "UPDATE account SET moves = moves + 1, balance = balance + CASE id WHEN ?1 THEN -?3 ELSE ?3 END"
+    " WHERE id IN (?1, ?2)"
 )
 HALF = "UPDATE account SET moves = moves + 1, balance = balance + ?2 WHERE id = ?1"
 
