@@ -49,9 +49,9 @@ $(VENV)/.installed: $(VENV)/.packages pyproject.toml setup.py | native
 
 native: | tools
 	$(call say,"libdspm.so and dspm-node")
-	@$(CARGO) build --release --locked --lib --bins -p dspm-dspm -p dspm-node
+	@$(CARGO) build --release --locked --lib --bins -p dspm-dspm -p dspm-node -p dspm-bench
 	@mkdir -p $(NATIVE)
-	@for f in libdspm.so dspm-node; do cmp -s $(TARGET)/$$f $(NATIVE)/$$f || { \
+	@for f in libdspm.so dspm-node dspm-bench; do cmp -s $(TARGET)/$$f $(NATIVE)/$$f || { \
 	  cp $(TARGET)/$$f $(NATIVE)/.$$f.new && mv $(NATIVE)/.$$f.new $(NATIVE)/$$f; }; done
 
 test: test-rust test-python

@@ -14,8 +14,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-ARTIFACTS = ("libdspm.so", "dspm-node")
-CRATES = ("dspm-dspm", "dspm-node")
+ARTIFACTS = ("libdspm.so", "dspm-node", "dspm-bench")
+CRATES = ("dspm-dspm", "dspm-node", "dspm-bench")
 
 
 class BuildWithCargo(build_py):

@@ -14,7 +14,15 @@ import pytest
 from clusters import cluster, config  # noqa: F401
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from dspm.errors import BusyError, ConflictError
 from dspm.txn import PAGE_SIZE, Dataset, PageNo, Snapshot, page_count, remove
@@ -25,7 +33,12 @@ SIZES = st.integers(0, 40 * PAGE_SIZE) | st.integers(0, 40).map(lambda n: n * PA
 FILLS = st.binary(min_size=1, max_size=3) | st.just(b"\0")
 STEP = st.tuples(st.just("write"), PAGES, FILLS, st.integers(1, 4)) | st.tuples(st.just("truncate"), SIZES)
 STEPS = st.lists(STEP, max_size=5)
-CLIENTS: list[dict[str, str] | None] = [None, None, {"cache.size": "1MiB"}, {"cache.size": "2MiB", "cache.prefetch": "off"}]
+CLIENTS: list[dict[str, str] | None] = [
+    None,
+    None,
+    {"cache.size": "1MiB"},
+    {"cache.size": "2MiB", "cache.prefetch": "off"},
+]
 
 
 def content(fill: bytes, count: int) -> bytes:
@@ -145,5 +158,6 @@ def test_datasets_do_what_the_model_does(cluster: Path) -> None:  # noqa: F811
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large]
     examples = int(os.environ.get("DATASET_EXAMPLES", "20"))
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        Model, settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=checks)
+        Model,
+        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=checks),
     )

@@ -21,7 +21,9 @@ from dspm.txn.importing import import_file
 pytestmark = pytest.mark.usefixtures("cluster")
 
 
-def make(path: Path, rows: int = 200, page_size: int = 4096, mode: str = "delete", keep: bool = False) -> sqlite3.Connection:
+def make(
+    path: Path, rows: int = 200, page_size: int = 4096, mode: str = "delete", keep: bool = False
+) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None)
     db.execute(f"PRAGMA page_size={page_size}")
     db.execute(f"PRAGMA journal_mode={mode}")
@@ -124,7 +126,11 @@ def test_an_import_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     make(tmp_path / "old.db", rows=3)
     import_file(tmp_path / "old.db", "kept.db")
     before = names()
-    broken = [("_copy", KeyboardInterrupt), ("_verify", DspmError("differs")), ("_check_integrity", DspmError("damaged"))]
+    broken = [
+        ("_copy", KeyboardInterrupt),
+        ("_verify", DspmError("differs")),
+        ("_check_integrity", DspmError("damaged")),
+    ]
     for step, error in broken:
         with monkeypatch.context() as patched:
             patched.setattr(importing, step, lambda *_a, error=error: (_ for _ in ()).throw(error))

@@ -36,9 +36,9 @@ def is_hidden(name: str) -> bool:
 
 
 def check_visible(name: str) -> str:
-    """The name, if it is one that a database can be opened by."""
+    """The whole name, if it is one that a database can be opened by."""
     last = name.rpartition("/")[2]
-    if is_hidden(name) or last.endswith(("-journal", "-wal", "-shm")):
+    if is_hidden(name) or last == ".." or last.endswith(("-journal", "-wal", "-shm")):
         raise UsageError(f"{name[:80]!r} is no name for a database", "choose one such as orders.db")
     return name
 

@@ -74,7 +74,7 @@ def import_file(
     began = time.monotonic()
     shown = progress or Silent()
     namespace = load_cluster().namespace
-    dataset_name(namespace, hidden.check_visible(name))
+    hidden.check_visible(dataset_name(namespace, name))
     if not replace:
         _refuse_existing(name)
     hidden.remove_leftovers(namespace)

@@ -1,4 +1,4 @@
-//! Limits of the wire. Everything has one (DESIGN invariant 8); docs/limits.md lists them with their tests.
+//! Limits of the wire. Everything has one; docs/limits.md lists them with their tests.
 
 /// Most bytes of metadata of one message.
 pub const META_MAX: u32 = 4 << 20;
@@ -12,3 +12,5 @@ pub const DATASETS_MAX: usize = 4096;
 pub const NAME_MAX: usize = 1024;
 /// Most pages that a list of changes names before "drop your maps".
 pub const CHANGES_MAX: usize = 65_536;
+/// Most bytes of a dataset.
+pub const DATASET_MAX: u64 = 8 << 40;

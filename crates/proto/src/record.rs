@@ -207,6 +207,9 @@ impl Record {
         if !self.pages.is_sorted_by_key(|p| p.payload as u8) {
             return Err(Error::Corrupt("record: full pages, then deltas, then zeros".into()));
         }
+        if self.datasets.iter().any(|d| d.size > limits::DATASET_MAX) {
+            return Err(Error::Corrupt("record: a dataset larger than the limit".into()));
+        }
         for (i, p) in self.pages.iter().enumerate() {
             let size = self.datasets.get(p.dataset as usize).map(|d| d.size);
             let Some(size) = size else { return Err(Error::Corrupt("record: no such dataset".into())) };

@@ -236,6 +236,7 @@ impl GroupStore {
         self.wanted = self.tail.lsn;
         self.place.write(&self.arena, &mut self.slot);
         self.count_clean();
-        self.prune_superseded();
+        // What newer versions replaced is not pruned: a member whose log ends earlier may have to be sent these records
+        // before the group goes on. The horizon's next rise frees them.
     }
 }

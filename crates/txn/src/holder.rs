@@ -222,7 +222,7 @@ impl Holder {
         if !f.missing.is_empty() {
             return false;
         }
-        (self.tail, self.flight, self.used) = (id, None, now);
+        (self.tail, self.reserved, self.flight, self.used) = (id, id, None, now);
         true
     }
 

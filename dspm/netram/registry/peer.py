@@ -134,12 +134,12 @@ class Peer:
     async def _tell(self, link: Link, put: list[DatasetEntry], gone: list[str], whole: bool) -> None:
         """Sends entries in messages of a bounded size. `gone` goes first: a renamed dataset never has two names."""
         sequence = self._catalog.sequence
-        first = True
         for part in _split(gone):
             await link.ask(Datasets(whole=False, put=[], gone=part), Done, PUSH_TIMEOUT_S)
-        for entries in _split(put) or [[]]:
-            await link.ask(Datasets(whole=whole and first, put=entries), Done, PUSH_TIMEOUT_S)
-            first = False
+        if whole:
+            await link.ask(Datasets(whole=True, put=[]), Done, PUSH_TIMEOUT_S)
+        for entries in _split(put):
+            await link.ask(Datasets(whole=False, put=entries), Done, PUSH_TIMEOUT_S)
         self.heard.sequence = sequence
         self._on_change()
 

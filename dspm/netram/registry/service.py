@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from dspm.errors import ConflictError, ProtocolError, UnavailableError, UsageError
+from dspm.errors import ConflictError, DspmError, ProtocolError, UnavailableError, UsageError
 from dspm.netram.client import split_address
 from dspm.netram.messages import CreateOptions, DatasetEntry, Done, Locate, Located, NodeEntry, Remove, Rename, Request
 from dspm.netram.registry.catalog import Catalog, exists
@@ -55,7 +55,11 @@ class Service:
             back = readmit(entry, self.catalog.durability_of(entry.id), memories)
             if back is None:
                 continue
-            self.catalog.put_set(back.entry)
+            try:
+                self.catalog.put_set(back.entry)
+            except DspmError as e:
+                log.error("a set cannot be written, it goes on waiting", why=str(e))
+                return
             nodes = [m.node for m in back.entry.members]
             if back.window:
                 log.warning("whole set restarted without memory: its last commits may be missing", nodes=nodes)

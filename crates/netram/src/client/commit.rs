@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 /// A member that says nothing for this many lease lengths is not waited for any longer: the primary is asked.
 const SILENCE: u32 = 2;
 
+/// A link slower than this (10 MB/s) makes large commits doubtful.
+const SLOWEST_NS_PER_BYTE: u64 = 100;
 /// Pause before a commit that found no room is tried again.
 const BACK_PRESSURE: Duration = Duration::from_millis(20);
 
@@ -50,6 +52,10 @@ impl GroupClient {
                 change.pages.len(),
                 limits::DATA_MAX as usize / PAGE_SIZE
             );
+            return Err(Error::Full(text));
+        }
+        if change.size > limits::DATASET_MAX {
+            let text = format!("a dataset of {} bytes; at most {} are possible", change.size, limits::DATASET_MAX);
             return Err(Error::Full(text));
         }
         let deadline = self.deadline();
@@ -129,7 +135,6 @@ impl GroupClient {
         change: &Change<'_>,
     ) -> Result<(), Error> {
         let data = built.data(change);
-        let deadline = Instant::now() + self.lease * SILENCE;
         self.client.count_round_trip();
         let mut failed = None;
         let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(place.peers.len());
@@ -147,6 +152,8 @@ impl GroupClient {
                 }
             }
         }
+        let bytes: usize = data.iter().map(|d| d.len()).sum();
+        let deadline = Instant::now() + self.lease * SILENCE + Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
         let (mut done, mut copies) = (false, 0);
         for (i, mut c, request) in waiting {
             let peer = &place.peers[i];
@@ -204,7 +211,12 @@ impl GroupClient {
                 state.holder.abandon();
                 Ok(reply.committed)
             }
-            Err(e) => Err(self.unknown(flight.id, &e)),
+            Err(e) => {
+                if !is_outage(&e) {
+                    state.holder.abandon(); // nobody will ever be able to tell
+                }
+                Err(self.unknown(flight.id, &e))
+            }
         };
         drop(state);
         self.notify();
@@ -222,7 +234,11 @@ impl GroupClient {
     /// Takes the lease again for the same transaction, if its snapshot is still the newest state. The reservation is
     /// kept meanwhile, so no other thread of the process gets in between.
     fn regain(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        let deadline = self.deadline();
         loop {
+            if Instant::now() >= deadline {
+                return Err(conflict());
+            }
             let mut state = self.lock();
             let now = clock::now();
             if state.holder.valid(now) {
@@ -263,7 +279,9 @@ impl GroupClient {
             cache.supersede(dataset, *page, id.lsn);
             cache.put(dataset, *page, id.lsn, until, content);
         }
-        state.sizes.insert(dataset, change.size);
+        if known == id.lsn {
+            state.sizes.insert(dataset, change.size);
+        }
         state.copies_now = self.place().peers.len() as u32;
         state.pins.remove(Lsn(snapshot.pin));
         state.pins.add(id.lsn);

@@ -221,12 +221,12 @@ impl GroupClient {
     }
 
     /// Takes in what changed up to a newer state: versions that ended, sizes.
-    pub(crate) fn learn(&self, state: &mut State, changes: &Changes, asked_at: Lsn) {
+    pub(crate) fn learn(&self, state: &mut State, changes: &Changes) {
         let known = state.holder.tail().lsn;
         let cache = &self.client.cache;
         if !changes.whole {
             let datasets: Vec<DatasetId> = state.sizes.keys().copied().collect();
-            let from = asked_at.min(known).next();
+            let from = known.next(); // up to here every open version is right, whatever the asker knew
             datasets.into_iter().for_each(|d| cache.supersede_from(d, PageNo(0), from));
         }
         changes.changed.iter().for_each(|c| cache.supersede(c.dataset, c.page, c.lsn));

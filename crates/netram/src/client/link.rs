@@ -2,7 +2,7 @@
 //! renewals go out and call-backs come in.
 
 use crate::wire::{Answer, Connection, Dialer, frame, write_all};
-use dspm_proto::{Error, Header};
+use dspm_proto::{Error, Header, Kind};
 use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -106,16 +106,21 @@ impl Link {
         *self.background.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
-    /// Sends a message that has no answer: over the background connection, or over a pooled one while there is none.
+    /// Sends a message of the background thread, or one that has no answer. Nothing while that connection is down; one
+    /// that fails is shut down, so that its thread dials again.
     pub(crate) fn tell(&self, header: Header, meta: &[u8]) {
         let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = background.as_mut() {
             if write_all(stream, &frame(header, meta, 0), &[]).is_err() {
+                let _ = stream.shutdown(std::net::Shutdown::Both);
                 *background = None;
             }
             return;
         }
         drop(background);
+        if header.kind == Kind::Renew {
+            return; // its answer would be taken for another request's
+        }
         let pooled = self.pool().pop();
         if let Some(mut c) = pooled {
             if c.send(header, meta, &[]).is_ok() {

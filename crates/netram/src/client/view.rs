@@ -67,7 +67,7 @@ impl GroupClient {
         };
         let (reply, _) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
         let mut state = self.lock();
-        self.learn(&mut state, &reply.state, known);
+        self.learn(&mut state, &reply.state);
         let lsn = reply.state.tail.lsn;
         state.holder.learned(reply.state.tail);
         state.pins.add(lsn);
@@ -117,6 +117,9 @@ impl GroupClient {
                 let token = state.holder.token().unwrap_or_default();
                 self.answer_recall(&mut state, token, recall);
                 return Ok(Reserved::Granted);
+            } else if Instant::now() >= deadline {
+                let text = format!("dataset {}: the write lease lapses before it arrives", self.entry.name);
+                return Err(Error::Unavailable(text));
             } else {
                 match self.acquire(state, ticket, Duration::ZERO)? {
                     Some(place) => return Ok(Reserved::Busy(place)),
@@ -162,7 +165,7 @@ impl GroupClient {
             return Ok(Some(Ticket(reply.ticket)));
         }
         let lease = Duration::from_nanos(reply.lease_ns);
-        self.learn(&mut state, &reply.state, known);
+        self.learn(&mut state, &reply.state);
         let now = clock::now();
         if state.holder.granted(reply.token, sent, lease, reply.state.tail, now) {
             state.noted = reply.state.tail;

@@ -36,7 +36,9 @@ impl Catalog {
         let saved: Saved =
             serde_json::from_slice(&text).map_err(|e| Error::Corrupt(format!("{}: {e}", path.display())))?;
         catalog.view = saved.view;
-        saved.datasets.into_iter().for_each(|d| catalog.put(d));
+        for d in saved.datasets {
+            catalog.put(d);
+        }
         Ok(catalog)
     }
 
@@ -62,28 +64,33 @@ impl Catalog {
         }
     }
 
-    /// Takes entries in; answers the groups that are gone.
+    /// Takes entries in; answers the groups that were removed. Data goes only by name: a dataset that a whole catalog
+    /// does not name is forgotten here, and its pages stay (the registry may have been restored from an old backup).
     pub(crate) fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) -> Vec<GroupId> {
-        let mut gone: Vec<String> = del.to_vec();
         if whole {
-            let kept: std::collections::HashSet<&str> = put.iter().map(|d| d.name.as_str()).collect();
-            gone.extend(self.datasets.keys().filter(|n| !kept.contains(n.as_str())).cloned());
+            self.datasets.clear();
+            self.groups.clear();
         }
-        let mut groups = Vec::new();
-        for name in gone {
-            if let Some(entry) = self.datasets.remove(&name) {
+        let mut groups: Vec<GroupId> = Vec::new();
+        for name in del {
+            if let Some(entry) = self.datasets.remove(name) {
                 self.groups.remove(&entry.group);
                 groups.push(entry.group);
             }
         }
-        put.into_iter().for_each(|d| self.put(d));
+        for entry in put {
+            groups.extend(self.put(entry));
+        }
         groups.retain(|g| !self.groups.contains_key(g)); // renamed, not gone
         groups
     }
 
-    fn put(&mut self, entry: DatasetEntry) {
+    /// Takes an entry in; answers the group of an earlier dataset of that name, which was removed meanwhile.
+    fn put(&mut self, entry: DatasetEntry) -> Option<GroupId> {
         self.groups.insert(entry.group, entry.name.clone());
-        self.datasets.insert(entry.name.clone(), entry);
+        let group = entry.group;
+        let before = self.datasets.insert(entry.name.clone(), entry)?.group;
+        (before != group).then(|| self.groups.remove(&before)).map(|_| before)
     }
 
     /// All datasets, by name.
