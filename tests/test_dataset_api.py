@@ -112,10 +112,7 @@ def test_reading(ds: Dataset) -> None:
             (598, (598).to_bytes(4, "big")),
             (599, (599).to_bytes(4, "big")),
         ]
-        assert (
-            s.read_many([PageNo(7), P0, PageNo(7)])
-            == whole[28672:32768] + whole[:4096] + whole[28672:32768]
-        )
+        assert s.read_many([PageNo(7), P0, PageNo(7)]) == whole[28672:32768] + whole[:4096] + whole[28672:32768]
         assert s.read(P0, 0) == b"" and s.read_many([]) == b""
         with mmap.mmap(-1, 8192) as m:
             s.read_into(m, PageNo(3))

@@ -135,11 +135,10 @@ impl GroupStore {
         new_file: &dyn Fn(DatasetId) -> BaseFile,
     ) -> Option<DatasetWork> {
         let group = self.id();
-        let d = self.datasets.get_mut(&id)?;
+        let d = self.datasets.get(&id)?;
         if d.sizes.first().is_none_or(|s| s.0 > at.lsn) && d.base.is_none() {
             return None; // made after the checkpoint
         }
-        d.checkpointing = true;
         let from = d.base.as_ref().map_or(Lsn(0), |b| b.lsn);
         let within = |lsn: Lsn| lsn > from && lsn <= at.lsn;
         let is_new = d.base.is_none();

@@ -66,8 +66,6 @@ pub(crate) struct Dataset {
     /// (page, LSN) → versions whose frame was found damaged; the frame stays taken, so that the damage is found again.
     pub(crate) lost: BTreeMap<(u64, Lsn), (u64, FrameNo)>,
     pub(crate) base: Option<Base>,
-    /// A checkpoint is being written: zeros above it must not be forgotten, or its base file would show through.
-    pub(crate) checkpointing: bool,
     /// LSN of the newest shrinking that is no longer in the list.
     pub(crate) forgotten: Lsn,
 }
@@ -82,7 +80,6 @@ impl Dataset {
             zeros: BTreeSet::new(),
             lost: BTreeMap::new(),
             base: None,
-            checkpointing: false,
             forgotten: Lsn(0),
         }
     }
@@ -219,18 +216,13 @@ impl Dataset {
         }
     }
 
-    /// True while something on disk, now or soon, would show through a forgotten zero.
-    fn has_base(&self) -> bool {
-        self.base.is_some() || self.checkpointing
-    }
-
     /// Forgets zeros, and damage that `newest` (a version at or below the horizon) hides.
     fn prune_lists(&mut self, arena: &Arena, page: u64, horizon: Lsn, newest: Option<Lsn>) -> usize {
         if self.zeros.is_empty() && self.lost.is_empty() {
             return 0;
         }
         let zeros: Vec<_> = self.zeros.range((page, Lsn(0))..=(page, horizon)).copied().collect();
-        let keep = usize::from(self.has_base());
+        let keep = usize::from(self.base.is_some());
         for z in zeros.iter().take(zeros.len().saturating_sub(keep)) {
             self.zeros.remove(z);
         }
@@ -269,13 +261,12 @@ impl Dataset {
         self.truncations.retain(|t| t.0 > base.lsn);
         self.zeros.retain(|z| z.1 > base.lsn);
         self.base = Some(base);
-        self.checkpointing = false;
     }
 
     /// Frees versions that shrinking to `first` pages hid, and forgets the shrinking where nothing older is left.
     pub(crate) fn prune_from(&mut self, arena: &Arena, lsn: Lsn, first: u64, horizon: Lsn) -> usize {
         let freed = self.pages_from(first).iter().map(|p| self.prune(arena, *p, horizon)).sum::<usize>();
-        if !self.has_base() {
+        if self.base.is_none() {
             self.truncations.retain(|t| *t != (lsn, first));
             self.forgotten = self.forgotten.max(lsn);
         }

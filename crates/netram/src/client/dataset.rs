@@ -63,7 +63,7 @@ impl ClusterDataset {
     }
 
     /// Fetches a page, and with it the ones behind it when pages are read in order.
-    fn fetch(&self, snapshot: &Snapshot, page: PageNo) -> Result<Box<[u8; PAGE_SIZE]>, Error> {
+    fn fetch(&self, snapshot: &Snapshot, page: PageNo, at: usize, buf: &mut [u8]) -> Result<(), Error> {
         let mut pages = self.run(snapshot, page);
         let mut answer = self.ask_members(snapshot.lsn, &pages);
         if pages.len() > 1 && matches!(answer, Err(Error::Corrupt(_) | Error::TooOld(_))) {
@@ -76,23 +76,27 @@ impl ClusterDataset {
             return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
         }
         let mut contents = answer.data.chunks_exact(PAGE_SIZE);
-        let mut wanted = None;
+        let mut checked: Vec<&[u8; PAGE_SIZE]> = Vec::with_capacity(pages.len());
+        for version in &reply.pages {
+            checked.push(if version.zero {
+                &[0; PAGE_SIZE]
+            } else {
+                let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
+                verify_page(bytes, version.checksum)?;
+                bytes.try_into().map_err(|_| Error::Protocol("a page of another size".into()))?
+            });
+        }
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
         let until = if state.holder.tail().lsn > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
-        for (no, version) in pages.iter().zip(&reply.pages) {
-            let mut content = [0u8; PAGE_SIZE];
-            if !version.zero {
-                let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
-                verify_page(bytes, version.checksum)?;
-                content.copy_from_slice(bytes);
-            }
-            self.group.client.cache.put(self.dataset, *no, version.lsn, until, &content);
-            if *no == page {
-                wanted = Some(Box::new(content));
-            }
+        for ((no, version), content) in pages.iter().zip(&reply.pages).zip(&checked) {
+            self.group.client.cache.put(self.dataset, *no, version.lsn, until, content);
         }
-        wanted.ok_or_else(|| Error::Protocol("the wanted page is missing in the answer".into()))
+        drop(state);
+        let wanted =
+            checked.first().ok_or_else(|| Error::Protocol("the wanted page is missing in the answer".into()))?;
+        buf.copy_from_slice(&wanted[at..at + buf.len()]);
+        Ok(())
     }
 
     /// The pages to ask for: the wanted one first, and those behind it while a run goes on.
@@ -175,9 +179,7 @@ impl Dataset for ClusterDataset {
         if inside.is_empty() || self.group.client.cache.read(self.dataset, page, snapshot.lsn, at, inside) {
             return Ok(());
         }
-        let content = self.fetch(snapshot, page)?;
-        inside.copy_from_slice(&content[at..at + inside.len()]);
-        Ok(())
+        self.fetch(snapshot, page, at, inside)
     }
 
     fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {

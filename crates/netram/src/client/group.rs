@@ -57,6 +57,8 @@ pub(crate) struct GroupClient {
     pub(crate) lease: Duration,
     state: Mutex<State>,
     changed: Condvar,
+    /// Threads in [`GroupClient::wait`]; a notification is a system call even when there are none.
+    waiting: AtomicU64,
     /// Read ahead: the page that follows the last run, and how long that was.
     pub(crate) run_next: AtomicU64,
     pub(crate) run_length: AtomicU64,
@@ -113,6 +115,7 @@ impl GroupClient {
                 linger: None,
             }),
             changed: Condvar::new(),
+            waiting: AtomicU64::new(0),
             run_next: AtomicU64::new(0),
             run_length: AtomicU64::new(0),
         })
@@ -125,11 +128,18 @@ impl GroupClient {
     /// Waits until something changed, or the deadline.
     pub(crate) fn wait<'a>(&self, state: MutexGuard<'a, State>, deadline: Instant) -> MutexGuard<'a, State> {
         let left = deadline.saturating_duration_since(Instant::now());
-        self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        state
     }
 
     pub(crate) fn notify(&self) {
-        self.changed.notify_all();
+        // Who waits counted itself under the lock that guards what it waits for, so the change made under that lock
+        // before this call either was seen by it, or comes after its count.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Where the group is.

@@ -128,7 +128,7 @@ pub(crate) enum Phase {
     /// We sent our challenge.
     Challenged { hello: Hello, nonce: String },
     /// The peer knows the key.
-    Open { hello: Hello },
+    Open { hello: Arc<Hello> },
     /// We dialled: a link to the node of that name.
     Dialled { name: String },
 }

@@ -89,7 +89,7 @@ impl Node {
                 let proof: Proof = from_json(&m.meta)?;
                 key.check("dialer", &hello.nonce, &nonce, &proof.proof)?;
                 self.welcome(&hello, &receiver.out)?;
-                receiver.phase = Phase::Open { hello };
+                receiver.phase = Phase::Open { hello: Arc::new(hello) };
                 receiver.out.send(&frame(reply_to(&m.header), b"{}", 0), &[]);
             }
             other => receiver.phase = other,

@@ -8,5 +8,6 @@ mod disk_crash;
 mod disk_model;
 mod flusher;
 mod groups;
+mod meddling;
 mod simdisk;
 mod support;
