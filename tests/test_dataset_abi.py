@@ -12,7 +12,8 @@ import pytest
 from clusters import cluster, config  # noqa: F401
 
 from dspm import _native
-from dspm.errors import UsageError
+from dspm.errors import UnavailableError, UsageError
+from dspm.txn import Dataset
 
 HEADER = Path(__file__).resolve().parent.parent / "crates" / "dspm" / "dspm.h"
 
@@ -126,3 +127,10 @@ def test_the_library_outlives_its_python(cluster: Path) -> None:  # noqa: F811
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_cluster(tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError):
+        Dataset.open("x")
+    with pytest.raises(UsageError, match="gone"):
+        Dataset.open("x", config=tmp_path / "gone.toml")

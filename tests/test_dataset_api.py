@@ -23,7 +23,6 @@ from dspm.errors import (
     DspmError,
     FullError,
     NotFoundError,
-    UnavailableError,
     UsageError,
 )
 from dspm.txn import COMMIT_PAGES_MAX, PAGE_SIZE, Dataset, PageNo, list_datasets, locate, remove, rename
@@ -299,11 +298,3 @@ assert ds.lsn == 1
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("DSPM_CONFIG")
-    with pytest.raises(UnavailableError):
-        Dataset.open("x")
-    with pytest.raises(UsageError, match="gone"):
-        Dataset.open("x", config=tmp_path / "gone.toml")

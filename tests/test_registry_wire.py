@@ -74,7 +74,9 @@ def test_requests_carry_op() -> None:
     assert messages.encode(locate) == (
         b'{"op":"locate","name":"a.db","create":{"durability":null,"copies":null,"min_copies":null,"exclusive":false}}'
     )
-    assert messages.encode(messages.Datasets(True, [], ["x"])) == b'{"op":"datasets","whole":true,"put":[],"del":["x"]}'
+    assert messages.encode(messages.Datasets(True, [], ["x"])) == (
+        b'{"op":"datasets","whole":true,"put":[],"del":["x"],"drop":[]}'
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def ls(
 
     answers = gather(load_cluster())
     bytes_of = sizes(answers)
-    found = [{"name": d.name, "size": bytes_of.get(d.dataset, 0)} for d in answers.datasets if all or not is_hidden(d.name)]
+    shown = [d for d in answers.datasets if all or not is_hidden(d.name)]
+    found = [{"name": d.name, "size": bytes_of.get(d.dataset, 0)} for d in shown]
     if json:
         print_json({"datasets": found})
     else:

@@ -101,12 +101,16 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping"):
 
 
 class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
-    """Registry to node: entries of the catalog. With `whole` whatever else the node knows is gone."""
+    """Registry to node: entries of the catalog. With `whole` the node forgets whatever else it knows.
+
+    `gone` are names; `drop` are groups of removed datasets, and only they destroy data.
+    """
 
     whole: bool
     put: list[DatasetEntry]
     # "del" is a keyword of Python.
     gone: list[str] = msgspec.field(name="del", default_factory=list)
+    drop: list[int] = []
 
 
 class Locate(msgspec.Struct, tag_field="op", tag="locate"):

@@ -18,7 +18,7 @@ from typing import Any
 BIN = Path(sys.executable).parent / "dspm"
 COMMAND_SECONDS = 90.0
 WAIT_SECONDS = 30.0
-MEMORY = "64MiB"
+MEMORY = "128MiB"
 
 _numbers = itertools.count(1)
 
@@ -67,8 +67,8 @@ class Cluster:
     def __init__(self, directory: Path, nodes: int = 3, settings: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.prefix: tuple[str, ...] = ()
-        self._first = ["--nodes", str(nodes), "--memory", MEMORY]
-        for key, value in (settings or {}).items():
+        self._first = ["--nodes", str(nodes)]
+        for key, value in {"memory": MEMORY, **(settings or {})}.items():
             self._first += ["--set", f"{key}={value}"]
         self.info: dict[str, Any] = {"nodes": [], "registry": {"pid": 0}}
 

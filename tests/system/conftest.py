@@ -98,7 +98,7 @@ def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
 @pytest.fixture(scope="session")
 def cluster(_shared: Clusters) -> Cluster:
     """Three nodes that no test harms: only the processes that use them are."""
-    return _shared(3)
+    return _shared(3, memory="256MiB")
 
 
 def rounds(ci: int) -> int:

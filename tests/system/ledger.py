@@ -10,7 +10,6 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from .child import Children, Lines, Session
 from .cluster import Cluster, eventually
@@ -92,8 +91,12 @@ class Writer:
         lines = self._lines.read()
         numbers = [int(line.split()[1]) for line in lines if line[0] in "+="]
         assert not numbers or numbers == list(range(numbers[0], numbers[0] + len(numbers))), "a gap in its own story"
-        for before, line in pairwise(lines):
-            assert line[0] != "=" or "outcome" in before, f"COMMIT failed for certain, and the row is there: {before}"
+        doubt = ""
+        for line in lines:
+            if line.startswith("! COMMIT"):
+                doubt = line
+            assert line[0] != "=" or "outcome" in doubt, f"COMMIT failed for certain, and the row is there: {doubt}"
+            doubt = doubt if line[0] == "!" else ""
         told = self.ledger.acknowledged.get(self.number, 0)
         self.ledger.acknowledged[self.number] = max([told, *(n + 1 for n in numbers)])
         self.ledger.errors += self.errors()

@@ -9,19 +9,22 @@ import pytest
 
 from .child import Children, result
 from .cluster import Cluster, fresh
-from .conftest import seconds
+from .conftest import Clusters, seconds
 
 ACCOUNTS = 50
 START = 100
 
-# The least share of the mean, by mode and whether threads share a process. Processes that ask to write stand in a
-# queue; threads of one process, and whoever reads first and wants to write later, compete.
-FAIR = {("immediate", False): 0.3, ("autocommit", False): 0.3, ("deferred", False): 0.0}
-FAIR |= {("immediate", True): 0.05, ("autocommit", True): 0.05}
+# The least share of the mean that a writer gets. Processes that ask to write stand in a queue; threads of one process,
+# and whoever reads first and wants to write later, compete: they only have to get there.
+QUEUED, COMPETING = 0.3, 0.0
 
 
 @pytest.fixture
 def bank(cluster: Cluster, children: Children) -> str:
+    return make_bank(cluster, children)
+
+
+def make_bank(cluster: Cluster, children: Children) -> str:
     name = fresh("bank")
     db = children.session(cluster, name)
     db.sql("CREATE TABLE account(id INTEGER PRIMARY KEY, balance INTEGER, moves INTEGER, pad BLOB)")
@@ -59,4 +62,16 @@ def test_transfers(cluster: Cluster, children: Children, bank: str, mode: str, p
     assert db.sql("SELECT sum(balance), sum(moves) FROM account") == [[ACCOUNTS * START, 2 * sum(counts)]]
     assert db.one("PRAGMA integrity_check") == "ok"
     assert len(counts) == processes * threads
-    assert min(counts) >= FAIR[mode, threads > 1] * sum(counts) / len(counts), f"a writer starves: {counts}"
+    share = QUEUED if threads == 1 and mode != "deferred" else COMPETING
+    assert min(counts) >= max(1, share * sum(counts) / len(counts)), f"a writer starves: {counts}"
+
+
+@pytest.mark.xfail(reason="a member without room takes the lease from the writer that waits for it", strict=False)
+def test_a_small_memory_pushes_back(clusters: Clusters, children: Children) -> None:
+    """Guards back-pressure: writers that are faster than the disk behind a small memory wait, and lose no transaction."""
+    small = clusters(2, memory="16MiB")
+    name = make_bank(small, children)
+    results = children.results(small, "bank", *(("transfer", name, "immediate", 1, seconds(2.5), i) for i in range(4)))
+    assert [r["errors"] for r in results] == [[], [], [], []]
+    moves = 2 * sum(sum(r["counts"]) for r in results)
+    assert children.session(small, name).sql("SELECT sum(balance), sum(moves) FROM account") == [[5000, moves]]

@@ -94,7 +94,8 @@ def test_a_program_is_cut_off(hosts: list[Host], apart: tuple[HandMade, Link], c
     for w in (writer, inside):
         w.wait(20)
         w.kill()
-    assert ledger.errors == [], "commit_timeout was not over"
+    # A busy database may have forgotten the outcome by then, and says so.
+    assert [e for e in ledger.errors if "no longer kept" not in e] == [], "commit_timeout was not over"
     ledger.verify()
 
 

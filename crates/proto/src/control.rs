@@ -20,8 +20,11 @@ pub enum Control {
         whole: bool,
         /// New or changed entries.
         put: Vec<DatasetEntry>,
-        /// Names that are gone.
+        /// Names that are gone; a renamed dataset's old one too.
         del: Vec<String>,
+        /// Groups of datasets that were removed: only this destroys data.
+        #[serde(default)]
+        drop: Vec<GroupId>,
     },
     /// Client to node, node to registry: answered with [`Located`].
     Locate {

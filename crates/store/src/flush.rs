@@ -117,6 +117,7 @@ impl GroupStore {
             return None;
         }
         let group = self.id();
+        self.prune_superseded(); // the marks that hide old versions go with the checkpoint
         self.checkpoint_at = Some(c);
         let ids: Vec<_> = self.datasets.keys().copied().collect();
         let datasets = ids.into_iter().filter_map(|id| self.dataset_work(id, at, new_file)).collect();

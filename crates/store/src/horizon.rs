@@ -29,9 +29,14 @@ impl GroupStore {
         self.datasets.values_mut().for_each(|d| d.prune_sizes(horizon));
     }
 
-    /// Frees what is out of sight at the horizon.
+    /// Frees what is out of sight at the horizon. What is not known to be committed stays: a group rebuilt from disk
+    /// may have to send such records to a member whose log ends earlier.
     pub(crate) fn prune_superseded(&mut self) {
-        let horizon = self.slot.horizon;
+        self.prune_superseded_at(self.slot.horizon.min(self.slot.committed));
+    }
+
+    /// Frees what is out of sight at an LSN.
+    pub(crate) fn prune_superseded_at(&mut self, horizon: Lsn) {
         while let Some((at, id, hidden)) = self.superseded.front().copied().filter(|s| s.0 <= horizon) {
             self.superseded.pop_front();
             self.prune_hidden(at, id, hidden, horizon);

@@ -219,13 +219,15 @@ impl GroupStore {
         Ok(())
     }
 
-    /// A frame; when the arena is short, versions that only old snapshots see are given up for it.
+    /// A frame; when the arena is short, versions below the tail are given up for it (and with them, that those
+    /// records can be sent to a member whose log ends earlier).
     fn frame_for_replay(&mut self) -> Result<FrameBuf, Error> {
         if let Some(f) = FrameBuf::new(&self.arena) {
             return Ok(f);
         }
-        self.slot.committed = self.tail.lsn;
-        self.set_horizon(self.tail.lsn);
+        self.slot.horizon = self.tail.lsn;
+        self.place.write(&self.arena, &mut self.slot);
+        self.prune_superseded_at(self.tail.lsn);
         FrameBuf::new(&self.arena).ok_or_else(|| {
             Error::Full("`memory` is too small for what the log holds: raise it to what it was before".into())
         })
@@ -236,7 +238,6 @@ impl GroupStore {
         self.wanted = self.tail.lsn;
         self.place.write(&self.arena, &mut self.slot);
         self.count_clean();
-        // What newer versions replaced is not pruned: a member whose log ends earlier may have to be sent these records
-        // before the group goes on. The horizon's next rise frees them.
+        self.prune_superseded();
     }
 }

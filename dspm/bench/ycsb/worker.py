@@ -178,7 +178,7 @@ def _handshake(connection: Connection) -> Wait:
 def main() -> None:
     """Serves the one task that comes through the pipe. An interrupt is the parent's to handle: it ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(BrokenPipeError), Connection(int(sys.argv[1])) as connection:
+    with suppress(BrokenPipeError, EOFError), Connection(int(sys.argv[1])) as connection:
         task: Task = connection.recv()
         try:
             connection.send(perform(task, _handshake(connection)))

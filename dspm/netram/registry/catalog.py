@@ -42,7 +42,7 @@ class Catalog:
         self.datasets = {d.name: d for d in store.datasets()}
         self._load = load_of(self.sets.values(), self.datasets.values())
         self._durabilities: dict[int, Durability] = {d.set: d.durability for d in self.datasets.values()}
-        self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
+        self._changes: deque[tuple[int, str, int]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
 
     @property
@@ -60,17 +60,20 @@ class Catalog:
         nodes, sets = [self.nodes[n] for n in sorted(self.nodes)], [self.sets[i] for i in sorted(self.sets)]
         return View(version=self.view_version, cluster=self.cluster, registry=self.url, nodes=nodes, sets=sets)
 
-    def changed_since(self, sequence: int) -> set[str] | None:
-        """Names that changed after that sequence number; None when that is no longer known."""
+    def changed_since(self, sequence: int) -> tuple[set[str], list[int]] | None:
+        """Names that changed after that sequence number, and groups removed; None when that is no longer known."""
         behind = self.sequence - sequence
         if behind > len(self._changes):
             return None
         names: set[str] = set()
-        for number, name in reversed(self._changes):
+        dropped: list[int] = []
+        for number, name, group in reversed(self._changes):
             if number <= sequence:
                 break
             names.add(name)
-        return names
+            if group:
+                dropped.append(group)
+        return names, dropped
 
     def find(self, name: str) -> DatasetEntry:
         """The dataset of that name."""
@@ -123,7 +126,7 @@ class Catalog:
             rows.remove_dataset(db, name)
         del self.datasets[name]
         self._load.add(self.sets[entry.set], -1)
-        self._changed(name)
+        self._changed(name, dropped=entry.group)
 
     def rename(self, name: str, to: str) -> None:
         """Gives a dataset another name, which must be free."""
@@ -142,9 +145,9 @@ class Catalog:
         self._changed(name)
         self._changed(to)
 
-    def _changed(self, name: str) -> None:
+    def _changed(self, name: str, dropped: int = 0) -> None:
         self.sequence += 1
-        self._changes.append((self.sequence, name))
+        self._changes.append((self.sequence, name, dropped))
 
     def durability_of(self, set_id: int) -> Durability:
         """Durability of all datasets of a set; what a set without any would do does not matter."""

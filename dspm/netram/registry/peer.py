@@ -122,24 +122,29 @@ class Peer:
             await link.ask(view, Done, PUSH_TIMEOUT_S)
             self.heard.view = view.version
             self._on_change()
-        names = self._catalog.changed_since(self.heard.sequence) if self.heard.sequence else None
-        unchanged = names is not None and not names
-        if names is None or (unchanged and pong.datasets != len(self._catalog.datasets)):
-            await self._tell(link, list(self._catalog.datasets.values()), [], whole=True)
-        elif names:
+        changed = self._catalog.changed_since(self.heard.sequence) if self.heard.sequence else None
+        unchanged = changed is not None and not changed[0]
+        if changed is None or (unchanged and pong.datasets != len(self._catalog.datasets)):
+            await self._tell(link, list(self._catalog.datasets.values()), [], [], whole=True)
+        elif changed[0]:
+            names, dropped = changed
             known = self._catalog.datasets
             put = [known[n] for n in names if n in known]
-            await self._tell(link, put, [n for n in names if n not in known], whole=False)
+            await self._tell(link, put, [n for n in names if n not in known], dropped, whole=False)
 
-    async def _tell(self, link: Link, put: list[DatasetEntry], gone: list[str], whole: bool) -> None:
-        """Sends entries in messages of a bounded size. `gone` goes first: a renamed dataset never has two names."""
+    async def _tell(
+        self, link: Link, put: list[DatasetEntry], gone: list[str], dropped: list[int], whole: bool
+    ) -> None:
+        """Sends entries in messages of a bounded size; what goes follows what comes, so a renamed group stays known."""
         sequence = self._catalog.sequence
-        for part in _split(gone):
-            await link.ask(Datasets(whole=False, put=[], gone=part), Done, PUSH_TIMEOUT_S)
         if whole:
             await link.ask(Datasets(whole=True, put=[]), Done, PUSH_TIMEOUT_S)
         for entries in _split(put):
             await link.ask(Datasets(whole=False, put=entries), Done, PUSH_TIMEOUT_S)
+        for part in _split(gone):
+            await link.ask(Datasets(whole=False, put=[], gone=part), Done, PUSH_TIMEOUT_S)
+        for groups in _split(dropped):
+            await link.ask(Datasets(whole=False, put=[], drop=groups), Done, PUSH_TIMEOUT_S)
         self.heard.sequence = sequence
         self._on_change()
 

@@ -10,10 +10,12 @@ import random
 import sys
 import threading
 import time
+from traceback import format_tb
 
 import apsw
 
 import dspm
+from dspm import _native
 
 ACCOUNTS = 50
 ATOMIC = (
@@ -69,7 +71,10 @@ def transfer(name: str, mode: str, threads: int, seconds: float, seed: int) -> N
         try:
             transfers(name, mode, seconds, number, counts)
         except BaseException as e:
-            errors.append(f"{type(e).__name__}: {e}")
+            code = getattr(e, "extendedresult", 0)
+            errors.append(
+                f"{type(e).__name__} {code}: {e}; {_native.last_error()}; {''.join(format_tb(e.__traceback__)[-1:])}"
+            )
 
     running = [threading.Thread(target=run, args=(seed * 100 + i,)) for i in range(threads)]
     for t in running:

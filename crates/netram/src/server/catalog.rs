@@ -36,9 +36,7 @@ impl Catalog {
         let saved: Saved =
             serde_json::from_slice(&text).map_err(|e| Error::Corrupt(format!("{}: {e}", path.display())))?;
         catalog.view = saved.view;
-        for d in saved.datasets {
-            catalog.put(d);
-        }
+        saved.datasets.into_iter().for_each(|d| catalog.put(d));
         Ok(catalog)
     }
 
@@ -64,33 +62,30 @@ impl Catalog {
         }
     }
 
-    /// Takes entries in; answers the groups that were removed. Data goes only by name: a dataset that a whole catalog
-    /// does not name is forgotten here, and its pages stay (the registry may have been restored from an old backup).
-    pub(crate) fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) -> Vec<GroupId> {
+    /// Takes entries in. No data goes by a name that is missing or given to another: what a whole catalog does not
+    /// name is only forgotten here (the registry may have been restored from an old backup).
+    pub(crate) fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) {
         if whole {
             self.datasets.clear();
             self.groups.clear();
         }
-        let mut groups: Vec<GroupId> = Vec::new();
+        put.into_iter().for_each(|entry| self.put(entry));
         for name in del {
-            if let Some(entry) = self.datasets.remove(name) {
+            let Some(entry) = self.datasets.remove(name) else { continue };
+            if self.groups.get(&entry.group) == Some(name) {
                 self.groups.remove(&entry.group);
-                groups.push(entry.group);
             }
         }
-        for entry in put {
-            groups.extend(self.put(entry));
-        }
-        groups.retain(|g| !self.groups.contains_key(g)); // renamed, not gone
-        groups
     }
 
-    /// Takes an entry in; answers the group of an earlier dataset of that name, which was removed meanwhile.
-    fn put(&mut self, entry: DatasetEntry) -> Option<GroupId> {
+    /// True while a dataset of the catalog has that group.
+    pub(crate) fn has_group(&self, id: GroupId) -> bool {
+        self.groups.contains_key(&id)
+    }
+
+    fn put(&mut self, entry: DatasetEntry) {
         self.groups.insert(entry.group, entry.name.clone());
-        let group = entry.group;
-        let before = self.datasets.insert(entry.name.clone(), entry)?.group;
-        (before != group).then(|| self.groups.remove(&before)).map(|_| before)
+        self.datasets.insert(entry.name.clone(), entry);
     }
 
     /// All datasets, by name.
@@ -141,5 +136,42 @@ impl Catalog {
     /// The name behind a number.
     pub(crate) fn name(&self, number: NodeNo) -> Option<&str> {
         self.numbers.get(number as usize).map(String::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dspm_proto::{DatasetId, SetId};
+
+    fn entry(name: &str, group: u64) -> DatasetEntry {
+        let (dataset, group, set) = (DatasetId(group + 100), GroupId(group), SetId(1));
+        let durability = dspm_proto::control::Durability::Memory;
+        DatasetEntry { name: name.into(), dataset, group, set, durability, copies: 2, min_copies: 1 }
+    }
+
+    #[test]
+    fn a_renamed_dataset_keeps_its_group_in_any_order_of_parts() {
+        for put_first in [true, false] {
+            let mut c = Catalog::default();
+            c.update(true, vec![entry("old", 1)], &[]);
+            if put_first {
+                c.update(false, vec![entry("new", 1)], &[]);
+                c.update(false, vec![], &["old".into()]);
+            } else {
+                c.update(false, vec![], &["old".into()]);
+                c.update(false, vec![entry("new", 1)], &[]);
+            }
+            assert!(c.has_group(GroupId(1)) && c.list() == [entry("new", 1)]);
+        }
+    }
+
+    #[test]
+    fn a_name_given_to_another_dataset_takes_nothing_from_the_first() {
+        let mut c = Catalog::default();
+        c.update(true, vec![entry("a", 1)], &[]);
+        c.update(false, vec![entry("a", 2)], &[]);
+        c.update(false, vec![entry("b", 1)], &[]);
+        assert!(c.has_group(GroupId(1)) && c.has_group(GroupId(2)));
     }
 }

@@ -102,13 +102,14 @@ impl Node {
                 self.refresh_groups();
                 self.say(out, m, &Done { done: true });
             }
-            Control::Datasets { whole, put, del } => {
+            Control::Datasets { whole, put, del, drop: removed } => {
                 from_registry(registry)?;
                 let mut catalog = self.catalog();
-                let gone = catalog.update(whole, put, &del);
+                catalog.update(whole, put, &del);
                 catalog.save()?;
+                let removed: Vec<GroupId> = removed.into_iter().filter(|g| !catalog.has_group(*g)).collect();
                 drop(catalog);
-                gone.into_iter().for_each(|g| self.drop_group(g));
+                removed.into_iter().for_each(|g| self.drop_group(g));
                 self.say(out, m, &Done { done: true });
             }
             Control::Locate { name, create } => return self.locate(out, m, &name, create.is_some_and(|c| c.exclusive)),

@@ -173,8 +173,7 @@ impl Node {
     /// Back-pressure: too much is not on disk yet, or the disk has no room. The writer tries again until its
     /// `commit_timeout`.
     fn has_no_room(&self) -> bool {
-        let dirty = self.store.usage().dirty * PAGE_SIZE as u64;
-        dirty >= self.options.dirty_max || self.store.is_stalled()
+        self.store.is_dirty_full() || self.store.is_stalled()
     }
 
     fn replicate(self: &Arc<Self>, hello: &Hello, m: Message) -> Result<(), Error> {

@@ -133,3 +133,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn shrinking_survives_a_checkpoint_behind_a_power_loss() {
+    let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
+    let lives = [
+        Op::Append(vec![(1, 13, Some(1))], None),
+        Op::Append(vec![], Some(0)),
+        Op::PowerLoss(0),
+        Op::Commit(0),
+        Op::Checkpoint,
+    ];
+    for op in lives {
+        w = apply(w, op);
+        w.check(2, PAGES);
+    }
+}
+
+#[test]
+fn records_that_another_member_may_lack_can_be_sent_after_a_power_loss() {
+    let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
+    for fill in 1..5 {
+        append(&mut w, vec![(1, 3, Some(fill))], None);
+    }
+    for op in [Op::PowerLoss(0), Op::Restart] {
+        w = apply(w, op);
+        w.check(2, PAGES);
+        for lsn in 1..5 {
+            assert!(w.with(|g| g.record(Lsn(lsn))).is_some_and(|r| r.is_complete()), "record {lsn}");
+        }
+    }
+    for op in [Op::Commit(0), Op::Horizon(0), Op::Checkpoint, Op::Evict, Op::PowerLoss(1)] {
+        w = apply(w, op);
+        w.check(2, PAGES);
+    }
+}
