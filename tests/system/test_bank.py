@@ -68,7 +68,7 @@ def test_transfers(cluster: Cluster, children: Children, bank: str, mode: str, p
 
 @pytest.mark.xfail(reason="a member without room takes the lease from the writer that waits for it", strict=False)
 def test_a_small_memory_pushes_back(clusters: Clusters, children: Children) -> None:
-    """Guards back-pressure: writers that are faster than the disk behind a small memory wait, and lose no transaction."""
+    """Guards back-pressure: writers faster than the disk behind a small memory wait, and lose no transaction."""
     small = clusters(2, memory="16MiB")
     name = make_bank(small, children)
     results = children.results(small, "bank", *(("transfer", name, "immediate", 1, seconds(2.5), i) for i in range(4)))

@@ -160,7 +160,7 @@ class Catalog:
         self.sets[entry.id] = entry
 
     def _same_set(self, members: list[MemberEntry], durability: Durability) -> SetEntry | None:
-        """The set of the same primary, members (store ids included) and durability: one change serves all its groups."""
+        """The set of that primary, members (store ids included) and durability: one change serves all its groups."""
         wanted = set(members)
         for s in self.sets.values():
             if self._durabilities.get(s.id, durability) != durability:
