@@ -8,7 +8,6 @@ killed is in doubt.
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import dataclass, field
 
 from .child import Children, Lines, Session
@@ -100,16 +99,3 @@ class Writer:
         told = self.ledger.acknowledged.get(self.number, 0)
         self.ledger.acknowledged[self.number] = max([told, *(n + 1 for n in numbers)])
         self.ledger.errors += self.errors()
-
-
-def verify_within(ledger: Ledger, seconds: float) -> int:
-    """As `verify`, where the cluster may need a moment until it answers again."""
-    from .child import SqlError
-
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return ledger.verify()
-        except SqlError:
-            if time.monotonic() > end:
-                raise
