@@ -2,7 +2,7 @@
 
 use super::cache::OPEN;
 use super::encode::{Encoded, encode};
-use super::group::{GroupClient, Place, State, is_outage};
+use super::group::{GroupClient, Peer, Place, State, is_outage};
 use super::view::LOCAL;
 use crate::clock;
 use crate::wire::{Answer, Connection};
@@ -67,7 +67,13 @@ impl GroupClient {
             let Err(error) = self.send_to_all(&place, &built, dataset, snapshot, change) else {
                 return Ok(id.lsn);
             };
-            if self.resolve(deadline)? {
+            let outcome = self.resolve(deadline).map_err(|e| match (e, &error) {
+                (Error::OutcomeUnknown(text), Error::Unavailable(why)) => {
+                    Error::OutcomeUnknown(format!("{why}; {text}"))
+                }
+                (e, _) => e,
+            });
+            if outcome? {
                 self.absorb(&mut self.lock(), dataset, snapshot, change, id);
                 self.notify();
                 return Ok(id.lsn);
@@ -148,7 +154,7 @@ impl GroupClient {
                 Ok(x) => waiting.push(x),
                 Err(e) => {
                     peer.link.distrust();
-                    failed = Some(e);
+                    failed = Some(unacknowledged(peer, e));
                 }
             }
         }
@@ -176,7 +182,7 @@ impl GroupClient {
                         Error::Refused(_) => peer.link.give(c),
                         _ => peer.link.distrust(),
                     }
-                    failed = Some(e);
+                    failed = Some(unacknowledged(peer, e));
                 }
             }
         }
@@ -286,6 +292,17 @@ impl GroupClient {
         state.pins.remove(Lsn(snapshot.pin));
         state.pins.add(id.lsn);
         (snapshot.lsn, snapshot.size, snapshot.pin) = (id.lsn, change.size, id.lsn.0);
+    }
+}
+
+/// Names the member in the error that users see when it is the one that is missing.
+fn unacknowledged(peer: &Peer, e: Error) -> Error {
+    match e {
+        Error::Unavailable(why) => {
+            let text = format!("node {} ({}) did not acknowledge the commit: {why}", peer.name, peer.link.address);
+            Error::Unavailable(text)
+        }
+        other => other,
     }
 }
 
