@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -52,3 +53,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     program.chmod(0o700)
     monkeypatch.setattr("dspm._native.node_binary", lambda: program)
     return program
+
+
+def _hear_signals() -> None:
+    """Tests send signals to programs; who runs them under nohup, or behind an `&`, would hand "ignored" down."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+_hear_signals()
