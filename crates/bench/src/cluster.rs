@@ -8,7 +8,7 @@ use dspm_netram::wire::Dialer;
 use dspm_proto::auth::Role;
 use dspm_proto::control::{CreateOptions, Located, MemberEntry};
 use dspm_proto::{ClientId, Error, PAGE_SIZE, PageNo, Session, StoreId};
-use dspm_txn::dataset::{Change, Dataset, PageBuf, Reserved, Snapshot};
+use dspm_txn::dataset::{Change, Dataset, Intent, PageBuf, Reserved, Snapshot};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,7 @@ impl Scratch {
     /// # Errors
     /// Those of [`Dataset`]; [`Error::Busy`] when somebody else writes, which nobody should.
     pub(crate) fn write(&self, change: &Change<'_>) -> Result<(), Error> {
-        let mut snapshot = self.data.snapshot(None)?;
+        let mut snapshot = self.data.snapshot(Intent::Read)?;
         let done = self.reserve(&mut snapshot).and_then(|()| {
             let committed = self.data.commit(&mut snapshot, change);
             self.data.release_write();
@@ -145,7 +145,7 @@ impl Scratch {
                 Reserved::Granted => return Ok(()),
                 Reserved::Busy(t) => ticket = Some(t),
                 Reserved::Stale => {
-                    let newer = self.data.snapshot(None)?;
+                    let newer = self.data.snapshot(Intent::Read)?;
                     self.data.release(std::mem::replace(snapshot, newer));
                 }
             }

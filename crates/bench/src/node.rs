@@ -9,7 +9,7 @@ use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::message::{self, Read as Question, ReadReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{Error, Header, Kind, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::Dataset;
+use dspm_txn::dataset::{Dataset, Intent};
 use rustix::event::{Timespec, epoll};
 use serde_json::{Map, Value, json};
 use std::io::{Read, Write};
@@ -31,7 +31,7 @@ const SILENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 pub(crate) fn measure(rounds: usize, pages: usize, connections: usize, millis: usize) -> Result<Value, Error> {
     let cluster = Cluster::configured()?;
     let scratch = Scratch::create(&cluster, "node", pages)?;
-    let snapshot = scratch.data.snapshot(None)?;
+    let snapshot = scratch.data.snapshot(Intent::Read)?;
     let mut load = Load::new(&cluster, &scratch, snapshot.lsn, connections)?;
     load.drive(WARM)?;
     let mut rates = Vec::new();

@@ -5,7 +5,7 @@ use crate::floor::Floor;
 use crate::place::{self, Probes};
 use crate::stats::Turns;
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::Dataset;
+use dspm_txn::dataset::{Dataset, Intent};
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -26,7 +26,7 @@ pub(crate) fn measure(rounds: usize, samples: usize, pages: usize) -> Result<Val
     let mut turns = Turns::default();
     let mut at = 0;
     let mut page = [0; PAGE_SIZE];
-    let snapshot = data.snapshot(None)?;
+    let snapshot = data.snapshot(Intent::Read)?;
     let misses = data.status().cache_misses;
     for _ in 0..rounds {
         let mut times = Vec::with_capacity(samples);

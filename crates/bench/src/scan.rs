@@ -4,7 +4,7 @@ use crate::cluster::{Cache, Cluster, Scratch};
 use crate::stats::put;
 use crate::stop;
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::Dataset;
+use dspm_txn::dataset::{Dataset, Intent};
 use serde_json::{Map, Value, json};
 use std::time::Instant;
 
@@ -35,7 +35,7 @@ pub(crate) fn measure(rounds: usize, pages: usize) -> Result<Value, Error> {
 fn scan(cluster: &Cluster, scratch: &Scratch) -> Result<f64, Error> {
     let client = cluster.client(&Cache::Configured)?;
     let data = client.open(&scratch.name, None)?;
-    let snapshot = data.snapshot(None)?;
+    let snapshot = data.snapshot(Intent::Read)?;
     let mut page = [0; PAGE_SIZE];
     let start = Instant::now();
     for number in 0..scratch.pages {

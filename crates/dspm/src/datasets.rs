@@ -7,7 +7,7 @@ use crate::clients::{self, Configured};
 use dspm_netram::client::ClusterDataset;
 use dspm_proto::control::{Control, CreateOptions, Done, Durability, Listing, Located};
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Dataset, Snapshot};
+use dspm_txn::dataset::{Dataset, Intent, Snapshot};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ pub(crate) struct OpenSnapshot {
 
 impl OpenSnapshot {
     pub(crate) fn begin(dataset: Arc<OpenDataset>) -> Result<OpenSnapshot, Error> {
-        let snapshot = Some(dataset.store()?.snapshot(None)?);
+        let snapshot = Some(dataset.store()?.snapshot(Intent::Read)?);
         Ok(OpenSnapshot { dataset, snapshot })
     }
 

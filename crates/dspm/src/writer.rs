@@ -7,7 +7,7 @@
 use crate::datasets::{OpenDataset, page, read_pages};
 use dspm_netram::client::ClusterDataset;
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Change, Dataset, PageBuf, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{Change, Dataset, Intent, PageBuf, Reserved, Snapshot, Ticket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,9 @@ impl Writer {
         let mut stale = 0;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let snapshot = store.snapshot(state.ticket.map(|t| (t, left.min(TURN))))?;
+            let intent = Intent::Write { ticket: state.ticket, wait: left.min(TURN) };
+            let snapshot = store.snapshot(intent)?;
+            state.ticket = snapshot.ticket.or(state.ticket);
             match store.reserve(&snapshot, state.ticket) {
                 Ok(Reserved::Granted) => {
                     state.ticket = None;

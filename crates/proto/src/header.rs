@@ -70,6 +70,10 @@ kinds! {
     Outcome = 12,
     /// Part of a large transaction, sent ahead.
     Stage = 13,
+    /// Primary to reader: your read lease ends.
+    Recall = 14,
+    /// Reader to primary: it has ended.
+    Recalled = 15,
     /// Primary to member: raise the token, tell your tail.
     Fence = 20,
     /// Primary to member: your tail shall be this one.

@@ -227,6 +227,18 @@ message! {
         /// Which lease.
         token: Token,
     }
+    /// Primary to reader: begin nothing below this LSN any more without asking.
+    Recall {
+        /// The commit that waits for it.
+        below: Lsn,
+    }
+    /// Reader to primary, no answer: it will not.
+    Recalled {
+        /// Whose read lease.
+        session: Session,
+        /// As asked.
+        below: Lsn,
+    }
 
     /// Answer to a commit record.
     Ack {

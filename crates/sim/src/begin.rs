@@ -3,7 +3,7 @@
 //! A begin is local under a lease that had not lapsed by a clock read after the call; it waits while a record of the
 //! process is in flight or in doubt; else it asks the primary, and asks again until it is answered.
 
-use crate::client::Client;
+use crate::client::{Client, stretched};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::thread::{Step, View};
@@ -11,6 +11,7 @@ use crate::wire::Ask;
 use dspm_proto::message::{Read, Snapshot};
 use dspm_proto::{DatasetId, Error, Instant, PageNo, RecordId, Refusal};
 use dspm_txn::Begin;
+use std::time::Duration;
 
 /// Pages of a group.
 pub const PAGES: u64 = 4;
@@ -102,7 +103,7 @@ impl Client {
                 let floor = self.floor_sent(g, ctx);
                 self.threads[t].pinned = self.floor(g);
                 let known = self.desks[g].holder.tail().lsn;
-                let ask = Snapshot { session: self.session, known, floor, read_lease: false };
+                let ask = Snapshot { session: self.session, known, floor, read_lease: true };
                 let request = self.ask_primary(g, Ask::Snapshot(ask), ctx);
                 let due = ctx.now.after(self.lease / 2);
                 self.threads[t].step = Step::Asked { request, sent: ctx.now, due };
@@ -118,20 +119,31 @@ impl Client {
         match ctx.mutant {
             Some(Mutant::LapsedBegin) => desk.holder.token().is_some() && desk.holder.flight().is_none(),
             Some(Mutant::ReturnedUsed) => now < desk.shadow && desk.holder.flight().is_none(),
+            Some(Mutant::LateReadLease) => {
+                now < desk.shadow_read.1
+                    && desk.shadow_read.0 == desk.holder.tail().lsn
+                    && desk.holder.flight().is_none()
+            }
             Some(Mutant::BeginInFlight) => desk.holder.valid(now) && desk.holder.flight().is_some_and(|f| !f.doubt),
             _ => false,
         }
     }
 
     /// The primary showed a state.
-    pub(crate) fn shown(&mut self, g: usize, request: u64, tail: RecordId, ctx: &mut Ctx<'_>) {
+    pub(crate) fn shown(&mut self, g: usize, request: u64, tail: RecordId, lease: Duration, ctx: &mut Ctx<'_>) {
         let asked = self.threads.iter().enumerate().find_map(|(t, thread)| match thread.step {
             Step::Asked { request: r, sent, .. } if r == request && thread.group == g => Some((t, sent)),
             _ => None,
         });
         let Some((t, sent)) = asked else { return };
         self.confirm(g, sent, ctx);
-        self.desks[g].holder.learned(tail);
+        let desk = &mut self.desks[g];
+        desk.holder.learned(tail);
+        if !lease.is_zero() {
+            ctx.check.counts.read_leases += 1;
+            desk.holder.may_read(tail.lsn, sent, stretched(lease, ctx));
+            desk.shadow_read = (tail.lsn, sent.after(lease));
+        }
         self.view(t, tail, false, ctx);
     }
 

@@ -30,6 +30,7 @@ pub struct Counts {
     pub commits: u64,
     pub begins: u64,
     pub local_begins: u64,
+    pub read_leases: u64,
     pub reads: u64,
     pub outcomes: u64,
     pub not_committed: u64,

@@ -16,6 +16,7 @@ use crate::mutant::Mutant;
 use crate::node::GroupConfig;
 use crate::thread::{Step, Thread};
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
+use dspm_proto::message::Recalled;
 use dspm_proto::{ClientId, Instant, Lsn, Session, StoreId, Token};
 use dspm_txn::Holder;
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct Desk {
     pub(crate) sending: Option<Sending>,
     /// Until when the lease was valid last; for the fault that goes on using it.
     pub(crate) shadow: Instant,
+    /// The last read lease, for the fault that takes it up after it was called back.
+    pub(crate) shadow_read: (Lsn, Instant),
 }
 
 /// A process.
@@ -88,6 +91,7 @@ impl Client {
             confirmed: Instant(0),
             sending: None,
             shadow: Instant(0),
+            shadow_read: (Lsn(0), Instant(0)),
         };
         let mut client = Client {
             no,
@@ -159,6 +163,13 @@ impl Client {
                 let recall = self.desks[e.group].holder.callback(token, ctx.now);
                 self.recalled(e.group, token, recall, ctx);
             }
+            Body::Recall { session, below } if session == self.session => {
+                self.desks[e.group].shadow_read = (Lsn(0), Instant(0));
+                if !ctx.broken(Mutant::RecalledRead) {
+                    self.desks[e.group].holder.recall_read(below);
+                }
+                self.ask_primary(e.group, Ask::Recalled(Recalled { session, below }), ctx);
+            }
             _ => {}
         }
         self.run(ctx);
@@ -167,7 +178,7 @@ impl Client {
     fn answered(&mut self, g: usize, node: u32, request: u64, answer: Answer, ctx: &mut Ctx<'_>) {
         match answer {
             Answer::Renewed { token, lease } => self.renewed(g, request, token, lease, ctx),
-            Answer::Snapshot { tail } => self.shown(g, request, tail, ctx),
+            Answer::Snapshot { tail, lease } => self.shown(g, request, tail, lease, ctx),
             Answer::Pages(pages) => self.pages(request, &pages, ctx),
             Answer::Granted { tail, token, lease } => self.granted(g, request, tail, token, lease, ctx),
             Answer::Busy { ticket } => self.busy(g, request, ticket, ctx),

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::mutant::Mutant;
 use crate::network::Cut;
 use crate::node::Loss;
+use crate::reading;
 use crate::thread::Step;
 use crate::wire::{Ask, Body, Envelope, Who};
 use crate::world::{Actor, Shape, World};
@@ -34,6 +35,10 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "late_grant", play: late_grant },
     Schedule { name: "slow_renewal", play: slow_renewal },
     Schedule { name: "old_probe", play: old_probe },
+    Schedule { name: "reader_cut_off", play: reading::reader_cut_off },
+    Schedule { name: "late_read_lease", play: reading::late_read_lease },
+    Schedule { name: "lease_outlives_primary", play: reading::lease_outlives_primary },
+    Schedule { name: "outcome_under_lease", play: reading::outcome_under_lease },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },

@@ -77,6 +77,9 @@ mutants! {
     SilenceFails "silence_fails" "silence is taken for a definite failure" Random,
     RetryAnyBase "retry_any_base" "after 'not committed' the client sends again whatever the settled tail is" Random,
     HashNoWriter "hash_no_writer" "a record's hash does not cover who wrote it" Random,
+    ReadLeaseIgnored "read_lease_ignored" "a commit is acknowledged while a read lease of an older state lasts" Random,
+    RecalledRead "recalled_read" "a read lease that was called back is still used to begin" Random,
+    LateReadLease "late_read_lease" "a read lease that arrives after it was called back is taken up" Directed,
     ReplySession "reply_session" "replies of another session or connection are taken" Random,
 }
 

@@ -240,6 +240,7 @@ impl Node {
                 self.answer(group, from, answer, ctx);
             }
             Ask::Outcome(m) => r.outcome(from, &m, now),
+            Ask::Recalled(m) => r.recalled(&m, now),
         }
     }
 
@@ -328,11 +329,16 @@ impl Node {
             Effect::Ack { to, ack } => (to, Answer::Ack(ack)),
             Effect::Refuse { to, why } => (to, Answer::Refused(why)),
             Effect::Fail { to, error } => (to, Answer::Failed(error)),
-            Effect::Snapshot { to, tail, .. } => (to, Answer::Snapshot { tail }),
+            Effect::Snapshot { to, tail, lease, .. } => (to, Answer::Snapshot { tail, lease }),
             Effect::Granted { to, tail, token, lease, .. } => (to, Answer::Granted { tail, token, lease }),
             Effect::Busy { to, ticket } => (to, Answer::Busy { ticket }),
             Effect::Outcome { to, committed, tail } => (to, Answer::Outcome { committed, tail }),
-            Effect::Callback { session, token } => return self.call_back(group, session, token, ctx),
+            Effect::Callback { session, token } => {
+                return self.call_back(group, session, Body::Callback { session, token }, ctx);
+            }
+            Effect::Recall { session, below } => {
+                return self.call_back(group, session, Body::Recall { session, below }, ctx);
+            }
             Effect::Send { to, message } => return self.send(group, to, message, ctx),
             Effect::SendRecords { to, token, from, last } => {
                 let Some(records) = self.records(group) else { return };
@@ -355,10 +361,9 @@ impl Node {
         ctx.out.push(Envelope { from: Who::Node(self.no), to: client, link: to.connection, group, body });
     }
 
-    fn call_back(&self, group: usize, session: Session, token: dspm_proto::Token, ctx: &mut Ctx<'_>) {
+    fn call_back(&self, group: usize, session: Session, body: Body, ctx: &mut Ctx<'_>) {
         let Some((_, link)) = self.homes.get(&session.client) else { return };
         let Some(client) = self.links.get(link).copied() else { return };
-        let body = Body::Callback { session, token };
         ctx.out.push(Envelope { from: Who::Node(self.no), to: client, link: *link, group, body });
     }
 

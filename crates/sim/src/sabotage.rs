@@ -4,12 +4,13 @@ use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::node::Node;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
-use dspm_proto::message::{Ack, Completed, Fenced, Probed};
+use dspm_proto::message::{Ack, Completed, Fenced, Probed, Recalled};
 use dspm_proto::record::Record;
 use dspm_proto::{Instant, Lsn, Refusal};
 use dspm_txn::{Caller, Effect, Fence, PeerMessage, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What the faults remember.
 #[derive(Default)]
@@ -52,9 +53,11 @@ impl Node {
                 Answer::Outcome { committed: tail.lsn >= o.id.lsn && r.records.holds(o.id), tail }
             }
             (Mutant::NoProbe, Ask::Snapshot(_)) if primary && !situation.unsettled && !situation.settling => {
-                Answer::Snapshot { tail }
+                Answer::Snapshot { tail, lease: Duration::ZERO }
             }
-            (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => Answer::Snapshot { tail },
+            (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => {
+                Answer::Snapshot { tail, lease: Duration::ZERO }
+            }
             (Mutant::DuplicateByToken | Mutant::NotRechecked, _) if disk => return false, // it would break the sync's rule too
             (Mutant::DuplicateByToken, Ask::Commit(c)) => {
                 let same = r.records.record(c.id.lsn).is_some_and(|h| h.token == c.token && c.token == fence.token);
@@ -142,6 +145,11 @@ impl Node {
     /// An effect before it is performed. None: it is not.
     pub(crate) fn twist(&mut self, g: usize, effect: Effect, now: Instant, ctx: &mut Ctx<'_>) -> Option<Effect> {
         let Some(broken) = ctx.mutant else { return Some(effect) };
+        if let (Mutant::ReadLeaseIgnored, Effect::Recall { session, below }) = (broken, &effect) {
+            let back = Recalled { session: *session, below: *below };
+            self.slots[g].replica.as_mut()?.recalled(&back, now);
+            return None;
+        }
         let Effect::Send { to, message } = effect else {
             let drop = broken == Mutant::NoCallback && matches!(effect, Effect::Callback { .. });
             return (!drop).then_some(effect);

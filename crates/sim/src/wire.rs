@@ -77,6 +77,13 @@ pub enum Body {
         /// Which.
         token: Token,
     },
+    /// Node to client: a commit waits for its read lease.
+    Recall {
+        /// Whose lease.
+        session: Session,
+        /// The commit.
+        below: Lsn,
+    },
     /// Node to node.
     Peer {
         /// The sender's.
@@ -114,6 +121,7 @@ pub enum Ask {
     Note(Note),
     Read(message::Read),
     Outcome(message::Outcome),
+    Recalled(message::Recalled),
 }
 
 /// A node's answer.
@@ -122,7 +130,7 @@ pub enum Ask {
 pub enum Answer {
     Hello,
     Renewed { token: Token, lease: Duration },
-    Snapshot { tail: RecordId },
+    Snapshot { tail: RecordId, lease: Duration },
     Granted { tail: RecordId, token: Token, lease: Duration },
     Busy { ticket: u64 },
     Ack(Ack),
@@ -149,6 +157,7 @@ impl Body {
                 [20 + kind, *request, value]
             }
             Body::Callback { session, token } => [40, session.client.0, code(*token)],
+            Body::Recall { session, below } => [61, session.client.0, below.0],
             Body::Peer { message, sender, .. } => {
                 let (kind, token, value) = peer(message);
                 [41 + kind, code(token) ^ sender.0, value]
@@ -170,6 +179,7 @@ impl Ask {
             Ask::Note(n) => (7, n.id.hash),
             Ask::Read(r) => (8, r.at.0),
             Ask::Outcome(o) => (9, o.id.hash),
+            Ask::Recalled(m) => (10, m.below.0),
         }
     }
 }
@@ -179,7 +189,7 @@ impl Answer {
         match self {
             Answer::Hello => (1, 0),
             Answer::Renewed { lease, .. } => (2, lease.as_nanos() as u64),
-            Answer::Snapshot { tail } => (3, tail.hash),
+            Answer::Snapshot { tail, lease } => (3, tail.hash ^ lease.as_nanos() as u64),
             Answer::Granted { tail, token, .. } => (4, tail.hash ^ code(*token)),
             Answer::Busy { ticket } => (5, *ticket),
             Answer::Ack(a) => (6, a.id.hash),
@@ -213,6 +223,7 @@ impl fmt::Display for Envelope {
             Body::Ask { request, ask, .. } => write!(f, "?{request} {ask:?}"),
             Body::Answer { request, answer } => write!(f, "!{request} {answer:?}"),
             Body::Callback { token, .. } => write!(f, "Callback {token}"),
+            Body::Recall { below, .. } => write!(f, "Recall below {below}"),
             Body::Peer { message, .. } => write!(f, "{message:?}"),
             Body::Replicate { token, record, .. } => write!(f, "Replicate {} under {token}", record.id),
         }

@@ -16,7 +16,7 @@ use crate::overlay::{Base, Overlay, read_snapshot};
 use crate::register::Copy;
 use crate::report;
 use dspm_proto::Error;
-use dspm_txn::dataset::{Dataset, Snapshot, Ticket};
+use dspm_txn::dataset::{Dataset, Intent, Snapshot, Ticket};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -39,6 +39,8 @@ pub struct Handle {
     pub overlay: Option<Overlay>,
     /// The place in the queue that the last refused reservation got.
     pub ticket: Option<Ticket>,
+    /// Which of the last eight transactions wrote, the newest in the lowest bit.
+    pub wrote: u8,
     /// The present read transaction waited with the ticket and did not try to write yet.
     pub ticket_idle: bool,
     /// What the pager cached may be of a transaction that is not in the store, or differ from what was stored: the
@@ -74,6 +76,7 @@ impl Handle {
             snapshot: None,
             overlay: None,
             ticket: None,
+            wrote: 0,
             ticket_idle: false,
             distrust_cache: false,
             refused: false,
@@ -130,7 +133,7 @@ impl Handle {
     fn read_bytes(&self, offset: u64, buf: &mut [u8]) -> Result<u64, Error> {
         let Some(snapshot) = &self.snapshot else {
             // sqlite3_open looks at the header before any lock.
-            let snapshot = self.dataset.snapshot(None)?;
+            let snapshot = self.dataset.snapshot(Intent::Read)?;
             let base = Base { dataset: &*self.dataset, snapshot: &snapshot };
             let done = read_existing(base, snapshot.size, offset, buf).map(|()| snapshot.size);
             self.dataset.release(snapshot);
@@ -170,7 +173,7 @@ impl Handle {
         match (&self.overlay, &self.snapshot) {
             (Some(overlay), _) => Ok(overlay.size()),
             (None, Some(snapshot)) => Ok(snapshot.size),
-            (None, None) => match self.dataset.snapshot(None) {
+            (None, None) => match self.dataset.snapshot(Intent::Read) {
                 Ok(snapshot) => {
                     let size = snapshot.size;
                     self.dataset.release(snapshot);
@@ -188,7 +191,7 @@ impl Handle {
 
     /// Takes the one snapshot that an immutable database is read from.
     pub fn pin(&mut self) -> Result<(), Code> {
-        match self.dataset.snapshot(None) {
+        match self.dataset.snapshot(Intent::Read) {
             Ok(snapshot) => {
                 self.snapshot = Some(snapshot);
                 Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | SQLite asks for | dspm does |
 //! | --- | --- |
-//! | NONE → SHARED | a snapshot; with a ticket, at most [`TICKET_WAIT`] for the lease first |
+//! | NONE → SHARED | a snapshot; with a ticket, at most [`TICKET_WAIT`] for the lease first; in a handle that writes often, the lease if it is idle |
 //! | SHARED → RESERVED | the process's writer mutex and the group's lease; a newer commit: BUSY_SNAPSHOT, an open transaction: BUSY and a ticket |
 //! | → PENDING, EXCLUSIVE | nothing: readers keep their snapshots, so nobody has to leave |
 //! | → SHARED | the reservation ends; what was not published is gone |
@@ -10,6 +10,8 @@
 //!
 //! A refused writer keeps its place in the queue over the program's retries, and waits for its turn where a snapshot is
 //! taken: one taken before the lease arrives would be stale on arrival. It loses the place when it comes to read only.
+//! For the same reason a handle that wrote of late fetches the lease where it begins, before anybody knows whether it
+//! will write this time.
 
 use crate::errors::{Code, During};
 use crate::ffi;
@@ -17,12 +19,15 @@ use crate::fork::process;
 use crate::handle::Handle;
 use crate::overlay::Overlay;
 use dspm_proto::Error;
-use dspm_txn::dataset::{Reserved, Snapshot};
+use dspm_txn::dataset::{Intent, Reserved, Snapshot};
 use std::ffi::c_int;
 use std::time::Duration;
 
 /// How long a queued writer waits for its turn before it takes a snapshot anyway.
 const TICKET_WAIT: Duration = Duration::from_millis(100);
+
+/// A handle writes often if so many of its last eight transactions did.
+const OFTEN: u32 = 2;
 
 /// How often `locking_mode=EXCLUSIVE` takes a new snapshot when other commits keep coming before the lease.
 const HOLD_TRIES: usize = 8;
@@ -97,18 +102,30 @@ impl Handle {
         self.set_exclusive(false);
     }
 
+    /// What a transaction that begins now will do, going by what the last ones did.
+    fn intent(&self) -> Intent {
+        match self.ticket {
+            _ if self.read_only => Intent::Read,
+            Some(ticket) => Intent::Write { ticket: Some(ticket), wait: TICKET_WAIT },
+            None if self.wrote.count_ones() >= OFTEN => Intent::Write { ticket: None, wait: Duration::ZERO },
+            None => Intent::Read,
+        }
+    }
+
     fn begin_read(&mut self) -> Result<(), Code> {
         if self.snapshot.is_some() {
             return Ok(());
         }
         for _ in 0..HOLD_TRIES {
-            let snapshot = match self.dataset.snapshot(self.ticket.map(|t| (t, TICKET_WAIT))) {
+            let snapshot = match self.dataset.snapshot(self.intent()) {
                 Ok(snapshot) => snapshot,
                 Err(e) => return Err(self.fail(&e, During::Lock)),
             };
+            self.ticket = snapshot.ticket.or(self.ticket);
             if !self.exclusive || self.holding || self.read_only {
                 self.ticket_idle = self.ticket.is_some();
                 self.snapshot = Some(snapshot);
+                self.wrote <<= 1;
                 return Ok(());
             }
             match self.take_hold(&snapshot) {
@@ -151,6 +168,7 @@ impl Handle {
             return Err(Code(ffi::READONLY));
         }
         self.ticket_idle = false;
+        self.wrote |= 1;
         let Some(snapshot) = &self.snapshot else {
             return Err(self.fail(&Error::Failed("a reservation without a snapshot".into()), During::Reserve));
         };
@@ -160,7 +178,10 @@ impl Handle {
                 self.overlay = Some(Overlay::new(snapshot.size, self.copy.opener.transaction_max()));
                 Ok(())
             }
-            Ok(Reserved::Stale) => Err(Code(ffi::BUSY_SNAPSHOT)),
+            Ok(Reserved::Stale) => {
+                self.wrote = u8::MAX; // it will come again, and should not be late again
+                Err(Code(ffi::BUSY_SNAPSHOT))
+            }
             Ok(Reserved::Busy(ticket)) => {
                 self.ticket = Some(ticket);
                 Err(Code(ffi::BUSY))

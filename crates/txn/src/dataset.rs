@@ -21,6 +21,25 @@ pub struct Snapshot {
     pub size: u64,
     /// What the implementation needs to release it.
     pub pin: u64,
+    /// The turn among the process's writers that came with it; zero if none did.
+    pub turn: u64,
+    /// The place in the queue that its begin was sent away with: the lease is in use elsewhere.
+    pub ticket: Option<Ticket>,
+}
+
+/// What a transaction that begins is going to do, as far as its engine can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intent {
+    /// Nothing is asked for but the newest state.
+    Read,
+    /// It will probably write, so the lease is fetched first: a snapshot taken before the lease arrives is stale when
+    /// others write. Not being right costs others a hand-over, never an answer.
+    Write {
+        /// The place in the queue of an earlier try.
+        ticket: Option<Ticket>,
+        /// How long it waits for an open transaction of somebody else; an idle lease is always waited for.
+        wait: Duration,
+    },
 }
 
 /// A place in the queue for the write lease, kept over retries by the handle that got it.
@@ -83,8 +102,8 @@ pub struct DatasetStatus {
 /// [`Error::TooOld`] (the snapshot is no longer kept), [`Error::Full`], and those named at the method.
 pub trait Dataset: Send + Sync {
     /// Begins a read: a state at least as new as every commit acknowledged, to anybody, before the call. No round trip
-    /// under a valid write lease. With a ticket it first waits at most `wait` for the queued lease to be granted.
-    fn snapshot(&self, ticket: Option<(Ticket, Duration)>) -> Result<Snapshot, Error>;
+    /// under a valid write lease.
+    fn snapshot(&self, intent: Intent) -> Result<Snapshot, Error>;
 
     /// Ends a read. Never fails, never waits.
     fn release(&self, snapshot: Snapshot);

@@ -100,6 +100,13 @@ pub enum Effect {
         /// Its token.
         token: Token,
     },
+    /// Tell a reader that a commit waits for its read lease.
+    Recall {
+        /// The reader.
+        session: Session,
+        /// The commit.
+        below: Lsn,
+    },
     /// Send to a member.
     Send {
         /// Which.

@@ -45,9 +45,9 @@ pub struct Flight {
 pub enum Recall {
     /// Give the lease back: send Release with this committed tail.
     Return(RecordId),
-    /// In use: send Release with `kept`, and give it back at the transaction's end.
+    /// In use for long: send Release with `kept`, and give it back at the transaction's end.
     Kept,
-    /// In use a moment ago: look again then.
+    /// In use a moment ago, or not for long: look again then.
     Linger(Instant),
     /// Answered before; nothing to send.
     Nothing,
@@ -65,6 +65,8 @@ pub struct Holder {
     flight: Option<Flight>,
     /// A transaction of this process holds the reservation.
     open: bool,
+    /// Since when.
+    opened: Instant,
     /// The state that it was taken at.
     reserved: RecordId,
     keep: bool,
@@ -76,6 +78,11 @@ pub struct Holder {
     recalled_early: Token,
     /// Until when the lease waits for a transaction that begins again.
     parked: Instant,
+    /// The read lease: a begin at this state needs no question until then.
+    read_at: Lsn,
+    read_until: Instant,
+    /// Read leases below are over, also those whose grant is still on its way.
+    read_from: Lsn,
 }
 
 impl Holder {
@@ -118,7 +125,25 @@ impl Holder {
             self.used = now;
             return Begin::Local(self.tail);
         }
+        if now < self.read_until && self.tail.lsn == self.read_at {
+            return Begin::Local(self.tail);
+        }
         Begin::Ask
+    }
+
+    /// The primary showed the state at `at` in answer to a question sent at `sent`, with a read lease.
+    pub fn may_read(&mut self, at: Lsn, sent: Instant, lease: Duration) {
+        if at >= self.read_from && !lease.is_zero() {
+            (self.read_at, self.read_until) = (at, sent.after(lease));
+        }
+    }
+
+    /// A commit waits for the read lease: nothing begins below that LSN without asking from here on.
+    pub fn recall_read(&mut self, below: Lsn) {
+        self.read_from = self.read_from.max(below);
+        if self.read_at < below {
+            self.read_until = Instant(0);
+        }
     }
 
     /// A snapshot of the primary: a newer committed state.
@@ -175,7 +200,7 @@ impl Holder {
     /// Takes the process's reservation under the lease. The caller checked [`Holder::valid`] and the snapshot. A
     /// call-back that was not answered yet, because the lease lay idle for a moment, is answered now: it is kept.
     pub fn open(&mut self, now: Instant) -> Recall {
-        (self.open, self.used, self.parked) = (true, now, Instant(0));
+        (self.open, self.opened, self.used, self.parked) = (true, now, now, Instant(0));
         self.reserved = self.tail;
         if self.recalled { self.recall(now) } else { Recall::Nothing }
     }
@@ -211,6 +236,7 @@ impl Holder {
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
         let token = self.token.filter(|_| !self.open || self.tail == self.reserved)?;
         let base = self.tail;
+        self.read_until = Instant(0); // the primary takes the sender to read nothing from here on
         self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
         self.flight.as_ref()
     }
@@ -251,6 +277,7 @@ impl Holder {
     pub fn restart(&mut self) {
         self.drop_token();
         self.tail = RecordId::default();
+        (self.read_until, self.read_from) = (Instant(0), Lsn(0));
     }
 
     /// Another asks for the lease.
@@ -276,8 +303,12 @@ impl Holder {
         if !self.recalled || self.token.is_none() {
             return Recall::Nothing;
         }
-        if self.open || self.keep || self.flight.is_some() {
+        let run_ends = self.granted.max(self.opened).after(QUANTUM);
+        if self.keep || (self.open || self.flight.is_some()) && now >= run_ends {
             return if std::mem::replace(&mut self.said_kept, true) { Recall::Nothing } else { Recall::Kept };
+        }
+        if self.open || self.flight.is_some() {
+            return Recall::Linger(run_ends); // who waits is told "busy" because of a long transaction, not of a short one
         }
         if now < self.parked {
             return Recall::Linger(self.parked);

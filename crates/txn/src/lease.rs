@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// What a holder is told of a lease of length `lease`: less than the granter waits, so that the difference of two
 /// clocks' rates (at most 1 %) never makes the holder's lease the longer one.
-fn promised(lease: Duration) -> Duration {
+pub(crate) fn promised(lease: Duration) -> Duration {
     lease - lease / 64
 }
 
@@ -82,8 +82,8 @@ impl Leases {
     }
 
     pub(crate) fn wake<R: Records>(&self, now: Instant, replica: &Replica<R>) -> Option<Instant> {
-        if self.queue.is_empty() || replica.settle.is_some() {
-            return None;
+        if replica.settle.is_some() || self.queue.is_empty() {
+            return (!self.outcomes.is_empty() && now < replica.quarantine).then_some(replica.quarantine);
         }
         let mut times: Vec<Instant> = vec![replica.quarantine.max(self.busy_until)];
         times.extend(self.queue.iter().filter(|w| w.caller.is_some()).map(|w| w.patience));
@@ -255,11 +255,14 @@ impl<R: Records> Replica<R> {
             self.start_settle(now);
         }
         if self.settle.is_none() {
-            self.answer_outcomes();
+            self.answer_outcomes(now);
         }
     }
 
-    pub(crate) fn answer_outcomes(&mut self) {
+    pub(crate) fn answer_outcomes(&mut self, now: Instant) {
+        if now < self.quarantine {
+            return; // "committed" is an acknowledgement, and a read lease of before the restart may last
+        }
         // Of what came after the last settle only what is known to be committed may be told.
         let (last, committed) = (self.records.tail().lsn, self.records.committed());
         let Some(tail) = self.identity(committed) else { return };

@@ -11,6 +11,7 @@ pub mod dataset;
 mod effect;
 mod holder;
 mod lease;
+mod readers;
 mod replica;
 mod settle;
 mod view;

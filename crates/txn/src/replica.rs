@@ -9,6 +9,7 @@
 
 use crate::effect::{Caller, Effect, PeerMessage};
 use crate::lease::Leases;
+use crate::readers::Readers;
 use crate::settle::Settle;
 use crate::view::Views;
 use dspm_proto::message::{Ack, Fetch};
@@ -133,7 +134,9 @@ pub struct Replica<R: Records> {
     pub(crate) settle: Option<Settle>,
     pub(crate) leases: Leases,
     pub(crate) views: Views,
-    /// Writers that wait for the log's sync.
+    /// Primary: who may begin to read without asking.
+    pub(crate) readers: Readers,
+    /// Writers that wait for the log's sync, or for read leases to end.
     pub(crate) withheld: Vec<(Caller, RecordId)>,
     /// The settle whose completion waits for the log's sync.
     pub(crate) completing: Option<(NodeNo, Token, RecordId)>,
@@ -157,6 +160,7 @@ impl<R: Records> Replica<R> {
             settle: None,
             leases: Leases::default(),
             views,
+            readers: Readers::default(),
             withheld: Vec::new(),
             completing: None,
             effects: Vec::new(),
@@ -213,7 +217,10 @@ impl<R: Records> Replica<R> {
     pub fn commit(&mut self, from: Caller, store: StoreId, record: &Record, payload: R::Payload, now: Instant) {
         let done = self.publish(store, record, payload, now);
         match done {
-            Ok(()) => self.hold(from, record.id),
+            Ok(()) => {
+                self.withheld.push((from, record.id));
+                self.acknowledge(now);
+            }
             Err(why) => self.effects.push(Effect::Refuse { to: from, why }),
         }
     }
@@ -246,28 +253,27 @@ impl<R: Records> Replica<R> {
         self.views.floor(record.session, record.floor, now);
         self.views.unconfirmed(now);
         self.raise_horizon();
+        self.drop_reader(record.session.client);
+        self.recall_readers(now);
         Ok(())
     }
 
-    /// Acknowledges now, or when the log is synced.
-    fn hold(&mut self, from: Caller, id: RecordId) {
-        if self.setup.disk && self.records.flushed() < id.lsn {
-            self.withheld.push((from, id));
-            return;
-        }
-        self.effects.push(Effect::Ack { to: from, ack: Ack { id, horizon: self.views.horizon } });
+    /// Acknowledges what is durable as asked, and what no read lease holds back.
+    pub(crate) fn acknowledge(&mut self, now: Instant) {
+        let durable = if self.setup.disk { self.records.flushed() } else { Lsn(u64::MAX) };
+        let upto = durable.min(self.read_limit(now));
+        let (effects, horizon) = (&mut self.effects, self.views.horizon);
+        self.withheld.retain(|(to, id)| {
+            if id.lsn <= upto {
+                effects.push(Effect::Ack { to: *to, ack: Ack { id: *id, horizon } });
+            }
+            id.lsn > upto
+        });
     }
 
     /// The log is synced up to [`Records::flushed`].
     pub fn flushed(&mut self, now: Instant) {
-        let flushed = self.records.flushed();
-        let horizon = self.views.horizon;
-        for (to, id) in std::mem::take(&mut self.withheld) {
-            match id.lsn <= flushed {
-                true => self.effects.push(Effect::Ack { to, ack: Ack { id, horizon } }),
-                false => self.withheld.push((to, id)),
-            }
-        }
+        self.acknowledge(now);
         self.complete_when_durable();
         self.drive_settle(now);
     }
@@ -331,13 +337,21 @@ impl<R: Records> Replica<R> {
 
     /// Time passes: resends, lapses, deadlines. Call it at [`Replica::wake`], at the latest.
     pub fn tick(&mut self, now: Instant) {
+        self.recall_readers(now);
+        self.acknowledge(now);
+        self.drive_settle(now);
         self.tick_settle(now);
         self.tick_views(now);
+        if self.settle.is_none() {
+            self.answer_outcomes(now);
+        }
         self.advance(now);
     }
 
     /// When [`Replica::tick`] is due.
     pub fn wake(&self, now: Instant) -> Option<Instant> {
-        [self.wake_settle(), self.leases.wake(now, self), self.wake_views(now)].into_iter().flatten().min()
+        let readers = self.readers.wake(self.records.tail().lsn);
+        let others = [self.wake_settle(), self.leases.wake(now, self), self.wake_views(now)];
+        others.into_iter().flatten().chain(readers).min()
     }
 }

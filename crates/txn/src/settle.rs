@@ -103,7 +103,10 @@ impl<R: Records> Replica<R> {
             Phase::Fetch { .. } => {}
             Phase::Complete { target, done } => {
                 let durable = !self.setup.disk || self.records.flushed() >= target.lsn;
-                if durable && self.setup.others().all(|m| done.contains(&m.node)) {
+                let (target, all) = (target.lsn, self.setup.others().all(|m| done.contains(&m.node)));
+                if durable && all && self.is_held_back(target, now) {
+                    self.recall_readers(now);
+                } else if durable && all {
                     self.settled(now);
                 }
             }
@@ -117,7 +120,7 @@ impl<R: Records> Replica<R> {
         self.records.set_committed(self.records.tail().lsn);
         self.leases.token_unused = true;
         self.raise_horizon();
-        self.answer_outcomes();
+        self.answer_outcomes(now);
         self.answer_views(now);
         self.advance(now);
     }

@@ -19,7 +19,7 @@ pub(crate) struct Views {
     told: Lsn,
     told_at: Instant,
     floors: HashMap<ClientId, (Lsn, Instant)>,
-    waiting: Vec<(Caller, Lsn)>,
+    waiting: Vec<Reader>,
     probe: Option<Round>,
     rounds: u64,
     /// Since when the tail is not known to be committed.
@@ -28,11 +28,20 @@ pub(crate) struct Views {
     pub(crate) floors_unknown: bool,
 }
 
+/// Who asked for the newest state.
+#[derive(Clone, Copy)]
+struct Reader {
+    caller: Caller,
+    known: Lsn,
+    /// Whose read lease it asks for besides.
+    lease: Option<Session>,
+}
+
 struct Round {
     number: u64,
     upto: RecordId,
     tails: BTreeMap<NodeNo, RecordId>,
-    readers: Vec<(Caller, Lsn)>,
+    readers: Vec<Reader>,
     sent: Instant,
 }
 
@@ -86,7 +95,8 @@ impl<R: Records> Replica<R> {
         let first = m.known == Lsn(0) && !self.views.floors.contains_key(&m.session.client);
         let floor = if first { self.records.committed() } else { m.floor.min(self.records.committed()) };
         self.views.floor(m.session, floor, now);
-        self.views.waiting.push((from, m.known));
+        let lease = m.read_lease.then_some(m.session);
+        self.views.waiting.push(Reader { caller: from, known: m.known, lease });
         self.answer_views(now);
     }
 
@@ -102,7 +112,7 @@ impl<R: Records> Replica<R> {
         if self.records.committed() == tail.lsn {
             // Also while a settle waits for a member: nothing is acknowledged that is not here.
             let readers = std::mem::take(&mut self.views.waiting);
-            return self.show(readers, tail);
+            return self.show(readers, tail, now);
         }
         if self.settle.is_some() {
             return;
@@ -152,19 +162,21 @@ impl<R: Records> Replica<R> {
         let held = if self.setup.disk { held.min(self.records.flushed()) } else { held };
         let readers = std::mem::take(&mut round.readers);
         self.views.probe = None;
+        let held = held.min(self.read_limit(now));
         if held > self.records.committed() {
             self.records.set_committed(held);
         }
         match self.identity(self.records.committed()) {
-            Some(id) => self.show(readers, id),
+            Some(id) => self.show(readers, id, now),
             None => self.views.waiting.extend(readers),
         }
         self.answer_views(now);
     }
 
-    fn show(&mut self, readers: Vec<(Caller, Lsn)>, tail: RecordId) {
-        for (to, known) in readers {
-            self.effects.push(Effect::Snapshot { to, known, tail, lease: Duration::ZERO });
+    fn show(&mut self, readers: Vec<Reader>, tail: RecordId, now: Instant) {
+        for Reader { caller: to, known, lease } in readers {
+            let lease = lease.map_or(Duration::ZERO, |session| self.grant_read(session, known, now));
+            self.effects.push(Effect::Snapshot { to, known, tail, lease });
         }
     }
 

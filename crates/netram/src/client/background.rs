@@ -8,7 +8,7 @@ use super::link::Link;
 use crate::clock;
 use crate::wire::Connection;
 use dspm_proto::header::{FLAG_REPLY, HEADER_SIZE};
-use dspm_proto::message::{self, Callback, Note, Renew, RenewGroup, Renewed};
+use dspm_proto::message::{self, Callback, Note, Recall, Recalled, Renew, RenewGroup, Renewed};
 use dspm_proto::{Error, Header, Instant, Kind, RecordId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
@@ -220,6 +220,16 @@ fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<()
                 let mut state = g.lock();
                 let recall = state.holder.callback(callback.token, clock::now());
                 g.answer_recall(&mut state, callback.token, recall);
+            }
+        }
+        Kind::Recall => {
+            let recall: Recall = message::decode(meta)?;
+            let group = client.groups().get(&h.group).cloned();
+            if let Some(g) = group {
+                g.lock().holder.recall_read(recall.below);
+                let place = g.place();
+                let recalled = Recalled { session: client.session, below: recall.below };
+                g.tell(&place, place.primary(), Kind::Recalled, &recalled);
             }
         }
         Kind::Renew if h.flags == FLAG_REPLY => {

@@ -111,12 +111,14 @@ impl PageCache {
         shard.insert(key, lsn, until, content);
     }
 
-    /// The page was changed by commit `lsn`: what is here ends there.
-    pub(crate) fn supersede(&self, dataset: DatasetId, page: PageNo, lsn: Lsn) {
+    /// The page was changed by commit `lsn`: what is here ends there. True if it was the newest version until now.
+    pub(crate) fn supersede(&self, dataset: DatasetId, page: PageNo, lsn: Lsn) -> bool {
         let key = (dataset, page);
-        if let Some(slot) = self.shard(&key).find(&key).filter(|x| x.lsn < lsn) {
-            slot.until = slot.until.min(lsn);
-        }
+        let mut shard = self.shard(&key);
+        let Some(slot) = shard.find(&key).filter(|x| x.lsn < lsn) else { return false };
+        let newest = slot.until == OPEN;
+        slot.until = slot.until.min(lsn);
+        newest
     }
 
     /// All pages from `first` on were cut off, or may have changed, at commit `lsn`.

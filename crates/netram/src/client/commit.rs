@@ -3,7 +3,7 @@
 use super::cache::OPEN;
 use super::encode::{Encoded, encode};
 use super::group::{GroupClient, Peer, Place, State, is_outage};
-use super::view::LOCAL;
+use super::reserve::LOCAL;
 use crate::clock;
 use crate::wire::{Answer, Connection};
 use dspm_proto::message::{self, Ack, Outcome, OutcomeReply};
@@ -85,10 +85,11 @@ impl GroupClient {
                     return Err(Error::Full("a member has no room for the commit, and got none in time".into()));
                 }
                 true => std::thread::sleep(BACK_PRESSURE), // the flusher makes room
-                false if tries > 1 => return Err(conflict()),
+                false if Instant::now() >= deadline => return Err(error),
                 false => {}
             }
-            // Once more under a new token, if nothing came in between.
+            // Again under a new token, if nothing came in between: members that restart one after the other each cost
+            // a try.
             self.regain(snapshot)?;
         }
     }
@@ -224,6 +225,7 @@ impl GroupClient {
                 Err(self.unknown(flight.id, &e))
             }
         };
+        state.line.wake();
         drop(state);
         self.notify();
         result

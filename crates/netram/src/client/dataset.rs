@@ -9,7 +9,8 @@ use dspm_proto::control::CreateOptions;
 use dspm_proto::message::{self, Read, ReadReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo, Refusal};
-use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -110,12 +111,27 @@ impl ClusterDataset {
         }
         let end = PageNo::count(snapshot.size).min(page.0 + 1 + length);
         let cache = &group.client.cache;
+        let missing = |p: &PageNo| !cache.has(self.dataset, *p, snapshot.lsn);
         let mut pages = vec![page];
-        let ahead = (page.0 + 1..end).map(PageNo);
-        pages.extend(ahead.take_while(|p| !cache.has(self.dataset, *p, snapshot.lsn)));
+        pages.extend((page.0 + 1..end).map(PageNo).take_while(missing));
         group.run_next.store(page.0 + pages.len() as u64, Ordering::Relaxed);
         group.run_length.store(length, Ordering::Relaxed);
+        if length == 0 && group.client.options.prefetch {
+            let inside = |p: &PageNo| *p != page && p.0 < PageNo::count(snapshot.size);
+            pages.extend(self.ended_with(page).into_iter().filter(inside).filter(missing));
+        }
         pages
+    }
+
+    /// What others changed together with this page since the process last looked, once.
+    fn ended_with(&self, page: PageNo) -> Vec<PageNo> {
+        let ended = &mut self.group.lock().ended;
+        if !ended.contains(&(self.dataset, page)) {
+            return Vec::new();
+        }
+        let (mine, others): (VecDeque<_>, VecDeque<_>) = ended.drain(..).partition(|(d, _)| *d == self.dataset);
+        *ended = others;
+        mine.into_iter().map(|(_, p)| p).collect()
     }
 
     /// Any member holds the pages of a snapshot; the primary is asked first.
@@ -163,8 +179,8 @@ fn ask(
 }
 
 impl Dataset for ClusterDataset {
-    fn snapshot(&self, ticket: Option<(Ticket, Duration)>) -> Result<Snapshot, Error> {
-        self.group.begin(self.dataset, ticket)
+    fn snapshot(&self, intent: Intent) -> Result<Snapshot, Error> {
+        self.group.begin(self.dataset, intent)
     }
 
     fn release(&self, snapshot: Snapshot) {

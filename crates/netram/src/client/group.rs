@@ -1,6 +1,7 @@
 //! One group as a process sees it: the lease machine, the open snapshots, the members, and who waits for what.
 
 use super::core::Client;
+use super::line::Line;
 use super::link::Link;
 use super::pins::Pins;
 use crate::clock;
@@ -8,10 +9,13 @@ use dspm_proto::control::{DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId, Token};
 use dspm_txn::{Holder, NodeNo, Recall};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+
+/// How many pages that others changed are fetched together with the first of them that is read again.
+const REFRESH_MOST: usize = 64;
 
 /// A member as the client reaches it.
 pub(crate) struct Peer {
@@ -68,6 +72,10 @@ pub(crate) struct GroupClient {
 pub(crate) struct State {
     pub(crate) holder: Holder,
     pub(crate) pins: Pins,
+    /// Threads that want to write.
+    pub(crate) line: Line,
+    /// Pages that were cached and that others changed: who misses one will miss the others.
+    pub(crate) ended: VecDeque<(DatasetId, PageNo)>,
     /// Sizes at the newest state known.
     pub(crate) sizes: HashMap<DatasetId, u64>,
     /// A thread asks the primary for the lease.
@@ -104,6 +112,8 @@ impl GroupClient {
             state: Mutex::new(State {
                 holder: Holder::new(),
                 pins: Pins::default(),
+                line: Line::new(),
+                ended: VecDeque::new(),
                 sizes: HashMap::new(),
                 asking: false,
                 resolving: false,
@@ -239,7 +249,13 @@ impl GroupClient {
             let from = known.next(); // up to here every open version is right, whatever the asker knew
             datasets.into_iter().for_each(|d| cache.supersede_from(d, PageNo(0), from));
         }
-        changes.changed.iter().for_each(|c| cache.supersede(c.dataset, c.page, c.lsn));
+        for c in &changes.changed {
+            if cache.supersede(c.dataset, c.page, c.lsn) {
+                state.ended.push_back((c.dataset, c.page));
+            }
+        }
+        let surplus = state.ended.len().saturating_sub(REFRESH_MOST);
+        state.ended.drain(..surplus);
         changes.truncated.iter().for_each(|c| cache.supersede_from(c.dataset, c.page, c.lsn));
         if changes.tail.lsn > known || state.sizes.is_empty() {
             state.sizes = changes.sizes.iter().map(|s| (s.dataset, s.size)).collect();

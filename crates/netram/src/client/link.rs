@@ -106,6 +106,11 @@ impl Link {
         *self.background.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 
+    /// True while the node can call this process.
+    pub(crate) fn has_background(&self) -> bool {
+        self.background.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Sends a message of the background thread, or one that has no answer. Nothing while that connection is down; one
     /// that fails is shut down, so that its thread dials again.
     pub(crate) fn tell(&self, header: Header, meta: &[u8]) {

@@ -11,9 +11,11 @@ mod core;
 mod dataset;
 mod encode;
 mod group;
+mod line;
 mod link;
 mod locate;
 mod pins;
+mod reserve;
 mod view;
 
 pub use self::core::{Client, ClientOptions};

@@ -1,25 +1,24 @@
-//! Snapshots and the write lease: where a transaction begins, and who may write.
+//! Snapshots: where a transaction begins.
 
 use super::group::{GroupClient, State};
+use super::reserve::LOCAL;
 use crate::clock;
-use dspm_proto::message::{self, Acquire, Acquired, Renew, RenewGroup, Renewed, SnapshotReply};
+use dspm_proto::message::{self, SnapshotReply};
 use dspm_proto::{DatasetId, Error, Kind, Lsn};
-use dspm_txn::dataset::{Reserved, Snapshot, Ticket};
-use dspm_txn::{Begin, Recall};
-use std::sync::MutexGuard;
+use dspm_txn::Begin;
+use dspm_txn::dataset::{Intent, Snapshot, Ticket};
 use std::time::{Duration, Instant};
-
-/// How long a thread waits for another thread's transaction of the same process before it says busy.
-const LOCAL_WAIT: Duration = Duration::from_millis(5);
-/// A ticket for a reservation that another thread of this process has: no place at the primary.
-pub(super) const LOCAL: Ticket = Ticket(0);
 
 impl GroupClient {
     /// Begins a read of a dataset.
-    pub(crate) fn begin(&self, dataset: DatasetId, ticket: Option<(Ticket, Duration)>) -> Result<Snapshot, Error> {
-        if let Some((ticket, wait)) = ticket {
-            self.await_turn(ticket, wait)?;
+    pub(crate) fn begin(&self, dataset: DatasetId, intent: Intent) -> Result<Snapshot, Error> {
+        match intent {
+            Intent::Read => self.begin_read(dataset),
+            Intent::Write { ticket, wait } => self.begin_write(dataset, ticket, wait),
         }
+    }
+
+    fn begin_read(&self, dataset: DatasetId) -> Result<Snapshot, Error> {
         let deadline = self.deadline();
         let mut state = self.lock();
         loop {
@@ -41,6 +40,26 @@ impl GroupClient {
         }
     }
 
+    /// Begins a transaction that will write: first the turn among the process's threads, then the lease, then the
+    /// snapshot. Whatever is not had in time, it begins all the same and tries again where it first writes.
+    fn begin_write(&self, dataset: DatasetId, ticket: Option<Ticket>, wait: Duration) -> Result<Snapshot, Error> {
+        let Some((state, turn)) = self.take_turn(wait)? else { return self.begin_read(dataset) };
+        let mut place = None;
+        let result = if state.holder.valid(clock::now()) {
+            drop(state);
+            Ok(())
+        } else {
+            self.acquire(state, ticket.unwrap_or(LOCAL), wait).map(|p| place = p)
+        };
+        match result.and_then(|()| self.begin_read(dataset)) {
+            Ok(snapshot) => Ok(Snapshot { turn, ticket: place, ..snapshot }),
+            Err(e) => {
+                self.leave_line(turn);
+                Err(e)
+            }
+        }
+    }
+
     /// One round trip to the primary.
     fn ask_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
         // Until the answer is pinned the floor stays where the question was asked: the answer is not older.
@@ -58,193 +77,35 @@ impl GroupClient {
     }
 
     fn ask_pinned_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
+        let local = self.client.options.lease_reads;
         let mut known = Lsn(0);
         let question = || {
             let state = self.lock();
             known = state.holder.tail().lsn;
             let session = self.client.session;
-            message::Snapshot { session, known, floor: self.floor(&state), read_lease: false }
+            // Without its background connection it could not be called back, and every commit would wait for it.
+            let read_lease = local && self.place().primary().link.has_background();
+            message::Snapshot { session, known, floor: self.floor(&state), read_lease }
         };
-        let (reply, _) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
+        let (reply, sent) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
         let mut state = self.lock();
         self.learn(&mut state, &reply.state);
         let lsn = reply.state.tail.lsn;
         state.holder.learned(reply.state.tail);
+        state.holder.may_read(lsn, sent, Duration::from_nanos(reply.lease_ns));
         state.pins.add(lsn);
         let size = reply.state.sizes.iter().find(|s| s.dataset == dataset).map_or(0, |s| s.size);
-        Ok(Snapshot { lsn, size, pin: lsn.0 })
-    }
-
-    /// Waits, at most `wait`, until the place in the queue is the first.
-    fn await_turn(&self, ticket: Ticket, wait: Duration) -> Result<(), Error> {
-        let deadline = Instant::now() + wait;
-        let mut state = self.lock();
-        while (state.holder.is_open() || state.asking) && Instant::now() < deadline {
-            state = self.wait(state, deadline);
-        }
-        if state.holder.valid(clock::now()) || state.holder.is_open() || ticket == LOCAL {
-            return Ok(());
-        }
-        self.acquire(state, ticket, wait).map(|_| ())
-    }
-
-    /// Makes this process the group's writer and the caller the process's.
-    pub(crate) fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
-        let (deadline, busy_at) = (self.deadline(), Instant::now() + LOCAL_WAIT);
-        let mut ticket = ticket.unwrap_or(LOCAL);
-        let mut acquired = false;
-        let mut state = self.lock();
-        loop {
-            let now = clock::now();
-            if state.holder.flight().is_some() {
-                if Instant::now() >= deadline {
-                    return Err(self.in_doubt());
-                }
-                state = self.wait(state, deadline);
-            } else if state.holder.is_open() || state.asking {
-                if Instant::now() >= busy_at {
-                    return Ok(Reserved::Busy(ticket));
-                }
-                state = self.wait(state, busy_at);
-            } else if state.holder.valid(now) {
-                if state.holder.tail().lsn != snapshot.lsn {
-                    if acquired {
-                        state.holder.park(now);
-                    }
-                    return Ok(Reserved::Stale);
-                }
-                let recall = state.holder.open(now);
-                let token = state.holder.token().unwrap_or_default();
-                self.answer_recall(&mut state, token, recall);
-                return Ok(Reserved::Granted);
-            } else if Instant::now() >= deadline {
-                let text = format!("dataset {}: the write lease lapses before it arrives", self.entry.name);
-                return Err(Error::Unavailable(text));
-            } else {
-                match self.acquire(state, ticket, Duration::ZERO)? {
-                    Some(place) => return Ok(Reserved::Busy(place)),
-                    None => (ticket, acquired) = (LOCAL, true),
-                }
-                state = self.lock();
-            }
-        }
-    }
-
-    /// Asks for the lease; None: it is here (or was, and went again), Some: the place in the queue.
-    pub(super) fn acquire(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        ticket: Ticket,
-        wait: Duration,
-    ) -> Result<Option<Ticket>, Error> {
-        state.holder.give_up();
-        state.holder.ask();
-        state.asking = true;
-        drop(state);
-        let mut known = Lsn(0);
-        let question = || {
-            let state = self.lock();
-            known = state.holder.tail().lsn;
-            Acquire {
-                session: self.client.session,
-                known,
-                floor: self.floor(&state),
-                ticket: ticket.0,
-                wait_ns: wait.as_nanos() as u64,
-                forget: false,
-                returned: state.holder.returned(),
-            }
-        };
-        let answer = self.ask_primary::<_, Acquired>(Kind::Acquire, self.deadline(), question);
-        let mut state = self.lock();
-        state.holder.asked();
-        state.asking = false;
-        self.notify();
-        let (reply, sent) = answer?;
-        if reply.ticket != 0 {
-            return Ok(Some(Ticket(reply.ticket)));
-        }
-        let lease = Duration::from_nanos(reply.lease_ns);
-        self.learn(&mut state, &reply.state);
-        let now = clock::now();
-        if state.holder.granted(reply.token, sent, lease, reply.state.tail, now) {
-            state.noted = reply.state.tail;
-            if !state.holder.valid(now) {
-                drop(state);
-                self.renew_now()?; // it waited in the queue longer than a lease lasts
-            }
-        } else {
-            // Too late to be taken up: given back, or nobody could write until it lapses.
-            let recall = state.holder.callback(reply.token, now);
-            self.answer_recall(&mut state, reply.token, recall);
-        }
-        Ok(None)
-    }
-
-    /// Renews the lease with a round trip of the calling thread.
-    fn renew_now(&self) -> Result<(), Error> {
-        let question = || {
-            let state = self.lock();
-            let group = self.entry.group;
-            let token = state.holder.token().unwrap_or_default();
-            let groups = vec![RenewGroup { group, floor: self.floor(&state), token }];
-            Renew { session: self.client.session, groups }
-        };
-        let (reply, sent) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
-        let mut state = self.lock();
-        for g in &reply.groups {
-            state.holder.renewed(g.token, sent, Duration::from_nanos(g.lease_ns));
-        }
-        if reply.groups.iter().any(|g| g.lease_ns == 0 && Some(g.token) == state.holder.token()) {
-            state.holder.lapse();
-        }
-        Ok(())
-    }
-
-    /// Asks whether this process is still the group's writer.
-    pub(crate) fn confirm(&self) -> Result<(), Error> {
-        self.renew_now()?;
-        match self.lock().holder.valid(clock::now()) {
-            true => Ok(()),
-            false => Err(Error::Conflict("the write lease was lost inside the transaction".into())),
-        }
-    }
-
-    /// Ends a reservation; a lease that was called back meanwhile may go now.
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        let token = state.holder.token().unwrap_or_default();
-        let recall = state.holder.close(clock::now());
-        if recall != Recall::Nothing {
-            self.answer_recall(&mut state, token, recall);
-        }
-        drop(state);
-        self.notify();
-    }
-
-    /// Gives a place in the queue back.
-    pub(crate) fn forget(&self, ticket: Ticket) {
-        if ticket == LOCAL {
-            return;
-        }
-        let state = self.lock();
-        let acquire = Acquire {
-            session: self.client.session,
-            known: state.holder.tail().lsn,
-            floor: self.floor(&state),
-            ticket: ticket.0,
-            wait_ns: 0,
-            forget: true,
-            returned: state.holder.returned(),
-        };
-        drop(state);
-        let place = self.place();
-        self.tell(&place, place.primary(), Kind::Acquire, &acquire);
+        Ok(Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None })
     }
 
     /// Ends a read.
     pub(crate) fn unpin(&self, snapshot: &Snapshot) {
-        self.lock().pins.remove(Lsn(snapshot.pin));
+        let mut state = self.lock();
+        state.pins.remove(Lsn(snapshot.pin));
+        if snapshot.turn != 0 && state.line.has_turn(snapshot.turn) && !state.holder.is_open() {
+            state.line.end_turn(); // it did not write
+            state.line.wake();
+        }
     }
 
     pub(crate) fn in_doubt(&self) -> Error {
@@ -257,5 +118,5 @@ impl GroupClient {
 fn pin(state: &mut State, dataset: DatasetId, lsn: Lsn) -> Snapshot {
     state.pins.add(lsn);
     let size = state.sizes.get(&dataset).copied().unwrap_or(0);
-    Snapshot { lsn, size, pin: lsn.0 }
+    Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None }
 }

@@ -57,7 +57,7 @@ impl Node {
             Phase::Dialled { .. } => Ok(()),
             Phase::New | Phase::Challenged { .. } => self.shake_hands(receiver, &m),
         };
-        if let (Err(e), false) = (done, matches!(kind, Kind::Release | Kind::Note)) {
+        if let (Err(e), false) = (done, matches!(kind, Kind::Release | Kind::Recalled | Kind::Note)) {
             out.send(&error_reply(kind, request, &e), &[]);
             if kind == Kind::Hello {
                 out.close();
@@ -115,7 +115,7 @@ impl Node {
             Kind::Replicate => self.replicate(hello, m),
             Kind::Read => self.read(hello, out, &m),
             Kind::Renew => self.renew(hello, out, &m),
-            Kind::Snapshot | Kind::Acquire | Kind::Release | Kind::Note | Kind::Outcome => {
+            Kind::Snapshot | Kind::Acquire | Kind::Release | Kind::Recalled | Kind::Note | Kind::Outcome => {
                 self.client_message(hello, out, &m)
             }
             Kind::Fence | Kind::Complete | Kind::Fetch | Kind::Probe | Kind::Horizon | Kind::Unsettled => {
@@ -232,6 +232,11 @@ impl Node {
                     let x: message::Release = message::decode(&m.meta)?;
                     mine(x.session)?;
                     g.replica.release(&x, now);
+                }
+                Kind::Recalled => {
+                    let x: message::Recalled = message::decode(&m.meta)?;
+                    mine(x.session)?;
+                    g.replica.recalled(&x, now);
                 }
                 Kind::Note => {
                     let x: message::Note = message::decode(&m.meta)?;

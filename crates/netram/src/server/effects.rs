@@ -6,8 +6,10 @@ use super::node::Node;
 use crate::clock;
 use crate::wire::{error_reply, frame};
 use dspm_proto::header::{FLAG_REPLY, Header};
-use dspm_proto::message::{self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, SnapshotReply, State};
-use dspm_proto::{Error, Kind, Lsn, RecordId, Token};
+use dspm_proto::message::{
+    self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, Recall, SnapshotReply, State,
+};
+use dspm_proto::{Error, Kind, Lsn, RecordId, Session, Token};
 use dspm_store::StoredPage;
 use dspm_txn::{Caller, Effect, NodeNo, PeerMessage};
 use std::sync::Arc;
@@ -78,19 +80,23 @@ impl Node {
             Effect::Outcome { to, committed, tail } => {
                 self.answer(to, self.reply(g, Kind::Outcome, to), &OutcomeReply { committed, tail });
             }
-            Effect::Callback { session, token } => {
-                if let Some(sender) = self.sessions.callbacks(session) {
-                    let mut h = Header::new(Kind::Callback);
-                    h.group = g.entry.group;
-                    sender.send(&frame(h, &message::encode(&Callback { token }), 0), &[]);
-                }
-            }
+            Effect::Callback { session, token } => self.call(g, session, Kind::Callback, &Callback { token }),
+            Effect::Recall { session, below } => self.call(g, session, Kind::Recall, &Recall { below }),
             Effect::Send { to, message } => self.send_peer(g, to, &message),
             Effect::SendRecords { to, token, from, last } => self.send_records(g, to, token, from, last),
             Effect::Alarm(text) => {
                 self.counters.alarms.fetch_add(1, Ordering::Relaxed);
                 eprintln!("dspm-node: ALARM: dataset {}: {text}", g.entry.name);
             }
+        }
+    }
+
+    /// To the connection on which a client takes what it did not ask for.
+    fn call<T: Field>(&self, g: &Group, session: Session, kind: Kind, message: &T) {
+        if let Some(sender) = self.sessions.callbacks(session) {
+            let mut h = Header::new(kind);
+            h.group = g.entry.group;
+            sender.send(&frame(h, &message::encode(message), 0), &[]);
         }
     }
 

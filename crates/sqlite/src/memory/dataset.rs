@@ -3,7 +3,7 @@
 use super::faults::Call;
 use super::group::Group;
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ impl MemoryDataset {
 }
 
 impl Dataset for MemoryDataset {
-    fn snapshot(&self, ticket: Option<(Ticket, Duration)>) -> Result<Snapshot, Error> {
-        if let Some((ticket, wait)) = ticket {
+    fn snapshot(&self, intent: Intent) -> Result<Snapshot, Error> {
+        if let Intent::Write { ticket: Some(ticket), wait } = intent {
             self.wait_for_turn(ticket, wait);
         }
         let mut state = self.group.locked();
@@ -95,7 +95,7 @@ impl Dataset for MemoryDataset {
         }
         let lsn = state.apply(change);
         state.faults.check(Call::Committed)?;
-        *snapshot = Snapshot { lsn, size: change.size, pin: lsn.0 };
+        (snapshot.lsn, snapshot.size, snapshot.pin) = (lsn, change.size, lsn.0);
         Ok(lsn)
     }
 

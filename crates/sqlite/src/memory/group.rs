@@ -149,7 +149,7 @@ impl State {
     pub fn snapshot(&mut self) -> Snapshot {
         self.pins += 1;
         let lsn = self.lsn();
-        Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0 }
+        Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0, turn: 0, ticket: None }
     }
 
     /// Makes the next version. The change has to be as the contract says.

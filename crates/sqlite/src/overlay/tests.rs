@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::memory::MemoryStore;
-use dspm_txn::dataset::{Change, Reserved};
+use dspm_txn::dataset::{Change, Intent, Reserved};
 
 const P: u64 = PAGE_SIZE as u64;
 
@@ -10,7 +10,7 @@ const P: u64 = PAGE_SIZE as u64;
 fn with_base(test: impl Fn(Base<'_>, &[u8])) {
     let store = MemoryStore::default();
     let dataset = store.dataset("overlay");
-    let mut snapshot = dataset.snapshot(None).unwrap();
+    let mut snapshot = dataset.snapshot(Intent::Read).unwrap();
     assert_eq!(dataset.reserve(&snapshot, None).unwrap(), Reserved::Granted);
     let mut last = [0; PAGE_SIZE];
     last[..PAGE_SIZE / 2].fill(4);

@@ -1,0 +1,226 @@
+//! The reservation: who of this process writes, and the write lease from the primary.
+//!
+//! Threads of the process wait for each other in a line, first come, first served; then for the lease. Neither wait is
+//! needed for a right answer: whether the snapshot is the newest state is checked when the reservation is taken.
+
+use super::group::{GroupClient, State};
+use crate::clock;
+use dspm_proto::message::{Acquire, Acquired, Renew, RenewGroup, Renewed};
+use dspm_proto::{Error, Kind, Lsn};
+use dspm_txn::Recall;
+use dspm_txn::dataset::{Reserved, Snapshot, Ticket};
+use std::sync::MutexGuard;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a thread waits while the process's line of writers does not move before it says busy.
+const LOCAL_WAIT: Duration = Duration::from_millis(5);
+/// Longest wait in a line that moves.
+const LINE_WAIT: Duration = Duration::from_millis(100);
+/// A ticket for a reservation that another thread of this process has: no place at the primary.
+pub(super) const LOCAL: Ticket = Ticket(0);
+
+impl GroupClient {
+    /// Waits until it is the calling thread's turn to write; None if it takes too long. `patience` is how long it may
+    /// take that nothing moves at all.
+    pub(super) fn take_turn(&self, patience: Duration) -> Result<Option<(MutexGuard<'_, State>, u64)>, Error> {
+        let (start, deadline) = (Instant::now(), self.deadline());
+        let mut state = self.lock();
+        let place = state.line.enter();
+        loop {
+            let now = Instant::now();
+            let doubt = state.holder.flight().is_some();
+            let free = !doubt && !state.holder.is_open() && !state.asking;
+            if free && state.line.try_turn(place, now) {
+                return Ok(Some((state, place)));
+            }
+            let still = (state.line.moved().max(start) + patience.max(LOCAL_WAIT)).min(start + LINE_WAIT.max(patience));
+            let until = if doubt { deadline } else { still };
+            if now >= until || (!doubt && state.line.is_own_turn() && state.holder.is_open()) {
+                state.line.leave(place);
+                state.line.wake();
+                return if doubt { Err(self.in_doubt()) } else { Ok(None) };
+            }
+            let look = state.line.turn_ends().filter(|t| *t > now).map_or(until, |t| t.min(until));
+            drop(state);
+            thread::park_timeout(look.saturating_duration_since(now));
+            state = self.lock();
+        }
+    }
+
+    /// Gives a turn up that was not used.
+    pub(super) fn leave_line(&self, turn: u64) {
+        let mut state = self.lock();
+        state.line.leave(turn);
+        state.line.wake();
+    }
+
+    /// Makes this process the group's writer and the caller the process's.
+    pub(crate) fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
+        let state = self.lock();
+        if snapshot.turn != 0 && state.line.has_turn(snapshot.turn) && !state.holder.is_open() {
+            return self.reserve_in_turn(state, snapshot, ticket);
+        }
+        drop(state);
+        let Some((state, turn)) = self.take_turn(Duration::ZERO)? else {
+            return Ok(Reserved::Busy(ticket.unwrap_or(LOCAL)));
+        };
+        let reserved = self.reserve_in_turn(state, snapshot, ticket);
+        if !matches!(reserved, Ok(Reserved::Granted)) {
+            self.leave_line(turn);
+        }
+        reserved
+    }
+
+    fn reserve_in_turn<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        snapshot: &Snapshot,
+        ticket: Option<Ticket>,
+    ) -> Result<Reserved, Error> {
+        let deadline = self.deadline();
+        let mut ticket = ticket.unwrap_or(LOCAL);
+        let mut acquired = false;
+        loop {
+            let now = clock::now();
+            if state.holder.flight().is_some() || state.holder.is_open() {
+                return Ok(Reserved::Busy(LOCAL)); // another thread's: the turn was over before it was used
+            }
+            if state.holder.valid(now) {
+                if state.holder.tail().lsn != snapshot.lsn {
+                    if acquired {
+                        state.holder.park(now);
+                    }
+                    return Ok(Reserved::Stale);
+                }
+                let recall = state.holder.open(now);
+                let token = state.holder.token().unwrap_or_default();
+                self.answer_recall(&mut state, token, recall);
+                return Ok(Reserved::Granted);
+            }
+            if Instant::now() >= deadline {
+                let text = format!("dataset {}: the write lease lapses before it arrives", self.entry.name);
+                return Err(Error::Unavailable(text));
+            }
+            match self.acquire(state, ticket, Duration::ZERO)? {
+                Some(place) => return Ok(Reserved::Busy(place)),
+                None => (ticket, acquired) = (LOCAL, true),
+            }
+            state = self.lock();
+        }
+    }
+
+    /// Asks for the lease; None: it is here (or was, and went again), Some: the place in the queue.
+    pub(super) fn acquire(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        ticket: Ticket,
+        wait: Duration,
+    ) -> Result<Option<Ticket>, Error> {
+        state.holder.give_up();
+        state.holder.ask();
+        state.asking = true;
+        drop(state);
+        let mut known = Lsn(0);
+        let question = || {
+            let state = self.lock();
+            known = state.holder.tail().lsn;
+            Acquire {
+                session: self.client.session,
+                known,
+                floor: self.floor(&state),
+                ticket: ticket.0,
+                wait_ns: wait.as_nanos() as u64,
+                forget: false,
+                returned: state.holder.returned(),
+            }
+        };
+        let answer = self.ask_primary::<_, Acquired>(Kind::Acquire, self.deadline(), question);
+        let mut state = self.lock();
+        state.holder.asked();
+        state.asking = false;
+        self.notify();
+        let (reply, sent) = answer?;
+        if reply.ticket != 0 {
+            return Ok(Some(Ticket(reply.ticket)));
+        }
+        let lease = Duration::from_nanos(reply.lease_ns);
+        self.learn(&mut state, &reply.state);
+        let now = clock::now();
+        if state.holder.granted(reply.token, sent, lease, reply.state.tail, now) {
+            state.noted = reply.state.tail;
+            if !state.holder.valid(now) {
+                drop(state);
+                self.renew_now()?; // it waited in the queue longer than a lease lasts
+            }
+        } else {
+            // Too late to be taken up: given back, or nobody could write until it lapses.
+            let recall = state.holder.callback(reply.token, now);
+            self.answer_recall(&mut state, reply.token, recall);
+        }
+        Ok(None)
+    }
+
+    /// Renews the lease with a round trip of the calling thread.
+    fn renew_now(&self) -> Result<(), Error> {
+        let question = || {
+            let state = self.lock();
+            let group = self.entry.group;
+            let token = state.holder.token().unwrap_or_default();
+            let groups = vec![RenewGroup { group, floor: self.floor(&state), token }];
+            Renew { session: self.client.session, groups }
+        };
+        let (reply, sent) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
+        let mut state = self.lock();
+        for g in &reply.groups {
+            state.holder.renewed(g.token, sent, Duration::from_nanos(g.lease_ns));
+        }
+        if reply.groups.iter().any(|g| g.lease_ns == 0 && Some(g.token) == state.holder.token()) {
+            state.holder.lapse();
+        }
+        Ok(())
+    }
+
+    /// Asks whether this process is still the group's writer.
+    pub(crate) fn confirm(&self) -> Result<(), Error> {
+        self.renew_now()?;
+        match self.lock().holder.valid(clock::now()) {
+            true => Ok(()),
+            false => Err(Error::Conflict("the write lease was lost inside the transaction".into())),
+        }
+    }
+
+    /// Ends a reservation; a lease that was called back meanwhile may go now.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        let token = state.holder.token().unwrap_or_default();
+        let recall = state.holder.close(clock::now());
+        if recall != Recall::Nothing {
+            self.answer_recall(&mut state, token, recall);
+        }
+        state.line.end_turn();
+        state.line.wake();
+        drop(state);
+        self.notify();
+    }
+
+    /// Gives a place in the queue back.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        if ticket == LOCAL {
+            return;
+        }
+        let state = self.lock();
+        let acquire = Acquire {
+            session: self.client.session,
+            known: state.holder.tail().lsn,
+            floor: self.floor(&state),
+            ticket: ticket.0,
+            wait_ns: 0,
+            forget: true,
+            returned: state.holder.returned(),
+        };
+        drop(state);
+        let place = self.place();
+        self.tell(&place, place.primary(), Kind::Acquire, &acquire);
+    }
+}
