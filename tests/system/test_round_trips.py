@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -83,14 +84,28 @@ def test_a_transaction_without_a_change(warm: Session) -> None:
     assert warm.one("SELECT min(b) FROM t") == 0
 
 
-def test_a_reader_elsewhere_asks_once_a_transaction(cluster: Cluster, children: Children, warm: Session) -> None:
-    """Guards reading beside a writer: one round trip begins it, and pages that did not change are not asked for."""
-    name = warm.status()["dataset"]
-    reader = children.session(cluster, name)
+def test_a_reader_elsewhere(cluster: Cluster, children: Children, warm: Session) -> None:
+    """Guards reading beside a writer: at most one round trip begins it, none while nobody writes, and pages that did
+    not change are not asked for."""
+    reader = children.session(cluster, warm.status()["dataset"])
     reader.sql("SELECT sum(b) FROM t")
     found = []
-    for _ in range(TRIES):
+    deadline = time.monotonic() + 10
+    while 0 not in found and time.monotonic() < deadline:
+        time.sleep(0.02)  # a lease is given once the node can call the process, soon after it opened the database
         before = reader.status()["round_trips"]
         reader.sql("SELECT sum(b) FROM t")
         found.append(reader.status()["round_trips"] - before)
-    assert min(found) == max(found) == 1
+    assert max(found) <= 1
+    assert 0 in found, "no read lease"
+
+
+def test_a_commit_ends_a_read_lease(cluster: Cluster, children: Children, warm: Session) -> None:
+    """Guards read leases: a reader that did not have to ask sees what was committed just now."""
+    reader = children.session(cluster, warm.status()["dataset"])
+    time.sleep(0.1)
+    for i in range(TIMES):
+        for _ in range(3):
+            reader.sql("SELECT b FROM t WHERE a = 1")
+        warm.sql("UPDATE t SET b = ? WHERE a = 1", i)
+        assert reader.one("SELECT b FROM t WHERE a = 1") == i

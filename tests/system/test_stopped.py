@@ -151,3 +151,17 @@ def test_writers_stop_at_random_points(cluster: Cluster, children: Children) -> 
 def test_writers_stop_a_hundred_times(cluster: Cluster, children: Children) -> None:
     """Guards the same, often enough to meet every step."""
     stop_writers(cluster, children, rounds(100))
+
+
+def test_a_reader_stops_under_a_read_lease(pair: Cluster, children: Children) -> None:
+    """Guards that a commit waits for a read lease until it lapsed, not longer, and that nothing old is read then."""
+    name, db = opened(pair, children)
+    reader = children.session(pair, name)
+    for _ in range(3):
+        reader.sql("SELECT who FROM t")
+    os.kill(reader.process.pid, signal.SIGSTOP)
+    try:
+        db.sql("UPDATE t SET who = 'second'")
+    finally:
+        os.kill(reader.process.pid, signal.SIGCONT)
+    assert reader.one("SELECT who FROM t") == "second"
