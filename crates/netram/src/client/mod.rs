@@ -14,6 +14,7 @@ mod group;
 mod link;
 mod locate;
 mod pins;
+mod send;
 mod view;
 
 pub use self::core::{Client, ClientOptions};
