@@ -151,7 +151,7 @@ impl Node {
         let Message { header, meta, body } = m;
         let (record, pages) = match body {
             Body::Pages { record, frames, deltas } => (record, Pages { meta, frames, deltas }),
-            Body::NoRoom { .. } | Body::None => return Err(Error::Full(self.store.shortage_text())),
+            Body::NoRoom { .. } | Body::None => return Err(self.without_room()),
         };
         if self.session_of(hello)? != record.session {
             return Err(Error::Refused(Refusal::SessionOver));
@@ -166,6 +166,12 @@ impl Node {
             g.replica.commit(caller, header.store, &record, pages, clock::now());
             Ok(())
         })
+    }
+
+    /// The writer sends the record again until its `commit_timeout`; the text is what it says then.
+    pub(crate) fn without_room(&self) -> Error {
+        self.counters.without_room.fetch_add(1, Ordering::Relaxed);
+        Error::Full(self.store.shortage_text())
     }
 
     fn replicate(self: &Arc<Self>, hello: &Hello, m: Message) -> Result<(), Error> {

@@ -63,7 +63,7 @@ impl Node {
                 h.store = self.store_id;
                 self.answer(to, h, &ack);
             }
-            Effect::Refuse { to, why: Refusal::Full } => self.fail(to, &Error::Full(self.store.shortage_text())),
+            Effect::Refuse { to, why: Refusal::Full } => self.fail(to, &self.without_room()),
             Effect::Refuse { to, why } => self.fail(to, &Error::Refused(why)),
             Effect::Fail { to, error } => self.fail(to, &error),
             Effect::Snapshot { to, known, tail, lease } => {
