@@ -65,6 +65,8 @@ pub struct Connection {
     pub store: StoreId,
     /// The node's boot number.
     pub boot: u32,
+    /// Most pages of one record that it takes.
+    pub record_pages_max: u64,
 }
 
 /// An answer: header, metadata, page data.
@@ -121,7 +123,7 @@ impl Connection {
         stream.set_read_timeout(Some(SLICE))?;
         stream.set_write_timeout(Some(HANDSHAKE))?;
         let stream = BufReader::with_capacity(BUFFER, stream);
-        let mut c = Connection { stream, requests: 0, store: StoreId(0), boot: 0 };
+        let mut c = Connection { stream, requests: 0, store: StoreId(0), boot: 0, record_pages_max: 0 };
         c.shake_hands(dialer, Instant::now() + timeout.min(HANDSHAKE))?;
         Ok(c)
     }
@@ -142,7 +144,7 @@ impl Connection {
         dialer.key.check("acceptor", &nonce, &challenge.nonce, &challenge.proof)?;
         let proof = Proof { proof: dialer.key.proof("dialer", &nonce, &challenge.nonce)? };
         self.ask(Header::new(Kind::Hello), &json(&proof), &[], deadline)?.accept()?;
-        (self.store, self.boot) = (challenge.store, challenge.boot);
+        (self.store, self.boot, self.record_pages_max) = (challenge.store, challenge.boot, challenge.record_pages_max);
         Ok(())
     }
 

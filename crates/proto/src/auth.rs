@@ -62,6 +62,8 @@ pub struct Challenge {
     pub nonce: String,
     /// Proof of the acceptor.
     pub proof: String,
+    /// Most pages of one record that it takes.
+    pub record_pages_max: u64,
 }
 
 /// Answer to [`Challenge`].

@@ -4,6 +4,8 @@
 pub const META_MAX: u32 = 4 << 20;
 /// Most bytes of page data of one message.
 pub const DATA_MAX: u32 = 64 << 20;
+/// Every node takes records of so many pages, however small its memory.
+pub const RECORD_PAGES_MIN: usize = 15;
 /// Most pages of one READ.
 pub const READ_PAGES_MAX: usize = 1024;
 /// Most datasets of one group that one record changes.

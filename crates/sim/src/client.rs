@@ -185,7 +185,7 @@ impl Client {
             Answer::Ack(ack) => self.acked(g, node, ack.id, ctx),
             Answer::Outcome { committed, tail } => self.resolved(g, request, committed, tail, ctx),
             Answer::Refused(why) => {
-                self.commit_refused(g, request, ctx);
+                self.commit_refused(g, request, why, ctx);
                 self.refused(g, request, why, ctx);
             }
             Answer::Failed(error) => self.failed(g, request, &error, ctx),

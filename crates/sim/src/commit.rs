@@ -1,11 +1,12 @@
 //! The record in flight of a client: sent to all members at once, acknowledged by all, or in doubt.
 //!
-//! A refusal, or silence longer than 2 L, puts it in doubt; then the primary is asked until it answers. After "not
+//! A member without room says so and holds nothing: it gets the same record again, under the same token, for a while.
+//! Any other refusal, or silence longer than 2 L, puts it in doubt; then the primary is asked until it answers. After "not
 //! committed" it goes out once more under a new token if nothing came between; otherwise the transaction is told that
 //! it conflicts. "Committed up to n" rides on record n + 1, or goes alone when none follows.
 
 use crate::begin::PAGES;
-use crate::client::Client;
+use crate::client::{Client, Desk};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::node::GENERATION;
@@ -13,10 +14,13 @@ use crate::thread::{Step, View};
 use crate::wire::Ask;
 use dspm_proto::message::{Note, Outcome};
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record};
-use dspm_proto::{DatasetId, Instant, Lsn, PAGE_SIZE, PageNo, RecordId};
+use dspm_proto::{DatasetId, Instant, Lsn, PAGE_SIZE, PageNo, RecordId, Refusal};
 use std::rc::Rc;
+use std::time::Duration;
 
 const MS: u64 = 1_000_000;
+/// Pause before a member without room is asked again.
+const ROOM_PAUSE: Duration = Duration::from_millis(5);
 
 /// A record on its way.
 #[derive(Debug)]
@@ -25,7 +29,10 @@ pub struct Sending {
     thread: usize,
     /// Where its transaction began.
     base: RecordId,
+    /// The last sign of life since it went out.
     sent: Instant,
+    /// Until when a member without room is waited for.
+    patience: Instant,
     /// Send again, ask again.
     pub(crate) due: Instant,
     /// Requests that carried it.
@@ -55,6 +62,7 @@ impl Client {
             thread: t,
             base: view.id,
             sent: ctx.now,
+            patience: ctx.now.after(self.lease * 3),
             due: ctx.now.after(self.lease / 2),
             requests: Vec::new(),
             questions: Vec::new(),
@@ -141,14 +149,21 @@ impl Client {
         }
     }
 
-    /// A refusal of a record in flight says nothing about its outcome.
-    pub(crate) fn commit_refused(&mut self, g: usize, request: u64, ctx: &mut Ctx<'_>) {
-        let Some(s) = &self.desks[g].sending else { return };
-        let in_flight = self.desks[g].holder.flight().is_some_and(|f| !f.doubt);
+    /// A refusal of a record in flight says nothing about its outcome. One for want of room says that this request did
+    /// nothing.
+    pub(crate) fn commit_refused(&mut self, g: usize, request: u64, why: Refusal, ctx: &mut Ctx<'_>) {
+        let Desk { holder, sending, .. } = &mut self.desks[g];
+        let Some(s) = sending else { return };
+        let in_flight = holder.flight().is_some_and(|f| !f.doubt);
         if !in_flight || !s.requests.contains(&request) {
             return;
         }
-        if ctx.broken(Mutant::RefusalFails) {
+        let full = why == Refusal::Full;
+        if full && ctx.now < s.patience && !ctx.broken(Mutant::FullFails) {
+            (s.sent, s.due) = (ctx.now, ctx.now.after(ROOM_PAUSE));
+            return;
+        }
+        if ctx.broken(Mutant::RefusalFails) || full && ctx.broken(Mutant::FullFails) {
             return self.not_committed(g, RecordId::default(), ctx);
         }
         self.doubt(g, ctx);

@@ -39,6 +39,7 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "late_read_lease", play: reading::late_read_lease },
     Schedule { name: "lease_outlives_primary", play: reading::lease_outlives_primary },
     Schedule { name: "outcome_under_lease", play: reading::outcome_under_lease },
+    Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },
@@ -325,4 +326,22 @@ fn old_probe(m: Option<Mutant>) -> Result<(), String> {
     let again = finish(&mut w, A, 0, L);
     read(&mut w, B);
     verdict(w, ok && again, "A's write did not return")
+}
+
+/// The backup has no room for A's record and A dies waiting: the record is completed there all the same, and when room
+/// is back the next commit waits no longer.
+fn settle_without_room(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m, false);
+    let ok = write(&mut w, A, L);
+    w.nodes[1].room = 0;
+    start(&mut w, A, 0, true, 0);
+    w.run_for(20 * MS);
+    let waits = client(&w, A).threads[0].step == Step::Committing && client(&w, A).desks[0].holder.token().is_some();
+    w.crash(A, Loss::Nothing);
+    start(&mut w, B, 0, true, 0);
+    w.run_for(2 * L);
+    let settled = w.nodes[1].records(0).is_some_and(|r| r.last() == dspm_proto::Lsn(2));
+    w.nodes[1].room = u64::MAX;
+    let again = finish(&mut w, B, 0, L);
+    verdict(w, ok && waits && settled && again, "a settle waits for room, or a commit does not")
 }

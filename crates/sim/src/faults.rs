@@ -48,6 +48,8 @@ impl World {
         world.fault_until = rng.range(700, 2500) * MS;
         world.loses = rng.chance(120);
         world.nodes.iter_mut().for_each(|n| n.sync_max = rng.pick(&[MS, 10 * MS, 120 * MS]));
+        let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, 3, 2]), rng.pick(&[0, 0, 100, 400]));
+        world.nodes.iter_mut().for_each(|n| (n.room, n.tight) = (room, tight));
         world.push(world.time, Event::Fault);
         world
     }
@@ -204,7 +206,7 @@ impl World {
             self.restart(who);
             self.resume(who);
         }
-        self.nodes.iter_mut().for_each(|n| n.sync_max = MS);
+        self.nodes.iter_mut().for_each(|n| (n.sync_max, n.tight) = (MS, 0)); // what little room there is stays so
         let live = self.live_groups();
         self.clients.iter_mut().for_each(|c| c.calm = Some(live.clone()));
         let before = self.tallies();

@@ -74,6 +74,8 @@ mutants! {
     LateGrant "late_grant" "a grant that arrives after its token was given up is taken up" Random,
     ReturnedUsed "returned_used" "a lease that was given back is still used to begin" Random,
     RefusalFails "refusal_fails" "a refusal is taken for a definite failure" Random,
+    FullFails "full_fails" "a member without room is taken for a definite failure, whatever the others hold" Random,
+    NoReserve "no_reserve" "a settle finds no more room than commits do" Directed,
     SilenceFails "silence_fails" "silence is taken for a definite failure" Random,
     RetryAnyBase "retry_any_base" "after 'not committed' the client sends again whatever the settled tail is" Random,
     HashNoWriter "hash_no_writer" "a record's hash does not cover who wrote it" Random,

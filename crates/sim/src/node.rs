@@ -79,6 +79,10 @@ pub struct Node {
     flushing: Option<(Instant, Vec<Lsn>)>,
     /// Longest sync.
     pub(crate) sync_max: u64,
+    /// Records not known to be committed that there is room for, over all groups. A settle may take more.
+    pub(crate) room: u64,
+    /// How often there is no room for a commit anyway, per mille.
+    pub(crate) tight: u64,
     /// The clock at this event, or at events of the same time; and before it.
     read_at: (Instant, Instant),
     /// For the checker: highest session number whose Hello was answered.
@@ -100,6 +104,8 @@ impl Node {
             homes: BTreeMap::new(),
             flushing: None,
             sync_max: 2_000_000,
+            room: u64::MAX,
+            tight: 0,
             read_at: (Instant(0), Instant(0)),
             promised: BTreeMap::new(),
             sabotage: Sabotage::default(),
@@ -144,7 +150,8 @@ impl Node {
                 disk: c.disk,
             };
             let mut replica = Replica::new(records, setup, ctx.now);
-            replica.records.lies = Lies { synced: ctx.broken(Mutant::AckBeforeSync), ..Lies::default() };
+            let (synced, no_reserve) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::NoReserve));
+            replica.records.lies = Lies { synced, no_reserve, ..Lies::default() };
             slot.replica = Some(replica);
         }
     }
@@ -186,6 +193,7 @@ impl Node {
         if self.slots[group].replica.is_none() || self.sabotaged(&e, now, ctx) {
             return self.after(group, now, ctx);
         }
+        let short = self.uncommitted() >= self.room;
         match (e.body, e.from) {
             (Body::Ask { request, store, ask }, from) => {
                 self.links.insert(e.link, from);
@@ -200,6 +208,7 @@ impl Node {
             (Body::Replicate { generation, store, token, record }, Who::Node(from)) => {
                 let Some(r) = self.slots[group].replica.as_mut() else { return };
                 if r.check_addressee(generation, store).is_ok() {
+                    r.records.short = short;
                     r.replicate(from, token, &record, (), now);
                 }
             }
@@ -208,7 +217,12 @@ impl Node {
         self.after(group, now, ctx);
     }
 
+    fn uncommitted(&self) -> u64 {
+        self.slots.iter().filter_map(|s| s.replica.as_ref()).map(|r| r.records.uncommitted()).sum()
+    }
+
     fn ask(&mut self, group: usize, from: Caller, store: StoreId, ask: Ask, now: Instant, ctx: &mut Ctx<'_>) {
+        let short = self.uncommitted() >= self.room || self.tight > 0 && ctx.rng.chance(self.tight);
         let Some(r) = self.slots[group].replica.as_mut() else { return };
         if let Err(why) = r.check_addressee(GENERATION, store) {
             return self.answer(group, from, Answer::Refused(why), ctx);
@@ -229,6 +243,7 @@ impl Node {
             Ask::Commit(record) => {
                 let before = r.records.last();
                 r.records.lies.no_sessions = ctx.broken(Mutant::SessionIgnored);
+                r.records.short = short;
                 r.commit(from, store, &record, (), now);
                 r.records.lies.no_sessions = false;
                 let published = r.records.last() > before;

@@ -6,7 +6,7 @@
 
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Lsn, PageNo, RecordId, Refusal, Session};
-use dspm_txn::{Fence, Records};
+use dspm_txn::{Fence, Origin, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -19,6 +19,8 @@ pub(crate) struct Lies {
     pub(crate) synced: bool,
     /// Remembers no session numbers.
     pub(crate) no_sessions: bool,
+    /// Keeps nothing back for settles.
+    pub(crate) no_reserve: bool,
 }
 
 /// The records.
@@ -30,6 +32,8 @@ pub struct SimRecords {
     fence: Fence,
     sessions: BTreeMap<ClientId, u64>,
     horizon: Lsn,
+    /// The node has no room for commits now.
+    pub(crate) short: bool,
     pub(crate) lies: Lies,
 }
 
@@ -47,6 +51,11 @@ impl SimRecords {
     /// Up to where the log is synced, whatever is said about it.
     pub fn synced(&self) -> Lsn {
         self.synced
+    }
+
+    /// Records not known to be committed: their room cannot be given back.
+    pub(crate) fn uncommitted(&self) -> u64 {
+        self.last().0 - self.committed.0
     }
 
     /// Last LSN.
@@ -136,12 +145,19 @@ impl Records for SimRecords {
         *number = session.number.max(*number);
     }
 
-    fn append(&mut self, record: &Record, (): ()) -> Result<(), Refusal> {
+    fn append(&mut self, record: &Record, (): (), origin: Origin) -> Result<(), Refusal> {
+        if self.short && (origin == Origin::Commit || self.lies.no_reserve) {
+            return Err(Refusal::Full);
+        }
         self.log.push(Rc::new(record.clone()));
         Ok(())
     }
 
     fn set_horizon(&mut self, horizon: Lsn) {
         self.horizon = self.horizon.max(horizon);
+    }
+
+    fn is_pinned_too_much(&self) -> bool {
+        false
     }
 }

@@ -7,7 +7,7 @@ use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{Ack, Completed, Fenced, Probed, Recalled};
 use dspm_proto::record::Record;
 use dspm_proto::{Instant, Lsn, Refusal};
-use dspm_txn::{Caller, Effect, Fence, PeerMessage, Records};
+use dspm_txn::{Caller, Effect, Fence, Origin, PeerMessage, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Node {
             let (_, _, to, record) = self.sabotage.late.remove(at);
             let Some(r) = self.slots[g].replica.as_mut() else { return };
             if record.id.lsn == r.records.last().next() {
-                let _ = r.records.append(&record, ());
+                let _ = r.records.append(&record, (), Origin::Settle);
             }
             let answer = match r.records.holds(record.id) {
                 true => Answer::Ack(Ack { id: record.id, horizon: Lsn(0) }),

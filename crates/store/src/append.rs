@@ -15,6 +15,7 @@ use crate::group::{GroupStore, Hidden, Kept};
 use crate::index::Dataset;
 use crate::layout::FrameNo;
 use crate::meta::{FrameMeta, Use};
+use crate::room::Draw;
 
 impl GroupStore {
     /// Publishes a record behind the tail. `frames[i]` holds record.pages[i] in full; None for zeros. The caller has
@@ -30,8 +31,33 @@ impl GroupStore {
         meta: &[u8],
         frames: Vec<Option<FrameBuf>>,
     ) -> Result<(), Error> {
+        self.publish(record, meta, frames, Draw::Commit)
+    }
+
+    /// [`GroupStore::append`] of a record that another member, or the log, holds already: from the reserve if need be.
+    ///
+    /// # Errors
+    /// As [`GroupStore::append`].
+    pub fn append_settled(
+        &mut self,
+        record: &dspm_proto::record::Record,
+        meta: &[u8],
+        frames: Vec<Option<FrameBuf>>,
+    ) -> Result<(), Error> {
+        self.publish(record, meta, frames, Draw::Settle)?;
+        self.arena.reserve.served();
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        record: &dspm_proto::record::Record,
+        meta: &[u8],
+        frames: Vec<Option<FrameBuf>>,
+        draw: Draw,
+    ) -> Result<(), Error> {
         self.check(record, &frames)?;
-        self.reserve(meta.len())?;
+        self.reserve(meta.len(), draw)?;
         let mut placed = Vec::with_capacity(frames.len());
         for (page, frame) in record.pages.iter().zip(frames) {
             placed.push(frame.map(FrameBuf::into_page));
@@ -92,11 +118,12 @@ impl GroupStore {
         }
         let pages = placed.iter().flatten().count();
         let dirty = self.arena.dirty.fetch_add(pages as u64, Ordering::Relaxed) + pages as u64;
-        if dirty >= self.arena.flush_at.load(Ordering::Relaxed) {
-            self.arena.kick.now();
-        }
+        self.arena.backlog.grew();
         self.records.push_back(Kept { position, pages: pages as u32 });
         self.tail = record.id;
+        if dirty >= self.arena.flush_at.load(Ordering::Relaxed) || self.wants_flush() {
+            self.arena.kick.now();
+        }
     }
 
     /// Sizes, shrinking and zeros of a record. Recovery uses it too.
@@ -133,7 +160,7 @@ impl GroupStore {
             return Err(Error::TooOld(format!("group {}: LSN {to} cannot be gone back to", self.id())));
         }
         let tail = self.record_id(to).ok_or_else(|| Error::TooOld(format!("record {to} is gone")))?;
-        self.reserve(0)?;
+        self.reserve(0, Draw::Keep)?;
         let mut header = Header::new(Kind::Complete).for_meta(&[]);
         (header.group, header.lsn, header.generation) = (self.id(), to, tail.generation);
         self.ring.push(header, &[]);

@@ -14,6 +14,7 @@ use dspm_proto::{Error, GroupId, Lsn, PAGE_SIZE, StoreId, checksum};
 use crate::layout::{ArenaHeader, FrameNo, Layout, META_SIZE, SUSPECT_AT};
 use crate::mapping::Mapping;
 use crate::meta::{FrameMeta, STATE_AT, Use};
+use crate::room::{Backlog, Draw, Reserve};
 use crate::slot::SlotNo;
 use crate::step::step;
 
@@ -28,8 +29,7 @@ pub(crate) struct Arena {
     pub(crate) salt: u64,
     free: Mutex<Vec<u32>>,
     free_count: AtomicUsize,
-    /// Frames that only rings and slots may take, so that settling and cutting work when pages fill the arena.
-    reserve: usize,
+    pub(crate) reserve: Reserve,
     pins: Box<[AtomicU32]>,
     /// Per frame: the next older version of the same page. Owned by the frame's group.
     prev: Box<[AtomicU32]>,
@@ -42,13 +42,18 @@ pub(crate) struct Arena {
     /// True once a disk log runs: "clean" then means "in the synced log", before that "committed".
     pub(crate) disk: AtomicBool,
     pub(crate) kick: Kick,
+    /// Wakes maintenance.
+    pub(crate) short: Kick,
+    pub(crate) backlog: Backlog,
+    /// Frames that a commit did not find.
+    pub(crate) wanted: AtomicUsize,
     /// Where the search for frames to evict goes on.
     pub(crate) hand: AtomicUsize,
     /// Dirty pages at which the flusher begins at once.
     pub(crate) flush_at: AtomicU64,
 }
 
-/// Wakes the flusher.
+/// Wakes a thread behind the store.
 #[derive(Default)]
 pub(crate) struct Kick {
     set: AtomicBool,
@@ -57,7 +62,7 @@ pub(crate) struct Kick {
 }
 
 impl Kick {
-    /// Ends the flusher's wait, now or the next one.
+    /// Ends the thread's wait, now or the next one.
     pub(crate) fn now(&self) {
         if !self.set.swap(true, Ordering::AcqRel) {
             let _guard = lock(&self.lock);
@@ -91,7 +96,7 @@ impl Arena {
             header: Mutex::new(header),
             free: Mutex::new(Vec::new()),
             free_count: AtomicUsize::new(0),
-            reserve: (layout.frames as usize / 128).max(8),
+            reserve: Reserve::new(layout.frames as usize),
             pins: table(),
             prev: table(),
             slots: Mutex::new(Vec::new()),
@@ -101,6 +106,9 @@ impl Arena {
             checksum_errors: AtomicU64::new(0),
             disk: AtomicBool::new(false),
             kick: Kick::default(),
+            short: Kick::default(),
+            backlog: Backlog::new(),
+            wanted: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             flush_at: AtomicU64::new(u64::MAX),
         }
@@ -144,11 +152,13 @@ impl Arena {
         self.map.store(SUSPECT_AT, 1);
     }
 
-    /// Takes a free frame; pages leave the reserve alone.
+    /// Takes a free frame, if enough are left.
     #[inline]
-    pub(crate) fn take(&self, for_page: bool) -> Option<FrameNo> {
+    pub(crate) fn take(&self, draw: Draw) -> Option<FrameNo> {
         let mut free = lock(&self.free);
-        if for_page && free.len() <= self.reserve {
+        if free.len() <= self.reserve.left(draw) {
+            drop(free);
+            self.is_short();
             return None;
         }
         let frame = FrameNo(free.pop()?);
@@ -192,9 +202,9 @@ impl Arena {
         }
     }
 
-    /// Free frames that pages may take.
+    /// Free frames that commits may take.
     pub(crate) fn free_pages(&self) -> usize {
-        self.free_count.load(Ordering::Relaxed).saturating_sub(self.reserve)
+        self.free_count.load(Ordering::Relaxed).saturating_sub(self.reserve.left(Draw::Commit))
     }
 
     /// Free frames, the reserve included.

@@ -110,8 +110,8 @@ impl BaseFile {
         if let Some(h) = open.as_ref() {
             return Ok(h.clone());
         }
-        let h =
-            Arc::new(Handles { data: self.disk.open(&self.data, true)?, index: self.disk.open(&self.index, true)? });
+        let open_file = |path| self.disk.open(path, true).map_err(full);
+        let h = Arc::new(Handles { data: open_file(&self.data)?, index: open_file(&self.index)? });
         *open = Some(h.clone());
         Ok(h)
     }
@@ -211,7 +211,7 @@ impl BaseFile {
 
     /// Reads a page and its LSN, verified.
     pub(crate) fn read(&self, page: PageNo, out: &mut [u8; PAGE_SIZE]) -> Result<Lsn, Error> {
-        let h = self.handles()?;
+        let h = self.handles().map_err(|e| Error::Unavailable(format!("base file: {e}")))?;
         let _r = self.guard.read().unwrap_or_else(PoisonError::into_inner);
         let mut entry = [0u8; ENTRY as usize];
         h.index.read_at(&mut entry, ENTRIES + page.0 * ENTRY)?;
@@ -227,10 +227,14 @@ impl BaseFile {
     }
 }
 
-/// A full disk is told apart from a failing one.
+/// What ends when somebody else gives something back (room on the disk, descriptors, memory of the kernel) is told apart
+/// from a disk that fails.
 fn full(e: std::io::Error) -> Error {
-    match e.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::Full(e.to_string()),
+    use rustix::io::Errno;
+    let passing = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::MFILE, Errno::NFILE, Errno::NOMEM];
+    match Errno::from_io_error(&e) {
+        Some(errno) if passing.contains(&errno) => Error::Full(e.to_string()),
+        _ if matches!(e.kind(), std::io::ErrorKind::StorageFull) => Error::Full(e.to_string()), // of no system call
         _ => e.into(),
     }
 }

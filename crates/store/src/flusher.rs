@@ -2,7 +2,8 @@
 //!
 //! Invariants: no group is locked while the disk works; a log write that failed is never tried again: the store is
 //! suspect from then on, says so, and gets a new name at the next start. A full disk shows before anything is
-//! written: the store is stalled, nothing is lost, and the flusher tries again.
+//! written, as a rule before a commit is taken in that needs the room: the store is stalled, nothing is lost, and both
+//! threads try again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::arena::lock;
 use crate::flush::Ticket;
 use crate::group::GroupStore;
 use crate::log::{Batch, LogError};
+use crate::room::Stalls;
 use crate::store::Store;
 
 /// Pause of a stalled flusher, and between looks at log and arena.
@@ -46,6 +48,7 @@ impl Drop for Flusher {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         self.store.arena.kick.now();
+        self.store.arena.short.now();
         for thread in self.threads.drain(..) {
             thread.thread().unpark();
             let _ = thread.join(); // a panic in it was printed there
@@ -69,7 +72,7 @@ impl Store {
             while !stopped.load(Ordering::Acquire) && !store.is_suspect() {
                 store.arena.kick.wait(store.options.flush_interval.max(Duration::from_millis(1)));
                 store.flush_only(&*source);
-                if store.is_stalled() {
+                if store.stalled.load(Ordering::Acquire) {
                     std::thread::park_timeout(store.options.flush_interval.clamp(PAUSE_MIN, PAUSE_MAX));
                 }
             }
@@ -79,7 +82,8 @@ impl Store {
         let store = self.clone();
         let maintain = move || {
             while !stop.load(Ordering::Acquire) && !store.is_suspect() {
-                std::thread::park_timeout(store.options.flush_interval.clamp(PAUSE_MIN, PAUSE_MAX));
+                std::thread::sleep(PAUSE_MIN); // one round for all that find no room at the same time
+                store.arena.short.wait(store.options.flush_interval.clamp(PAUSE_MIN, PAUSE_MAX) - PAUSE_MIN);
                 store.settle_round(store.maintain(&*groups), &*groups);
             }
         };
@@ -93,9 +97,9 @@ impl Store {
         self.arena.kick.now();
     }
 
-    /// True while the disk has no room for the log: commits should wait.
+    /// True while the disk has no room for the log, or will have none when the last segment is full: commits wait.
     pub fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire)
+        self.stalled.load(Ordering::Acquire) || self.stalled_next.load(Ordering::Acquire)
     }
 
     /// True once a write or sync of the log failed.
@@ -106,7 +110,7 @@ impl Store {
     /// One round by hand: everything that is dirty now, then what maintenance asks for.
     pub fn flush_round(&self, source: &dyn FlushSource) {
         self.flush_only(source);
-        if !self.is_suspect() && !self.is_stalled() {
+        if !self.is_suspect() && !self.stalled.load(Ordering::Acquire) {
             self.settle_round(self.maintain(source), source);
         }
     }
@@ -116,8 +120,12 @@ impl Store {
         if self.is_suspect() {
             return;
         }
+        self.arena.backlog.flush_begins();
         let result = self.flush_all(source);
-        self.stalled.store(matches!(result, Err(LogError::Stalled(_))), Ordering::Release);
+        if result.is_ok() {
+            self.arena.backlog.flush_ended();
+        }
+        Stalls::note(&self.stalls.now, &self.stalled, &result);
         self.settle_round(result, source);
     }
 

@@ -11,6 +11,7 @@ use dspm_proto::{GroupId, PAGE_SIZE};
 use crate::arena::Arena;
 use crate::group::GroupStore;
 use crate::layout::FrameNo;
+use crate::room::Draw;
 
 /// A free frame that the holder fills: a socket reads into it, then it becomes a page of a record. Its bytes are
 /// those of its last use, not zeros. Dropped, it is free again.
@@ -20,8 +21,8 @@ pub struct FrameBuf {
 }
 
 impl FrameBuf {
-    pub(crate) fn new(arena: &Arc<Arena>) -> Option<FrameBuf> {
-        let frame = arena.take(true)?;
+    pub(crate) fn new(arena: &Arc<Arena>, draw: Draw) -> Option<FrameBuf> {
+        let frame = arena.take(draw)?;
         Some(FrameBuf { arena: arena.clone(), frame })
     }
 

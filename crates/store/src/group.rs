@@ -16,6 +16,7 @@ use crate::arena::Arena;
 use crate::base::BaseFile;
 use crate::index::Dataset;
 use crate::ring::Ring;
+use crate::room::Draw;
 use crate::slot::{Fence, Slot, SlotNo};
 
 /// Sessions that a group remembers.
@@ -155,9 +156,10 @@ impl GroupStore {
         self.arena.clean(self.slot.committed, self.slot.flushed)
     }
 
-    /// Takes records that became clean off the arena's count of dirty pages.
+    /// Takes records off the arena's count of dirty pages whose pages can be given back now: known to be committed, and
+    /// held by more than this memory.
     pub(crate) fn count_clean(&mut self) {
-        let clean = self.clean();
+        let clean = self.clean().min(self.slot.committed);
         let mut pages = 0;
         self.counted_clean = self.counted_clean.max(self.base.lsn.min(clean));
         while self.counted_clean < clean {
@@ -191,7 +193,7 @@ impl GroupStore {
         let mut meta = [0u8; 16];
         meta[..8].copy_from_slice(&session.client.0.to_le_bytes());
         meta[8..].copy_from_slice(&session.number.to_le_bytes());
-        self.reserve(meta.len())?;
+        self.reserve(meta.len(), Draw::Keep)?;
         let mut header = Header::new(Kind::Renew).for_meta(&meta);
         header.group = self.id();
         self.ring.push(header, &meta);

@@ -11,6 +11,7 @@ use crate::group::{GroupStore, Hidden};
 use crate::index::Dataset;
 use crate::layout::FrameNo;
 use crate::ring::padded;
+use crate::room::Draw;
 use crate::step::step;
 
 impl GroupStore {
@@ -51,9 +52,19 @@ impl GroupStore {
         };
     }
 
-    /// Bytes of versions that only snapshots below the tail see: what a stuck reader costs (`history_max`).
+    /// Bytes of versions that would be freed if nobody read below the tail: what a stuck reader costs
+    /// (`history_max`). What waits for the disk or a checkpoint is not the reader's.
     pub fn history_bytes(&self) -> u64 {
-        (self.superseded.len() * PAGE_SIZE) as u64
+        let held = self.checkpoint_at.unwrap_or(Lsn(u64::MAX));
+        let free_otherwise = self.slot.committed.min(self.clean()).min(held);
+        (self.superseded.partition_point(|s| s.0 <= free_otherwise) * PAGE_SIZE) as u64
+    }
+
+    /// True when half of the ring's share holds records that are not in the log: nothing can be folded soon.
+    pub(crate) fn wants_flush(&self) -> bool {
+        let share = (self.arena.ring_budget().max(16) * PAGE_SIZE) as u64;
+        let first = self.kept(self.slot.flushed.next()).map_or(self.ring.end(), |k| k.position);
+        (self.ring.end() - first) * 2 >= share
     }
 
     /// The lowest snapshot that is kept.
@@ -62,15 +73,15 @@ impl GroupStore {
     }
 
     /// Makes room in the ring; drops old records first when the group has more than its share.
-    pub(crate) fn reserve(&mut self, meta_len: usize) -> Result<(), Error> {
+    pub(crate) fn reserve(&mut self, meta_len: usize, draw: Draw) -> Result<(), Error> {
         let budget = self.arena.ring_budget();
         if self.ring.parts() > budget {
             self.fold(budget / 2, self.records.len() / 4 + 1)?;
         }
-        match self.ring.reserve(meta_len) {
+        match self.ring.reserve(meta_len, draw) {
             Err(_) if self.base.lsn < self.droppable() => {
                 self.fold(0, 1)?;
-                self.ring.reserve(meta_len)
+                self.ring.reserve(meta_len, draw)
             }
             other => other,
         }
@@ -115,7 +126,7 @@ impl GroupStore {
         if meta.len() as u32 > limits::META_MAX {
             return Ok(None);
         }
-        self.ring.reserve(meta.len())?;
+        self.ring.reserve(meta.len(), Draw::Keep)?;
         let mut header = Header::new(Kind::Checkpoint).for_meta(&meta);
         (header.group, header.lsn, header.generation) = (self.id(), base.lsn, base.generation);
         Ok(Some(self.ring.push(header, &meta)))

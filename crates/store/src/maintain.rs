@@ -14,8 +14,9 @@ use crate::checkpoint::{name_checkpoint, write_base};
 use crate::flush::GroupWork;
 use crate::flusher::FlushSource;
 use crate::layout::FrameNo;
-use crate::log::{Batch, LogError};
+use crate::log::{Batch, LogError, Segment};
 use crate::meta::Use;
+use crate::room::Stalls;
 use crate::store::Store;
 
 /// Frames that eviction looks at before it takes locks.
@@ -29,8 +30,10 @@ impl Store {
         for group in gaps {
             self.checkpoint(source, group, true)?;
         }
+        self.arena.reserve.drop_old_claim();
         self.shorten_log(source)?;
-        let wanted = self.arena.layout.frames as usize / 8;
+        self.lay_segment_by();
+        let wanted = (self.arena.layout.frames as usize / 8).max(self.arena.wanted.swap(0, Ordering::Relaxed));
         if self.arena.free_pages() < wanted {
             self.make_room(source, wanted)?;
         }
@@ -40,7 +43,8 @@ impl Store {
     fn shorten_log(&self, source: &dyn FlushSource) -> Result<(), LogError> {
         let holders = {
             let log = lock(&self.log);
-            if log.bytes() <= self.options.memory / 2 || log.segments() <= 2 {
+            let short = log.bytes() > self.options.memory / 2 && log.segments() > 2;
+            if !(short || self.is_stalled() && log.segments() > 1) {
                 return Ok(());
             }
             log.holders()
@@ -52,6 +56,17 @@ impl Store {
             }
         }
         self.free_segments()
+    }
+
+    /// Makes the next segment while the last one has room, so that a full disk shows before a commit depends on it. The
+    /// log is not held meanwhile.
+    fn lay_segment_by(&self) {
+        let Some((dir, path, len)) = lock(&self.log).lacks_segment() else {
+            return Stalls::note(&self.stalls.next, &self.stalled_next, &Ok(()));
+        };
+        let made = Segment::blank(&*self.disk, &dir, path, len);
+        let made = made.map_err(|e| LogError::Stalled(format!("its disk has no room for the next log segment: {e}")));
+        Stalls::note(&self.stalls.next, &self.stalled_next, &made.map(|s| lock(&self.log).lay_by(s)));
     }
 
     fn free_segments(&self) -> Result<(), LogError> {

@@ -19,6 +19,7 @@ use crate::frames::FrameBuf;
 use crate::group::GroupStore;
 use crate::index::{Base, Dataset};
 use crate::log::{FLAG_DROP, Log, LogEntry, Scan};
+use crate::room::Draw;
 use crate::slot::Fence;
 
 /// One group as the disk knows it.
@@ -176,7 +177,7 @@ pub(crate) fn rebuild(
         let entry = &scan.entries[*i];
         let record = Record::decode(&entry.header, &entry.meta)?;
         let frames = read_frames(&mut g, &record, log, entry)?;
-        g.append(&record, &entry.meta, frames)?;
+        g.append_settled(&record, &entry.meta, frames)?;
         g.slot.fence = Fence { generation: record.token.generation, token: record.token };
         g.slot.flushed = record.id.lsn;
     }
@@ -222,13 +223,13 @@ impl GroupStore {
     /// A frame; when the arena is short, versions below the tail are given up for it (and with them, that those
     /// records can be sent to a member whose log ends earlier).
     fn frame_for_replay(&mut self) -> Result<FrameBuf, Error> {
-        if let Some(f) = FrameBuf::new(&self.arena) {
+        if let Some(f) = FrameBuf::new(&self.arena, Draw::Settle) {
             return Ok(f);
         }
         self.slot.horizon = self.tail.lsn;
         self.place.write(&self.arena, &mut self.slot);
         self.prune_superseded_at(self.tail.lsn);
-        FrameBuf::new(&self.arena).ok_or_else(|| {
+        FrameBuf::new(&self.arena, Draw::Settle).ok_or_else(|| {
             Error::Full("`memory` is too small for what the log holds: raise it to what it was before".into())
         })
     }

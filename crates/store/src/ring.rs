@@ -17,6 +17,7 @@ use dspm_proto::{Error, GroupId, Header, PAGE_SIZE, StoreId};
 use crate::arena::Arena;
 use crate::layout::FrameNo;
 use crate::meta::{FrameMeta, Use};
+use crate::room::Draw;
 use crate::step::step;
 
 const PART: u64 = PAGE_SIZE as u64;
@@ -104,11 +105,11 @@ impl Ring {
     }
 
     /// Makes room for an entry of that much metadata, so that [`Ring::push`] cannot fail.
-    pub(crate) fn reserve(&mut self, meta_len: usize) -> Result<(), Error> {
+    pub(crate) fn reserve(&mut self, meta_len: usize, draw: Draw) -> Result<(), Error> {
         let need = self.end + (HEADER_SIZE + padded(meta_len)) as u64;
         while self.limit() < need {
             let full = || Error::Full("the arena has no room for another record".into());
-            let frame = self.arena.take(false).ok_or_else(full)?;
+            let frame = self.arena.take(draw).ok_or_else(full)?;
             let number = self.first + self.parts.len() as u64;
             self.arena.map.store(self.arena.layout.page_at(frame), 0);
             self.arena.publish(frame, &FrameMeta::plain(Use::Ring, self.group, number));

@@ -9,6 +9,7 @@ use dspm_proto::{Error, Generation, GroupId, Lsn, PAGE_SIZE, Token, checksum};
 use crate::arena::{Arena, lock};
 use crate::layout::FrameNo;
 use crate::meta::{FrameMeta, Use};
+use crate::room::Draw;
 use crate::step::step;
 
 const COPY: usize = 128;
@@ -102,7 +103,7 @@ impl SlotNo {
         let mut slots = lock(&arena.slots);
         if slots.is_empty() {
             let full = || Error::Full("the arena has no room for another group".into());
-            let frame = arena.take(false).ok_or_else(full)?;
+            let frame = arena.take(Draw::Keep).ok_or_else(full)?;
             arena.map.write(arena.layout.page_at(frame), &[0; PAGE_SIZE]);
             arena.publish(frame, &FrameMeta::plain(Use::Slots, GroupId(0), 0));
             slots.extend((0..SLOTS).rev().map(|place| SlotNo { frame, place }));

@@ -20,6 +20,7 @@ use crate::log::Log;
 use crate::open::{context, create, keep, open_locked};
 use crate::options::{Opened, StoreOptions, Usage};
 use crate::random::random;
+use crate::room::{Draw, Stalls};
 
 /// A node's store. Shared by its threads; groups are handed out one by one and locked by the node.
 pub struct Store {
@@ -43,6 +44,8 @@ pub struct Store {
     pub(crate) maintaining: Mutex<()>,
     pub(crate) log_bytes: AtomicU64,
     pub(crate) stalled: AtomicBool,
+    pub(crate) stalled_next: AtomicBool,
+    pub(crate) stalls: Stalls,
     pub(crate) suspect: AtomicBool,
     _lock: File,
 }
@@ -118,6 +121,8 @@ impl Store {
             log_bytes: AtomicU64::new(joined.log.bytes()),
             log: Mutex::new(joined.log),
             stalled: AtomicBool::new(false),
+            stalled_next: AtomicBool::new(false),
+            stalls: Stalls::default(),
             suspect: AtomicBool::new(false),
             _lock: dir_lock,
         };
@@ -171,7 +176,12 @@ impl Store {
     /// A free frame to fill; None when pages fill the arena.
     #[inline]
     pub fn alloc(&self) -> Option<FrameBuf> {
-        FrameBuf::new(&self.arena)
+        FrameBuf::new(&self.arena, Draw::Commit)
+    }
+
+    /// [`Store::alloc`] for a record that another member holds already: from the reserve if need be.
+    pub fn alloc_settled(&self) -> Option<FrameBuf> {
+        FrameBuf::new(&self.arena, Draw::Settle)
     }
 
     /// Groups that were found at the start and not opened yet.

@@ -114,7 +114,8 @@ pub enum Effect {
         /// What.
         message: PeerMessage,
     },
-    /// Send own records `from..=last` to a member as Replicate, in order.
+    /// Send own records from `from` on to a member as Replicate, in order: at least one, at most to `last`, as many as
+    /// the connection takes at once. What is left is asked for again.
     SendRecords {
         /// Which.
         to: NodeNo,

@@ -18,7 +18,7 @@ mod view;
 
 pub use effect::{Caller, Effect, PeerMessage};
 pub use holder::{Begin, Flight, Holder, Recall};
-pub use replica::{Fence, Member, NodeNo, Records, Replica, Setup, Situation};
+pub use replica::{Fence, Member, NodeNo, Origin, Records, Replica, Setup, Situation};
 
 /// How long a turn in the queue waits for its client before the next in line gets it.
 pub const PARK: std::time::Duration = std::time::Duration::from_millis(200);

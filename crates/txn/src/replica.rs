@@ -73,6 +73,15 @@ pub struct Fence {
     pub token: Token,
 }
 
+/// Who asks for a record to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its writer. It waits when room is short, and leaves the reserve alone.
+    Commit,
+    /// A settle: another member holds the record, so this one has to. It takes from the reserve.
+    Settle,
+}
+
 /// A member's own records of one group, and what else outlives the process. Everything set is durable (as the arena
 /// is) when the call returns.
 pub trait Records {
@@ -100,9 +109,11 @@ pub trait Records {
     ///
     /// # Errors
     /// The refusal to answer with (full, a delta's base is missing); nothing changed.
-    fn append(&mut self, record: &Record, payload: Self::Payload) -> Result<(), Refusal>;
+    fn append(&mut self, record: &Record, payload: Self::Payload, origin: Origin) -> Result<(), Refusal>;
     /// Versions that only snapshots below can see may go.
     fn set_horizon(&mut self, horizon: Lsn);
+    /// True when readers pin more than one may: the lowest floor is revoked.
+    fn is_pinned_too_much(&self) -> bool;
 }
 
 /// What `status` shows of a replica.
@@ -247,7 +258,7 @@ impl<R: Records> Replica<R> {
             return Err(Refusal::NotNext);
         }
         self.records.set_session(record.session);
-        self.records.append(record, payload)?;
+        self.records.append(record, payload, Origin::Commit)?;
         // The one writer of this token sends n + 1 only when all members hold n.
         self.records.set_committed(tail.lsn);
         self.views.floor(record.session, record.floor, now);
@@ -320,9 +331,13 @@ impl<R: Records> Replica<R> {
         if !self.setup.includes(from) || token != self.records.fence().token || !next {
             return; // old, or repeated: the settle asks again for what is still missing
         }
-        if let Err(why) = self.records.append(record, payload) {
-            self.effects.push(Effect::Alarm(format!("record {} of a settle was refused: {why}", record.id)));
-            return;
+        match self.records.append(record, payload, Origin::Settle) {
+            Ok(()) => {}
+            Err(Refusal::Full) => return, // even the reserve is used up: the settle sends it again
+            Err(why) => {
+                let text = format!("record {} of a settle was refused: {why}", record.id);
+                return self.effects.push(Effect::Alarm(text));
+            }
         }
         self.views.unconfirmed(now);
         self.drive_settle(now);

@@ -65,17 +65,23 @@ impl<R: Records> Replica<R> {
                 let fetch = Fetch { token, from: self.records.tail().lsn.next(), to: target.lsn };
                 self.effects.push(Effect::Send { to: *from, message: PeerMessage::Fetch(fetch) });
             }
-            Phase::Complete { target, done } => {
-                for to in others.into_iter().filter(|n| !done.contains(n)) {
-                    let complete = PeerMessage::Complete(Complete { token, tail: *target });
-                    if let Some(held) = settle.tails.get(&to).filter(|t| t.tail.lsn < target.lsn) {
-                        let from = held.tail.lsn.next();
-                        self.effects.push(Effect::SendRecords { to, token, from, last: target.lsn });
-                    }
-                    self.effects.push(Effect::Send { to, message: complete });
-                }
+            Phase::Complete { done, .. } => {
+                let rest: Vec<NodeNo> = others.into_iter().filter(|n| !done.contains(n)).collect();
+                rest.into_iter().for_each(|to| self.send_rest(to));
             }
         }
+    }
+
+    /// The records that a member lacks, or as many as go at once, and the question how far it got.
+    fn send_rest(&mut self, to: NodeNo) {
+        let Some(settle) = self.settle.as_ref() else { return };
+        let Phase::Complete { target, .. } = &settle.phase else { return };
+        let token = settle.token;
+        if let Some(held) = settle.tails.get(&to).filter(|t| t.tail.lsn < target.lsn) {
+            self.effects.push(Effect::SendRecords { to, token, from: held.tail.lsn.next(), last: target.lsn });
+        }
+        let message = PeerMessage::Complete(Complete { token, tail: *target });
+        self.effects.push(Effect::Send { to, message });
     }
 
     /// Moves the settle on as far as it goes.
@@ -147,7 +153,11 @@ impl<R: Records> Replica<R> {
         } else if m.tail.lsn >= target.lsn {
             self.effects.push(Effect::Alarm(format!("member {from} has {}, the settled tail is {target}", m.tail)));
         } else if let Some(t) = settle.tails.get_mut(&from) {
-            t.tail = m.tail; // the next resend starts there
+            let part_arrived = m.tail.lsn > t.tail.lsn;
+            t.tail = m.tail; // the next records start there
+            if part_arrived {
+                self.send_rest(from);
+            } // else they are sent again when their time comes
         }
     }
 

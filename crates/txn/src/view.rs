@@ -17,6 +17,7 @@ pub(crate) struct Views {
     /// Nothing below is read any more.
     pub(crate) horizon: Lsn,
     told: Lsn,
+    told_committed: Lsn,
     told_at: Instant,
     floors: HashMap<ClientId, (Lsn, Instant)>,
     waiting: Vec<Reader>,
@@ -50,6 +51,7 @@ impl Views {
         Views {
             horizon: Lsn(0),
             told: Lsn(0),
+            told_committed: Lsn(0),
             told_at: now,
             floors: HashMap::new(),
             waiting: Vec::new(),
@@ -60,9 +62,10 @@ impl Views {
         }
     }
 
-    /// A client's own word on what it still reads.
+    /// A client's own word on what it still reads. What is below the horizon cannot be kept any more (the floor was
+    /// revoked, or its session had lapsed); what the client reads besides can.
     pub(crate) fn floor(&mut self, session: Session, floor: Lsn, now: Instant) {
-        self.floors.insert(session.client, (floor, now));
+        self.floors.insert(session.client, (floor.max(self.horizon), now));
     }
 
     pub(crate) fn floor_of(&self, client: ClientId) -> Lsn {
@@ -185,11 +188,17 @@ impl<R: Records> Replica<R> {
         if !self.setup.is_primary() || self.views.floors_unknown {
             return;
         }
-        let lowest = self.views.floors.values().map(|f| f.0).min().unwrap_or(Lsn(u64::MAX));
-        let horizon = lowest.min(self.records.committed());
-        if horizon > self.views.horizon {
-            self.views.horizon = horizon;
-            self.records.set_horizon(horizon);
+        loop {
+            let lowest = self.views.floors.iter().map(|(client, f)| (f.0, *client)).min();
+            let horizon = lowest.map_or(Lsn(u64::MAX), |l| l.0).min(self.records.committed());
+            if horizon > self.views.horizon {
+                self.views.horizon = horizon;
+                self.records.set_horizon(horizon);
+            }
+            // A stuck reader does not stop writers: it will be told that its versions are no longer kept.
+            let pins = lowest.filter(|l| l.0 < self.records.committed() && self.records.is_pinned_too_much());
+            let Some((_, client)) = pins else { return };
+            self.views.floors.remove(&client);
         }
     }
 
@@ -227,16 +236,21 @@ impl<R: Records> Replica<R> {
 
     fn tell_horizon(&mut self, now: Instant) {
         let due = now.since(self.views.told_at) >= self.setup.lease / 3;
-        if !due || self.views.told == self.views.horizon {
+        if !due || !self.untold() {
             return;
         }
         let Some(committed) = self.identity(self.records.committed()) else { return };
-        (self.views.told, self.views.told_at) = (self.views.horizon, now);
+        (self.views.told, self.views.told_committed, self.views.told_at) = (self.views.horizon, committed.lsn, now);
         let horizon = self.views.horizon;
         for m in self.setup.others() {
             let message = PeerMessage::Horizon(Horizon { horizon, committed });
             self.effects.push(Effect::Send { to: m.node, message });
         }
+    }
+
+    /// The others do not know yet what they may give back: neither old versions nor what is not known to be committed.
+    fn untold(&self) -> bool {
+        self.views.told != self.views.horizon || self.views.told_committed != self.records.committed()
     }
 
     pub(crate) fn wake_views(&self, now: Instant) -> Option<Instant> {
@@ -246,7 +260,7 @@ impl<R: Records> Replica<R> {
         let v = &self.views;
         let mut times = vec![];
         times.extend(v.probe.as_ref().map(|r| r.sent.after(RESEND)));
-        if v.told != v.horizon || !v.floors.is_empty() {
+        if self.untold() || !v.floors.is_empty() {
             times.push(v.told_at.after(self.setup.lease / 3).max(now.after(self.setup.lease / 6)));
         }
         if self.serving && self.records.committed() < self.records.tail().lsn {

@@ -1,41 +1,21 @@
-//! One commit: build the record, send it to all members at once, wait for all; settle what is in doubt.
+//! One commit: build the record, have it sent to all members, settle what is in doubt.
+//!
+//! Invariant: a commit fails for certain only when it went to no member, or when its outcome was asked for.
 
 use super::cache::OPEN;
 use super::encode::{Encoded, encode};
 use super::group::{GroupClient, Peer, Place, State, is_outage};
 use super::reserve::LOCAL;
+use super::send::{Built, Commit};
 use crate::clock;
-use crate::wire::{Answer, Connection};
-use dspm_proto::message::{self, Ack, Outcome, OutcomeReply};
+use dspm_proto::message::{Outcome, OutcomeReply};
 use dspm_proto::record::{DatasetChange, Record};
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, RecordId, Refusal, limits};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, RecordId, limits};
 use dspm_txn::dataset::{Change, PageBuf, Snapshot};
 use std::time::{Duration, Instant};
 
-/// A member that says nothing for this many lease lengths is not waited for any longer: the primary is asked.
-const SILENCE: u32 = 2;
-
-/// A link slower than this (10 MB/s) makes large commits doubtful.
-const SLOWEST_NS_PER_BYTE: u64 = 100;
-/// Pause before a commit that found no room is tried again.
-const BACK_PRESSURE: Duration = Duration::from_millis(20);
-
-/// A sealed record and the page data that travels with it.
-struct Built {
-    record: Record,
-    meta: Vec<u8>,
-    /// Encoded deltas, in the order of the record's pages.
-    deltas: Vec<Vec<u8>>,
-    /// Full pages, by their place in the change.
-    full: Vec<usize>,
-}
-
-impl Built {
-    fn data<'a>(&'a self, change: &'a Change<'_>) -> Vec<&'a [u8]> {
-        let full = self.full.iter().map(|i| &change.pages[*i].1[..]);
-        full.chain(self.deltas.iter().map(|d| &d[..])).collect()
-    }
-}
+/// A commit that gave up waiting for room asks for its outcome for at least this long.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl GroupClient {
     /// Commits under the reservation; the snapshot becomes the commit's own state.
@@ -59,38 +39,70 @@ impl GroupClient {
             return Err(Error::Full(text));
         }
         let deadline = self.deadline();
-        let mut tries = 0;
+        let mut again = false;
         loop {
             let place = self.place();
-            let built = self.launch(&place, dataset, snapshot, change, tries == 0)?;
+            self.check_room_for(&place, change.pages.len(), deadline)?;
+            let built = self.launch(&place, dataset, snapshot, change, !again)?;
             let id = built.record.id;
-            let Err(error) = self.send_to_all(&place, &built, dataset, snapshot, change) else {
+            let mut commit = Commit { dataset, snapshot, change };
+            let Err(error) = self.send_to_all(&place, &built, &mut commit, deadline) else {
                 return Ok(id.lsn);
             };
-            let outcome = self.resolve(deadline).map_err(|e| match (e, &error) {
-                (Error::OutcomeUnknown(text), Error::Unavailable(why)) => {
+            let full = matches!(error, Error::Full(_));
+            let last_word = Instant::now() + LAST_WORD.max(self.lease * 4);
+            let outcome = self.resolve(if full { deadline.max(last_word) } else { deadline });
+            let outcome = outcome.map_err(|e| match (e, &error) {
+                (Error::OutcomeUnknown(text), Error::Unavailable(why) | Error::Full(why)) => {
                     Error::OutcomeUnknown(format!("{why}; {text}"))
                 }
                 (e, _) => e,
             });
             if outcome? {
-                self.absorb(&mut self.lock(), dataset, snapshot, change, id);
+                self.absorb(&mut self.lock(), &mut commit, id);
                 self.notify();
                 return Ok(id.lsn);
             }
-            tries += 1;
-            let full = matches!(error, Error::Full(_) | Error::Refused(Refusal::Full));
-            match full {
-                true if Instant::now() >= deadline => {
-                    return Err(Error::Full("a member has no room for the commit, and got none in time".into()));
-                }
-                true => std::thread::sleep(BACK_PRESSURE), // the flusher makes room
-                false if Instant::now() >= deadline => return Err(error),
-                false => {}
+            match error {
+                Error::Full(_) => return Err(error),
+                _ if Instant::now() >= deadline => return Err(error),
+                _ => again = true,
             }
             // Again under a new token, if nothing came in between: members that restart one after the other each cost
             // a try.
             self.regain(snapshot)?;
+        }
+    }
+
+    /// A record that a member can never hold must not reach the others. How much a member takes it says when it is
+    /// connected to.
+    fn check_room_for(&self, place: &Place, pages: usize, deadline: Instant) -> Result<(), Error> {
+        for peer in &place.peers {
+            let most = match peer.link.record_pages_max() {
+                Some(most) => most,
+                None if pages <= limits::RECORD_PAGES_MIN => continue,
+                None => self.ask_room(peer, deadline)?,
+            };
+            if pages as u64 > most {
+                let mib = pages * PAGE_SIZE >> 20;
+                let text = format!(
+                    "a transaction of {pages} pages ({mib} MiB); node {} ({}) has memory for at most {most} in one",
+                    peer.name, peer.link.address
+                );
+                return Err(Error::Full(text));
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_room(&self, peer: &Peer, deadline: Instant) -> Result<u64, Error> {
+        loop {
+            let dialled = peer.link.take(|| self.client.dialer(false)).map(|c| peer.link.give(c));
+            match (peer.link.record_pages_max(), dialled) {
+                (Some(most), _) => return Ok(most),
+                (None, Err(e)) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
+                _ => std::thread::sleep(Duration::from_millis(20)),
+            }
         }
     }
 
@@ -130,75 +142,6 @@ impl GroupClient {
         let members = place.peers.iter().map(|p| p.number).collect();
         state.holder.send(built.record.id, members).ok_or_else(conflict)?;
         Ok(built)
-    }
-
-    /// Sends the record to every member, then waits for every answer. Any error: the record is in doubt.
-    fn send_to_all(
-        &self,
-        place: &Place,
-        built: &Built,
-        dataset: DatasetId,
-        snapshot: &mut Snapshot,
-        change: &Change<'_>,
-    ) -> Result<(), Error> {
-        let data = built.data(change);
-        self.client.count_round_trip();
-        let mut failed = None;
-        let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(place.peers.len());
-        for (i, peer) in place.peers.iter().enumerate() {
-            let sent = peer.link.take(|| self.client.dialer(false)).and_then(|mut c| {
-                let header = built.record.header(Kind::Commit, &built.meta, peer.store, 0);
-                let request = c.send(header, &built.meta, &data)?;
-                Ok((i, c, request))
-            });
-            match sent {
-                Ok(x) => waiting.push(x),
-                Err(e) => {
-                    peer.link.distrust();
-                    failed = Some(unacknowledged(peer, e));
-                }
-            }
-        }
-        let bytes: usize = data.iter().map(|d| d.len()).sum();
-        let deadline = Instant::now() + self.lease * SILENCE + Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
-        let (mut done, mut copies) = (false, 0);
-        for (i, mut c, request) in waiting {
-            let peer = &place.peers[i];
-            let answer = c.receive(request, deadline).and_then(Answer::accept);
-            let answer = answer.and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header)));
-            match answer {
-                Ok((ack, header)) if header.store == peer.store => {
-                    peer.link.give(c);
-                    copies += 1;
-                    // The newest state and what this process has cached of it change at once.
-                    let mut state = self.lock();
-                    done = state.holder.acked(peer.number, ack.id, clock::now());
-                    if done {
-                        self.absorb(&mut state, dataset, snapshot, change, ack.id);
-                    }
-                }
-                Ok(_) => failed = Some(Error::Protocol("an acknowledgement of another store".into())),
-                Err(e) => {
-                    match e {
-                        Error::Refused(_) => peer.link.give(c),
-                        _ => peer.link.distrust(),
-                    }
-                    failed = Some(unacknowledged(peer, e));
-                }
-            }
-        }
-        match failed {
-            None if done => {
-                self.notify();
-                Ok(())
-            }
-            other => {
-                let mut state = self.lock();
-                state.holder.doubt();
-                (state.resolving, state.copies_now) = (true, copies);
-                Err(other.unwrap_or_else(|| Error::Unavailable("not all members acknowledged".into())))
-            }
-        }
     }
 
     /// Asks until it is known whether the record in doubt was committed. The caller has set `resolving`, so there is
@@ -266,14 +209,9 @@ impl GroupClient {
     }
 
     /// All members hold it: the process's own view moves on, under one lock.
-    fn absorb(
-        &self,
-        state: &mut State,
-        dataset: DatasetId,
-        snapshot: &mut Snapshot,
-        change: &Change<'_>,
-        id: RecordId,
-    ) {
+    pub(super) fn absorb(&self, state: &mut State, commit: &mut Commit<'_>, id: RecordId) {
+        let Commit { dataset, change, snapshot } = commit;
+        let dataset = *dataset;
         let cache = &self.client.cache;
         state.holder.learned(id);
         let known = state.holder.tail().lsn;
@@ -294,17 +232,6 @@ impl GroupClient {
         state.pins.remove(Lsn(snapshot.pin));
         state.pins.add(id.lsn);
         (snapshot.lsn, snapshot.size, snapshot.pin) = (id.lsn, change.size, id.lsn.0);
-    }
-}
-
-/// Names the member in the error that users see when it is the one that is missing.
-fn unacknowledged(peer: &Peer, e: Error) -> Error {
-    match e {
-        Error::Unavailable(why) => {
-            let text = format!("node {} ({}) did not acknowledge the commit: {why}", peer.name, peer.link.address);
-            Error::Unavailable(text)
-        }
-        other => other,
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::wire::{Answer, Connection, Dialer, frame, write_all};
 use dspm_proto::{Error, Header, Kind};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub(crate) struct Link {
     /// The writing half of the background connection.
     background: Mutex<Option<TcpStream>>,
     down: Mutex<Option<Instant>>,
+    /// Most pages of one record that the node takes; 0 until it was connected to.
+    record_pages_max: AtomicU64,
 }
 
 impl Link {
@@ -30,6 +33,7 @@ impl Link {
             pool: Mutex::default(),
             background: Mutex::default(),
             down: Mutex::default(),
+            record_pages_max: AtomicU64::new(0),
         }
     }
 
@@ -62,7 +66,12 @@ impl Link {
     fn dial(&self, dialer: &Dialer) -> Result<Connection, Error> {
         let connection = Connection::dial(&self.address, dialer, DIAL);
         self.reached(connection.is_ok());
-        connection
+        connection.inspect(|c| self.record_pages_max.store(c.record_pages_max, Ordering::Relaxed))
+    }
+
+    /// Most pages of one record that the node takes, as it said last; None while it was never connected to.
+    pub(crate) fn record_pages_max(&self) -> Option<u64> {
+        Some(self.record_pages_max.load(Ordering::Relaxed)).filter(|n| *n > 0)
     }
 
     /// The request was answered in full: the connection can carry the next one.

@@ -16,6 +16,7 @@ mod link;
 mod locate;
 mod pins;
 mod reserve;
+mod send;
 mod view;
 
 pub use self::core::{Client, ClientOptions};

@@ -92,6 +92,12 @@ impl Sender {
         }
     }
 
+    /// Bytes that the socket did not take yet.
+    pub(crate) fn waiting(&self) -> usize {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.bytes.len() - queue.sent
+    }
+
     /// Ends the connection; its worker notices.
     pub(crate) fn close(&self) {
         self.broken.store(true, Ordering::Release);
@@ -118,7 +124,10 @@ pub(crate) enum Body {
     /// A record's pages: frames of the full ones, and the bytes of the deltas behind them.
     Pages { record: Record, frames: Vec<FrameBuf>, deltas: Vec<u8> },
     /// A record that found no room.
-    NoRoom,
+    NoRoom {
+        /// Frames that it would have needed.
+        frames: usize,
+    },
 }
 
 /// How far the handshake is.
@@ -315,9 +324,10 @@ impl Fill {
         let record = record_of(header, meta)?;
         let full = record.full_pages();
         let deltas = vec![0; record.data_len() - full * PAGE_SIZE];
+        let settled = header.kind == Kind::Replicate;
         let mut frames = Vec::with_capacity(full);
         while frames.len() < full {
-            match store.alloc() {
+            match if settled { store.alloc_settled() } else { store.alloc() } {
                 Some(f) => frames.push(f),
                 None => break,
             }
@@ -326,6 +336,9 @@ impl Fill {
         let total = record.data_len();
         if discard {
             frames.clear();
+            if !settled {
+                store.want(full);
+            }
             return Ok(Fill { record, frames, deltas: vec![0; PAGE_SIZE], filled: 0, total, discard });
         }
         Ok(Fill { record, frames, deltas, filled: 0, total, discard })
@@ -346,7 +359,7 @@ impl Fill {
 
     fn done(self) -> Body {
         if self.discard {
-            return Body::NoRoom;
+            return Body::NoRoom { frames: self.record.full_pages() };
         }
         Body::Pages { record: self.record, frames: self.frames, deltas: self.deltas }
     }

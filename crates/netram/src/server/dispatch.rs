@@ -81,6 +81,7 @@ impl Node {
                     boot: self.boot,
                     proof: key.proof("acceptor", &hello.nonce, &nonce)?,
                     nonce: nonce.clone(),
+                    record_pages_max: self.store.record_pages_max(),
                 };
                 receiver.phase = Phase::Challenged { hello, nonce };
                 receiver.out.send(&frame(reply_to(&m.header), &json(&challenge), 0), &[]);
@@ -150,7 +151,7 @@ impl Node {
         let Message { header, meta, body } = m;
         let (record, pages) = match body {
             Body::Pages { record, frames, deltas } => (record, Pages { meta, frames, deltas }),
-            Body::NoRoom | Body::None => return Err(Error::Refused(Refusal::Full)),
+            Body::NoRoom { .. } | Body::None => return Err(self.without_room()),
         };
         if self.session_of(hello)? != record.session {
             return Err(Error::Refused(Refusal::SessionOver));
@@ -159,9 +160,6 @@ impl Node {
             self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
             Error::Refused(why)
         })?;
-        if self.has_no_room() {
-            return Err(Error::Refused(Refusal::Full));
-        }
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         let caller = Caller { connection: out.id, request: header.request };
         self.with_group(header.group, |g| {
@@ -170,16 +168,21 @@ impl Node {
         })
     }
 
-    /// Back-pressure: too much is not on disk yet, or the disk has no room. The writer tries again until its
-    /// `commit_timeout`.
-    fn has_no_room(&self) -> bool {
-        self.store.is_dirty_full() || self.store.is_stalled()
+    /// The writer sends the record again until its `commit_timeout`; the text is what it says then.
+    pub(crate) fn without_room(&self) -> Error {
+        self.counters.without_room.fetch_add(1, Ordering::Relaxed);
+        Error::Full(self.store.shortage_text())
     }
 
     fn replicate(self: &Arc<Self>, hello: &Hello, m: Message) -> Result<(), Error> {
         let Message { header, meta, body } = m;
-        let (Body::Pages { record, frames, deltas }, Role::Node) = (body, hello.role) else {
-            return Ok(()); // no room now: the settle sends it again
+        let (record, frames, deltas) = match (body, hello.role) {
+            (Body::Pages { record, frames, deltas }, Role::Node) => (record, frames, deltas),
+            (Body::NoRoom { frames }, Role::Node) => {
+                self.store.claim(frames); // the settle sends it again, and finds them
+                return Ok(());
+            }
+            _ => return Ok(()),
         };
         let token: Token = message::decode(&meta[..REPLICATE_PREFIX])?;
         let pages = Pages { meta: meta[REPLICATE_PREFIX..].to_vec(), frames, deltas };

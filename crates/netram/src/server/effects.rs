@@ -9,11 +9,14 @@ use dspm_proto::header::{FLAG_REPLY, Header};
 use dspm_proto::message::{
     self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, Recall, SnapshotReply, State,
 };
-use dspm_proto::{Error, Kind, Lsn, RecordId, Session, Token};
+use dspm_proto::{Error, Kind, Lsn, RecordId, Refusal, Session, Token};
 use dspm_store::StoredPage;
 use dspm_txn::{Caller, Effect, NodeNo, PeerMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Bytes of records that are sent to a member before it is heard how far it got.
+const PART: usize = 8 << 20;
 
 impl Node {
     /// Empties the replica's list of effects and sets its deadline.
@@ -62,6 +65,7 @@ impl Node {
                 h.store = self.store_id;
                 self.answer(to, h, &ack);
             }
+            Effect::Refuse { to, why: Refusal::Full } => self.fail(to, &self.without_room()),
             Effect::Refuse { to, why } => self.fail(to, &Error::Refused(why)),
             Effect::Fail { to, error } => self.fail(to, &error),
             Effect::Snapshot { to, known, tail, lease } => {
@@ -137,10 +141,15 @@ impl Node {
         }
     }
 
-    /// Sends records again, every page in full.
+    /// Sends records again, every page in full, until the connection has enough of them. The member says how far it got,
+    /// or asks again.
     fn send_records(&self, g: &Group, to: NodeNo, token: Token, from: Lsn, last: Lsn) {
         let Some((sender, header)) = self.to_member(g, to) else { return };
         let records = &g.replica.records.group;
+        if sender.waiting() > 0 {
+            return; // an earlier part is still on its way
+        }
+        let mut sent = 0;
         for lsn in from.0..=last.0 {
             let Some(stored) = records.record(Lsn(lsn)) else {
                 eprintln!("dspm-node: ALARM: commit {lsn} of {} is asked for and no longer kept", g.entry.name);
@@ -152,6 +161,10 @@ impl Node {
             }
             let id = stored.record.id;
             let (full, meta) = stored.record.in_full();
+            if sent > 0 && sent + full.data_len() > PART {
+                return;
+            }
+            sent += full.data_len() + meta.len();
             let frames: Vec<&[u8]> = stored.pages.iter().filter_map(page_bytes).collect();
             let h = Header { lsn: id.lsn, generation: id.generation, ..header };
             let head = replicate_head(token, header.store, h, &meta, full.data_len());

@@ -48,6 +48,8 @@ fn registry(node: &Node) -> Registry {
     let usage = node.store.usage();
     let count = |v: &AtomicU64| ConstCounter::new(v.load(Ordering::Relaxed));
     all.register("commits", "Commit records received", count(&c.commits));
+    let sent_back = count(&c.without_room);
+    all.register("commits_without_room", "Commit records sent back for want of room; their writers wait", sent_back);
     all.register("pages_read", "Pages asked for", count(&c.pages_read));
     all.register("snapshots", "Snapshots asked for", count(&c.snapshots));
     all.register("alarms", "Things that cannot happen and did", count(&c.alarms));

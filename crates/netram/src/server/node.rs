@@ -94,6 +94,8 @@ pub struct Node {
 #[derive(Default)]
 pub(crate) struct Counters {
     pub(crate) commits: AtomicU64,
+    /// Commit records that found no room and were sent back.
+    pub(crate) without_room: AtomicU64,
     pub(crate) pages_read: AtomicU64,
     pub(crate) snapshots: AtomicU64,
     pub(crate) checksum_errors: AtomicU64,

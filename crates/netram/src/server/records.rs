@@ -1,9 +1,9 @@
 //! The store's side of a replica: dspm-txn decides, dspm-store keeps.
 
 use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
-use dspm_proto::{ClientId, Lsn, PAGE_SIZE, RecordId, Refusal, Session};
+use dspm_proto::{ClientId, Error, Lsn, PAGE_SIZE, RecordId, Refusal, Session};
 use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
-use dspm_txn::{Fence, Records};
+use dspm_txn::{Fence, Origin, Records};
 use std::sync::Arc;
 
 /// A record's page data as it came: frames of its full pages, and the bytes of its deltas.
@@ -32,7 +32,7 @@ impl StoreRecords {
         StoreRecords { group, store }
     }
 
-    /// One frame a page, whole: deltas are applied to a copy of the version that they name.
+    /// One frame a page, whole: deltas are applied to a copy of the version that they name. (A settle sends none.)
     fn whole(&self, record: &Record, pages: Pages) -> Result<Vec<Option<FrameBuf>>, Refusal> {
         let mut full = pages.frames.into_iter();
         let mut deltas = &pages.deltas[..];
@@ -109,13 +109,28 @@ impl Records for StoreRecords {
         }
     }
 
-    fn append(&mut self, record: &Record, mut payload: Pages) -> Result<(), Refusal> {
+    fn append(&mut self, record: &Record, mut payload: Pages, origin: Origin) -> Result<(), Refusal> {
+        if origin == Origin::Commit && self.store.shortage().is_some() {
+            return Err(Refusal::Full);
+        }
         let meta = std::mem::take(&mut payload.meta);
         let frames = self.whole(record, payload)?;
-        self.group.append(record, &meta, frames).map_err(|_| Refusal::Full)
+        let done = match origin {
+            Origin::Commit => self.group.append(record, &meta, frames),
+            Origin::Settle => self.group.append_settled(record, &meta, frames),
+        };
+        done.map_err(|e| match e {
+            Error::Full(_) => Refusal::Full,
+            Error::Refused(why) => why,
+            _ => Refusal::Corrupt, // a record that contradicts itself
+        })
     }
 
     fn set_horizon(&mut self, horizon: Lsn) {
         self.group.set_horizon(horizon);
+    }
+
+    fn is_pinned_too_much(&self) -> bool {
+        self.store.is_history_full(self.group.history_bytes())
     }
 }

@@ -160,13 +160,29 @@ impl Log {
             None => {
                 let path = self.dir.join(format!("{:08}.seg", self.next_name));
                 self.next_name += 1;
-                Segment::make(&*self.disk, &self.dir, path, len, self.next_id)
+                Segment::blank(&*self.disk, &self.dir, path, len).and_then(|s| s.reuse(self.next_id))
             }
         };
         let segment = result.map_err(|e| LogError::Stalled(format!("no room for a log segment: {e}")))?;
         self.next_id += 1;
         self.spare = Some(segment);
         Ok(())
+    }
+
+    /// What to make when the last segment is half full and there is none behind it: directory, path and length.
+    pub(crate) fn lacks_segment(&mut self) -> Option<(PathBuf, PathBuf, u64)> {
+        let next = self.spare.is_some() || self.pool.iter().any(|s| s.len >= self.segment_bytes);
+        if next || self.live.back().is_none_or(|s| self.at < s.len / 2) {
+            return None;
+        }
+        self.next_name += 1;
+        let path = self.dir.join(format!("{:08}.seg", self.next_name - 1));
+        Some((self.dir.clone(), path, self.segment_bytes))
+    }
+
+    /// A segment for the time when the last one is full.
+    pub(crate) fn lay_by(&mut self, segment: Segment) {
+        self.pool.push(segment);
     }
 
     /// Frees the oldest segments whose records are all in base files. `covered` has each group's checkpoint; a group

@@ -46,8 +46,8 @@ fn random() -> io::Result<u64> {
 }
 
 impl Segment {
-    /// A new file of zeros with a header. Nothing is left behind when space is short.
-    pub(crate) fn make(disk: &dyn Disk, dir: &Path, path: PathBuf, len: u64, id: u64) -> io::Result<Segment> {
+    /// A new file of zeros, to be given an id when it is used. Nothing is left behind when space is short.
+    pub(crate) fn blank(disk: &dyn Disk, dir: &Path, path: PathBuf, len: u64) -> io::Result<Segment> {
         let file = disk.open(&path, true)?;
         let made = fill(&*file, len).and_then(|()| disk.sync_dir(dir));
         if let Err(e) = made {
@@ -55,7 +55,7 @@ impl Segment {
             let _ = disk.remove(&path); // the error that matters is the one above
             return Err(e);
         }
-        Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new() }.reuse(id)
+        Ok(Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new() })
     }
 
     /// Gives a segment that holds nothing any more a new id.

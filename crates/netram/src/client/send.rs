@@ -1,0 +1,203 @@
+//! A sealed record on its way to all members, until all hold it.
+//!
+//! A member without room, or without the version that a delta is made against, says so and holds nothing of the
+//! request. It gets the same record again, under the same token, until `commit_timeout`: the writer keeps its lease and
+//! its base, and nothing is refused for conflict because of space. Everything else puts the record in doubt.
+//!
+//! Fault model: members refuse, fall silent, or answer late, from connections that broke.
+
+use super::group::{GroupClient, Peer, Place};
+use crate::clock;
+use crate::wire::{Answer, Connection};
+use dspm_proto::message::{self, Ack};
+use dspm_proto::record::{Payload, Record};
+use dspm_proto::{DatasetId, Error, Kind, Refusal};
+use dspm_txn::dataset::{Change, Snapshot};
+use std::time::{Duration, Instant};
+
+/// A member that says nothing for this many lease lengths is not waited for any longer: the primary is asked.
+const SILENCE: u32 = 2;
+/// A link slower than this (10 MB/s) makes large commits doubtful.
+const SLOWEST_NS_PER_BYTE: u64 = 100;
+/// Pauses before a member without room is asked again: the first, each next one twice as long, up to the last.
+const PAUSE_MIN: Duration = Duration::from_micros(500);
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// A sealed record and the page data that travels with it.
+pub(super) struct Built {
+    pub(super) record: Record,
+    pub(super) meta: Vec<u8>,
+    /// Encoded deltas, in the order of the record's pages.
+    pub(super) deltas: Vec<Vec<u8>>,
+    /// Full pages, by their place in the change.
+    pub(super) full: Vec<usize>,
+}
+
+impl Built {
+    fn data<'a>(&'a self, change: &'a Change<'_>) -> Vec<&'a [u8]> {
+        let full = self.full.iter().map(|i| &change.pages[*i].1[..]);
+        full.chain(self.deltas.iter().map(|d| &d[..])).collect()
+    }
+
+    /// The same record with every page in full.
+    fn whole(&self, change: &Change<'_>) -> Built {
+        let (record, meta) = self.record.in_full();
+        let at = |p: dspm_proto::PageNo| change.pages.binary_search_by_key(&p, |c| c.0).ok();
+        let pages = record.pages.iter().filter(|p| p.payload == Payload::Full);
+        let full = pages.filter_map(|p| at(p.page)).collect();
+        Built { record, meta, deltas: Vec::new(), full }
+    }
+}
+
+/// What is committed: the transaction that waits for it.
+pub(super) struct Commit<'a> {
+    pub(super) dataset: DatasetId,
+    pub(super) snapshot: &'a mut Snapshot,
+    pub(super) change: &'a Change<'a>,
+}
+
+/// What came of sending it to some members.
+#[derive(Default)]
+struct Round {
+    /// All members hold it.
+    done: bool,
+    /// How many acknowledged it now.
+    copies: u32,
+    /// Members that hold nothing of it, and why.
+    without: Vec<(usize, Error)>,
+    /// Why it is in doubt.
+    failed: Option<Error>,
+}
+
+impl GroupClient {
+    /// Sends the record to every member, and again to those that have no room, until `room_until`. Any error: the
+    /// record is in doubt.
+    pub(super) fn send_to_all(
+        &self,
+        place: &Place,
+        built: &Built,
+        commit: &mut Commit<'_>,
+        room_until: Instant,
+    ) -> Result<(), Error> {
+        let mut to: Vec<usize> = (0..place.peers.len()).collect();
+        let (mut whole, mut copies, mut pause) = (None, 0, PAUSE_MIN);
+        let began = Instant::now();
+        let error = loop {
+            let sent = Instant::now();
+            let mut round = self.send_round(place, whole.as_ref().unwrap_or(built), &to, commit);
+            copies += round.copies;
+            if round.done {
+                self.notify();
+                return Ok(());
+            }
+            if let Some(e) = round.failed {
+                break e;
+            }
+            let Some((short, why)) = round.without.pop() else {
+                break Error::Unavailable("not all members acknowledged".into());
+            };
+            to = round.without.iter().map(|w| w.0).chain([short]).collect();
+            if matches!(why, Error::Refused(Refusal::Missing)) && whole.is_none() {
+                whole = Some(built.whole(commit.change));
+                continue;
+            }
+            if Instant::now() >= room_until {
+                break no_room(&place.peers[short], &why, began.elapsed());
+            }
+            // A large record is not sent more often than it takes to send it.
+            let longest = pause.max(sent.elapsed());
+            std::thread::sleep(longest.min(room_until.saturating_duration_since(Instant::now())));
+            pause = (pause * 2).min(PAUSE_MAX);
+        };
+        let mut state = self.lock();
+        state.holder.doubt();
+        (state.resolving, state.copies_now) = (true, copies);
+        Err(error)
+    }
+
+    /// Sends it to some members at once, then waits for every answer.
+    fn send_round(&self, place: &Place, built: &Built, to: &[usize], commit: &mut Commit<'_>) -> Round {
+        let data = built.data(commit.change);
+        self.client.count_round_trip();
+        let mut round = Round::default();
+        let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(to.len());
+        for &i in to {
+            let peer = &place.peers[i];
+            let sent = peer.link.take(|| self.client.dialer(false)).and_then(|mut c| {
+                let header = built.record.header(Kind::Commit, &built.meta, peer.store, 0);
+                let request = c.send(header, &built.meta, &data)?;
+                Ok((i, c, request))
+            });
+            match sent {
+                Ok(x) => waiting.push(x),
+                Err(e) => {
+                    peer.link.distrust();
+                    round.failed = Some(unacknowledged(peer, e));
+                }
+            }
+        }
+        let bytes: usize = data.iter().map(|d| d.len()).sum();
+        let deadline = Instant::now() + self.lease * SILENCE + Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
+        for (i, mut c, request) in waiting {
+            let answer = c.receive(request, deadline).and_then(Answer::accept);
+            self.hear(&place.peers[i], i, c, answer, commit, &mut round);
+        }
+        round
+    }
+
+    /// Takes a member's answer.
+    fn hear(
+        &self,
+        peer: &Peer,
+        i: usize,
+        c: Connection,
+        answer: Result<Answer, Error>,
+        commit: &mut Commit<'_>,
+        round: &mut Round,
+    ) {
+        match answer.and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header))) {
+            Ok((ack, header)) if header.store == peer.store => {
+                peer.link.give(c);
+                round.copies += 1;
+                // The newest state and what this process has cached of it change at once.
+                let mut state = self.lock();
+                if state.holder.acked(peer.number, ack.id, clock::now()) {
+                    self.absorb(&mut state, commit, ack.id);
+                    round.done = true;
+                }
+            }
+            Ok(_) => round.failed = Some(Error::Protocol("an acknowledgement of another store".into())),
+            Err(e @ (Error::Full(_) | Error::Refused(Refusal::Full | Refusal::Missing))) => {
+                peer.link.give(c);
+                round.without.push((i, e));
+            }
+            Err(e) => {
+                match e {
+                    Error::Refused(_) => peer.link.give(c),
+                    _ => peer.link.distrust(),
+                }
+                round.failed = Some(unacknowledged(peer, e));
+            }
+        }
+    }
+}
+
+/// Names the member in the error that users see when it is the one that is missing.
+fn unacknowledged(peer: &Peer, e: Error) -> Error {
+    match e {
+        Error::Unavailable(why) => {
+            let text = format!("node {} ({}) did not acknowledge the commit: {why}", peer.name, peer.link.address);
+            Error::Unavailable(text)
+        }
+        other => other,
+    }
+}
+
+fn no_room(peer: &Peer, why: &Error, waited: Duration) -> Error {
+    Error::Full(format!(
+        "node {} ({}) has no room for the commit, which waited {} ms: {why}",
+        peer.name,
+        peer.link.address,
+        waited.as_millis()
+    ))
+}
