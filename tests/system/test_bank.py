@@ -66,7 +66,6 @@ def test_transfers(cluster: Cluster, children: Children, bank: str, mode: str, p
     assert min(counts) >= max(1, share * sum(counts) / len(counts)), f"a writer starves: {counts}"
 
 
-@pytest.mark.xfail(reason="a member without room takes the lease from the writer that waits for it", strict=False)
 def test_a_small_memory_pushes_back(clusters: Clusters, children: Children) -> None:
     """Guards back-pressure: writers faster than the disk behind a small memory wait, and lose no transaction."""
     small = clusters(2, memory="16MiB")

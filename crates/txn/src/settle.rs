@@ -117,7 +117,7 @@ impl<R: Records> Replica<R> {
         self.records.set_committed(self.records.tail().lsn);
         self.leases.token_unused = true;
         self.raise_horizon();
-        self.answer_outcomes();
+        self.answer_outcomes(now);
         self.answer_views(now);
         self.advance(now);
     }
