@@ -60,7 +60,7 @@ def run(words: list[object], cwd: Path, env: dict[str, str]) -> str:
 
 
 def script(source: Path, name: str, build: Path) -> Path:
-    """A script of mptest, with the parts that it keeps for the VFS `unix`: they ask for nothing that only files have."""
+    """A script of mptest, with the parts that it keeps for the VFS `unix`, which need nothing that only files have."""
     for original in (source / "mptest").glob("*.*test"):
         text = original.read_text()
         (build / original.name).write_text(text.replace("--if vfsname() GLOB 'unix'", "--if vfsname() GLOB 'dspm'"))
