@@ -14,10 +14,11 @@ NATIVE := dspm/_native
 SOURCES := dspm tests setup.py
 PYTEST_WORKERS ?= 2
 SEEDS ?= 200
+INPUTS ?= 10000000
 
 say = @printf '\n== %s\n' $(1)
 
-.PHONY: build demo test test-rust test-python lint sim sim-mutants wheel lock clean tools native
+.PHONY: build demo test test-rust test-python sqlite-tests fuzz lint sim sim-mutants wheel lock clean tools native
 
 build: $(VENV)/.installed native
 	@$(VENV)/bin/dspm --version >/dev/null
@@ -63,6 +64,14 @@ test-rust: | tools
 test-python: build
 	$(call say,"Python tests")
 	@$(PY) -m pytest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+# SQLite's own test programs, from Debian's source package: network and libsqlite3-dev are needed.
+sqlite-tests: build
+	@$(PY) -m tests.sqlite_programs $(SQLITE_TESTS_ARGS)
+
+# Hostile bytes for every decoder of the wire and of the disk.
+fuzz: | tools
+	@$(CARGO) run --release --locked -p dspm-proto --example fuzz --features fuzz -- --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.packages
 	$(call say,"rustfmt")

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _loaded: set[str] = set()
 
+
+def _forked() -> None:
+    """A child must not wait for a lock that some thread of its parent held at the fork."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
+
 _SQLITE_OK = 0
 _OPEN_READWRITE_CREATE = 0x2 | 0x4
 

@@ -28,6 +28,7 @@ class SqlError(Exception):
     def __init__(self, code: int, text: str, reason: str) -> None:
         super().__init__(f"{text} (code {code}): {reason}")
         self.code = code
+        self.text = text
         self.reason = reason
 
     @property

@@ -8,7 +8,7 @@ import pytest
 
 from .child import Children
 from .cluster import Cluster, fresh
-from .conftest import Clusters
+from .conftest import Clusters, rounds
 from .ledger import Ledger
 
 
@@ -23,6 +23,13 @@ def test_a_child_is_forked_and_ends(cluster: Cluster, children: Children, way: s
     other = children.session(cluster, name)
     assert [r[0] for r in other.sql("SELECT a FROM t")] == expected
     other.sql("INSERT INTO t VALUES(5, 'other')")
+
+
+def test_children_of_busy_threads_work(cluster: Cluster, children: Children) -> None:
+    """Guards fork at any moment: a child keeps no socket of its parent and waits for no lock of the parent's threads."""
+    (found,) = children.results(cluster, "fork_load", (fresh("load"), rounds(40)))
+    assert found["kept"] == 0, "sockets of the parent are open in its child"
+    assert set(found["ends"]) == {0} and found["failed"] == [] and all(found["worked"]), found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -1,12 +1,15 @@
-//! The clients of this process, one a cluster. A forked child starts with none of its parent's.
+//! The clients of this process, one a cluster. A forked child starts with none of its parent's: neither its clients,
+//! whose threads are not in the child, nor its sockets, nor the lock around them, which some thread may have held.
 
 use dspm_config::Config;
 use dspm_netram::client::{Client, ClientOptions};
+use dspm_netram::socket::close_inherited;
 use dspm_proto::Error;
 use dspm_proto::control::CreateOptions;
+use dspm_sqlite::{PerProcess, run_in_children};
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 /// A client and the names that its configuration gives to datasets.
 #[derive(Clone)]
@@ -15,25 +18,21 @@ pub(crate) struct Configured {
     pub(crate) config: Arc<Config>,
 }
 
-struct All {
-    pid: u32,
-    by_source: HashMap<Vec<(String, String)>, Configured>,
-}
+/// By what the program asked for.
+type BySource = HashMap<Vec<(String, String)>, Configured>;
 
-static CLIENTS: Mutex<Option<All>> = Mutex::new(None);
+static CLIENTS: PerProcess<Mutex<BySource>> = PerProcess::new();
+static CHILDREN_CLOSE: Once = Once::new();
 
 /// The client for what a program asked for: `config` is the URI's, `overrides` are other keys of the URI.
 pub(crate) fn client(config: Option<&str>, overrides: &[(String, String)]) -> Result<Configured, Error> {
     let mut source = overrides.to_vec();
     source.push(("config".into(), config.unwrap_or("").into()));
     source.push(("environment".into(), std::env::var("DSPM_CONFIG").unwrap_or_default()));
-    let mut clients = CLIENTS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(parents) = clients.take_if(|c| c.pid != std::process::id()) {
-        // Not dropped: its threads are not in this process, and its sockets and locks are the parent's.
-        std::mem::forget(parents);
-    }
-    let all = clients.get_or_insert_with(|| All { pid: std::process::id(), by_source: HashMap::new() });
-    if let Some(found) = all.by_source.get(&source) {
+    CHILDREN_CLOSE.call_once(|| run_in_children(close_inherited));
+    // Held over reading files, never over a network.
+    let mut clients = CLIENTS.get().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = clients.get(&source) {
         return Ok(found.clone());
     }
     let config = Config::load(config.map(Path::new), overrides)?;
@@ -49,7 +48,7 @@ pub(crate) fn client(config: Option<&str>, overrides: &[(String, String)]) -> Re
         create: create_options(&config),
     })?;
     let made = Configured { client, config: Arc::new(config) };
-    all.by_source.insert(source, made.clone());
+    clients.insert(source, made.clone());
     Ok(made)
 }
 

@@ -4,23 +4,28 @@ use crate::clients::{self, Configured};
 use dspm_netram::client::ClusterDataset;
 use dspm_proto::Error;
 use dspm_proto::control::CreateOptions;
-use dspm_sqlite::{Access, OpenRequest, Opener};
+use dspm_sqlite::{Access, OpenRequest, Opener, PerProcess};
 use dspm_txn::dataset::Dataset;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// Opens datasets of clusters; one object a dataset and process.
+/// Opens datasets of clusters; one object a dataset and process, and in a forked child none of the parent's.
 #[derive(Default)]
 pub(crate) struct ClusterOpener {
-    open: Mutex<(u32, HashMap<Key, Weak<ClusterDataset>>)>,
+    open: PerProcess<Mutex<ByName>>,
 }
 
-type Key = (usize, String);
+/// By client and name.
+type ByName = HashMap<(usize, String), Weak<ClusterDataset>>;
 
 /// URI parameters that are keys of the configuration.
 const CONFIG_KEYS: [&str; 4] = ["cluster", "nodes", "key_file", "namespace"];
 
 impl ClusterOpener {
+    fn open(&self) -> MutexGuard<'_, ByName> {
+        self.open.get().lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn configured(request: &OpenRequest<'_>) -> Result<Configured, Error> {
         let overrides: Vec<(String, String)> =
             request.parameters.iter().filter(|(k, _)| CONFIG_KEYS.contains(&k.as_str())).cloned().collect();
@@ -32,12 +37,8 @@ impl Opener for ClusterOpener {
     fn open(&self, request: &OpenRequest<'_>) -> Result<Arc<dyn Dataset>, Error> {
         let Configured { client, config } = ClusterOpener::configured(request)?;
         let name = config.dataset_name(request.name)?;
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.0 != std::process::id() {
-            *open = (std::process::id(), HashMap::new());
-        }
         let key = (Arc::as_ptr(&client) as usize, name.clone());
-        if let Some(found) = open.1.get(&key).and_then(Weak::upgrade) {
+        if let Some(found) = self.open().get(&key).and_then(Weak::upgrade) {
             return match request.access {
                 Access::CreateNew => Err(Error::Failed(format!("dataset {name} exists already"))),
                 _ => Ok(found),
@@ -48,9 +49,14 @@ impl Opener for ClusterOpener {
             Access::Create => Some(client.create_options()),
             Access::CreateNew => Some(CreateOptions { exclusive: true, ..client.create_options() }),
         };
+        // Nobody else's open waits for this one's node.
         let dataset = Arc::new(client.open(&name, create)?);
-        open.1.retain(|_, d| d.strong_count() > 0);
-        open.1.insert(key, Arc::downgrade(&dataset));
+        let mut open = self.open();
+        if let Some(first) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(first);
+        }
+        open.retain(|_, d| d.strong_count() > 0);
+        open.insert(key, Arc::downgrade(&dataset));
         Ok(dataset)
     }
 

@@ -8,4 +8,5 @@ pub mod client;
 pub mod clock;
 pub mod random;
 pub mod server;
+pub mod socket;
 pub mod wire;

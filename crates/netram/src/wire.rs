@@ -1,11 +1,14 @@
 //! Whole messages on blocking and non-blocking sockets, and the dialer's half of the handshake.
 
+use crate::socket::Socket;
 use dspm_proto::auth::{Challenge, ClusterKey, Hello, Proof, Role};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY, HEADER_SIZE};
 use dspm_proto::{Error, Header, Kind, Session, StoreId};
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::io::{BufReader, ErrorKind, IoSlice, Read, Write};
+use std::io::{BufReader, ErrorKind, IoSlice, Read};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -59,7 +62,7 @@ pub fn from_json<T: DeserializeOwned>(meta: &[u8]) -> Result<T, Error> {
 /// A blocking connection to a node: one request at a time.
 #[derive(Debug)]
 pub struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Socket>,
     requests: u64,
     /// What the node said that it remembers.
     pub store: StoreId,
@@ -122,7 +125,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(SLICE))?;
         stream.set_write_timeout(Some(HANDSHAKE))?;
-        let stream = BufReader::with_capacity(BUFFER, stream);
+        let stream = BufReader::with_capacity(BUFFER, Socket::new(stream));
         let mut c = Connection { stream, requests: 0, store: StoreId(0), boot: 0, record_pages_max: 0 };
         c.shake_hands(dialer, Instant::now() + timeout.min(HANDSHAKE))?;
         Ok(c)
@@ -153,8 +156,13 @@ impl Connection {
         self.stream.get_ref()
     }
 
-    /// Gives the socket away.
+    /// Gives the socket away, to a process that does not fork.
     pub fn into_stream(self) -> TcpStream {
+        self.into_socket().into_stream()
+    }
+
+    /// Gives the socket away.
+    pub fn into_socket(self) -> Socket {
         self.stream.into_inner()
     }
 
@@ -176,7 +184,7 @@ impl Connection {
         self.requests += 1;
         header.request = self.requests;
         let head = frame(header, meta, data.iter().map(|d| d.len()).sum());
-        write_all(self.stream.get_mut(), &head, data)?;
+        write_all(self.stream.get_ref(), &head, data)?;
         Ok(self.requests)
     }
 
@@ -203,11 +211,12 @@ impl Connection {
     }
 }
 
-/// Writes head and data in as few system calls as the socket takes.
+/// Writes head and data in as few system calls as the socket takes. Never by SIGPIPE: a program that leaves it at its
+/// default must not end because a node did.
 ///
 /// # Errors
 /// [`Error::Unavailable`].
-pub fn write_all(stream: &mut TcpStream, head: &[u8], data: &[&[u8]]) -> Result<(), Error> {
+pub fn write_all(stream: &TcpStream, head: &[u8], data: &[&[u8]]) -> Result<(), Error> {
     let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + data.len());
     slices.push(IoSlice::new(head));
     slices.extend(data.iter().filter(|d| !d.is_empty()).map(|d| IoSlice::new(d)));
@@ -215,10 +224,10 @@ pub fn write_all(stream: &mut TcpStream, head: &[u8], data: &[&[u8]]) -> Result<
     while !rest.is_empty() {
         // The kernel takes at most 1024 slices a call.
         let n = rest.len().min(1024);
-        match stream.write_vectored(&rest[..n]) {
+        match sendmsg(stream, &rest[..n], &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL) {
             Ok(0) => return Err(Error::Unavailable("the connection was closed".into())),
             Ok(n) => IoSlice::advance_slices(&mut rest, n),
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(Errno::INTR) => {}
             Err(e) => return Err(Error::Unavailable(format!("sending failed: {e}"))),
         }
     }

@@ -44,6 +44,7 @@ mod register;
 mod report;
 mod vfs;
 
+pub use fork::{PerProcess, run_in_children};
 pub use names::clean;
 pub use opener::{Access, OpenRequest, Opener};
 pub use register::{RegisterError, Registered, VFS_NAME, extension_init, register};

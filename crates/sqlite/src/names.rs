@@ -2,6 +2,10 @@
 
 use dspm_proto::limits::NAME_MAX;
 
+/// Most bytes of a name that a database is opened by: fewer than of other datasets, because SQLite makes longer names of
+/// it for its journals.
+pub const THROUGH_SQLITE_MAX: usize = 504;
+
 /// What a name is the name of, by its form. SQLite makes all but the first itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -54,10 +58,17 @@ pub fn clean(typed: &str) -> String {
     if absolute { format!("/{path}") } else { path }
 }
 
-/// Why a dataset cannot have that name.
+/// Why no database can be opened by that name. SQLite itself refuses long ones too, but only behind this and without a word.
 pub fn refuse(name: &str) -> Option<String> {
-    if name.len() > NAME_MAX {
-        return Some(format!("the name has {} bytes, more than {NAME_MAX}", name.len()));
+    if name.len() > THROUGH_SQLITE_MAX {
+        let (has, other) = (name.len(), NAME_MAX);
+        return Some(format!(
+            "the name has {has} bytes; SQLite can open databases whose name has at most {THROUGH_SQLITE_MAX} \
+             (datasets that are not opened through SQLite: {other})"
+        ));
+    }
+    if name.contains('\0') {
+        return Some("the name has a NUL".into());
     }
     if name.is_empty() || name == "/" || name == ".." || name.ends_with("/..") {
         return Some(format!("'{name}' names no dataset"));
@@ -92,8 +103,11 @@ mod tests {
     #[test]
     fn impossible_names_are_refused() {
         assert!(refuse("").is_some() && refuse("/").is_some() && refuse("../..").is_some());
-        assert!(refuse(&"x".repeat(NAME_MAX + 1)).is_some());
-        assert!(refuse(&"x".repeat(NAME_MAX)).is_none() && refuse("..a").is_none());
+        assert!(refuse(&"x".repeat(THROUGH_SQLITE_MAX)).is_none() && refuse("..a").is_none());
+        for size in [THROUGH_SQLITE_MAX + 1, NAME_MAX, NAME_MAX + 1] {
+            let why = refuse(&"x".repeat(size)).unwrap();
+            assert!(why.contains(&size.to_string()) && why.contains("504") && why.contains("1024"), "{why}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::ffi::{self, Vfs};
 use crate::fork;
 use crate::guard::guard;
 use crate::journal_file::JournalFile;
+use crate::names::THROUGH_SQLITE_MAX;
 use crate::opener::Opener;
 use crate::vfs;
 use dspm_proto::Error;
@@ -22,11 +23,11 @@ use std::sync::{Arc, Mutex};
 /// What the VFS is called.
 pub const VFS_NAME: &CStr = c"dspm";
 
-/// Longest name that SQLite may give us, that of a journal included; so a dataset opened here has at most 504 bytes,
-/// fewer than others. Not more: SQLite reads the name of a super-journal into a buffer of the database's page size,
-/// which is 512 bytes at least, and trusts that the VFS allows no longer one.
+/// Longest name that SQLite may give us, that of a journal included ([`THROUGH_SQLITE_MAX`]). Not more: SQLite
+/// reads the name of a super-journal into a buffer of the database's page size, which is 512 bytes at least, and trusts
+/// that the VFS allows no longer one.
 const PATH_MAX: c_int = 512;
-const _: () = assert!(NAME_MAX >= PATH_MAX as usize);
+const _: () = assert!(THROUGH_SQLITE_MAX + "-journal".len() == PATH_MAX as usize && NAME_MAX >= PATH_MAX as usize);
 
 /// One copy of SQLite.
 pub struct Copy {

@@ -5,11 +5,10 @@
 
 use crate::api::Api;
 use crate::errors::Code;
-use crate::fork::process;
+use crate::fork::{print_error, process};
 use crate::process::locked;
 use dspm_proto::Error;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -92,8 +91,7 @@ fn print(text: &str) {
         return;
     }
     if let Some(lines) = process().reporter.admit(text, Instant::now()) {
-        // A program without stderr goes on.
-        let _ = std::io::stderr().write_all(lines.as_bytes());
+        print_error(&lines);
     }
 }
 

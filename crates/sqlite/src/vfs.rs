@@ -243,8 +243,7 @@ unsafe extern "C" fn full_pathname(vfs: *mut Vfs, typed: *const c_char, room: c_
             return fail(copy, &CStr::from_ptr(typed).to_string_lossy(), &error, During::Open).0;
         };
         let name = copy.opener.full_name(typed);
-        let refused = names::refuse(&name);
-        if let Some(why) = refused.or_else(|| name.contains('\0').then(|| "the name has a NUL".into())) {
+        if let Some(why) = names::refuse(&name) {
             return fail(copy, typed, &Error::Usage(why), During::Open).0;
         }
         if name.len() >= room as usize {

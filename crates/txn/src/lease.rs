@@ -29,7 +29,15 @@ pub(crate) struct Leases {
     pub(crate) token_unused: bool,
     queue: VecDeque<Waiter>,
     tickets: u64,
-    outcomes: Vec<(Caller, RecordId)>,
+    outcomes: Vec<Question>,
+}
+
+/// Somebody asks what became of a record.
+struct Question {
+    from: Caller,
+    id: RecordId,
+    /// The writer that still held the lease when it asked.
+    holder: Option<Session>,
 }
 
 struct Held {
@@ -79,6 +87,18 @@ impl Leases {
     fn end(&mut self) {
         self.held = None;
         self.busy_until = Instant(0);
+    }
+
+    /// A writer whose record no member took sends it once more, if no other commit comes in between: its turn is next,
+    /// for as long as a turn is parked. Else a refusal under contention would fail a transaction that nothing is wrong with.
+    fn keep_turn(&mut self, session: Session, now: Instant) {
+        let waits = self.queue.iter().position(|w| w.session == session).and_then(|i| self.queue.remove(i));
+        let waiter = waits.unwrap_or_else(|| {
+            self.tickets += 1;
+            let (ticket, known) = (self.tickets, Lsn(0));
+            Waiter { ticket, session, known, caller: None, patience: now, turn: None, heard: now }
+        });
+        self.queue.push_front(waiter);
     }
 
     pub(crate) fn wake<R: Records>(&self, now: Instant, replica: &Replica<R>) -> Option<Instant> {
@@ -247,10 +267,11 @@ impl<R: Records> Replica<R> {
         if !self.setup.is_primary() || m.token.generation > self.setup.generation {
             return self.effects.push(Effect::Refuse { to: from, why: Refusal::NotMember });
         }
-        if self.leases.last == Some((m.session, m.token)) {
+        let holds = self.leases.last == Some((m.session, m.token));
+        if holds {
             self.leases.end();
         }
-        self.leases.outcomes.push((from, m.id));
+        self.leases.outcomes.push(Question { from, id: m.id, holder: holds.then_some(m.session) });
         if m.token >= self.records.fence().token || self.unsettled || !self.serving {
             self.start_settle(now);
         }
@@ -266,9 +287,14 @@ impl<R: Records> Replica<R> {
         // Of what came after the last settle only what is known to be committed may be told.
         let (last, committed) = (self.records.tail().lsn, self.records.committed());
         let Some(tail) = self.identity(committed) else { return };
-        for (to, id) in std::mem::take(&mut self.leases.outcomes) {
+        for Question { from: to, id, holder } in std::mem::take(&mut self.leases.outcomes) {
             let effect = match self.records.id_at(id.lsn) {
-                _ if id.lsn > last => Effect::Outcome { to, committed: false, tail },
+                _ if id.lsn > last => {
+                    if let Some(session) = holder {
+                        self.leases.keep_turn(session, now);
+                    }
+                    Effect::Outcome { to, committed: false, tail }
+                }
                 Some(held) => Effect::Outcome { to, committed: held == id, tail },
                 None => {
                     let text = format!("commit {} is too long ago, its outcome is no longer kept", id.lsn);

@@ -6,6 +6,7 @@ use super::core::Client;
 use super::group::{GroupClient, Place};
 use super::link::Link;
 use crate::clock;
+use crate::socket::Socket;
 use crate::wire::Connection;
 use dspm_proto::header::{FLAG_REPLY, HEADER_SIZE};
 use dspm_proto::message::{self, Callback, Note, Recall, Recalled, Renew, RenewGroup, Renewed};
@@ -13,7 +14,6 @@ use dspm_proto::{Error, Header, Instant, Kind, RecordId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read};
-use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -51,7 +51,7 @@ type Dialled = (Arc<Link>, Line);
 
 /// The background connection to one node.
 struct Line {
-    stream: TcpStream,
+    stream: Socket,
     buffer: Vec<u8>,
     requests: u64,
     /// When the renewal of that number was sent.
@@ -178,7 +178,7 @@ impl Background {
     fn listen(&mut self, client: &Arc<Client>, timeout: Duration) {
         let addresses: Vec<String> = self.lines.keys().cloned().collect();
         let mut fds: Vec<PollFd<'_>> =
-            addresses.iter().map(|a| PollFd::new(&self.lines[a].stream, PollFlags::IN)).collect();
+            addresses.iter().map(|a| PollFd::new(&*self.lines[a].stream, PollFlags::IN)).collect();
         let spec = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         if poll(&mut fds, Some(&spec)).is_err() {
             std::thread::sleep(Duration::from_millis(1));
@@ -250,7 +250,7 @@ fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<()
 impl Line {
     fn dial(client: &Client, link: &Link) -> Result<Line, Error> {
         let connection = Connection::dial(&link.address, &client.dialer(true), DIAL)?;
-        let stream = connection.into_stream();
+        let stream = connection.into_socket();
         Ok(Line { stream, buffer: Vec::new(), requests: 0, sent: HashMap::new() })
     }
 

@@ -1,9 +1,9 @@
 //! One node as seen by a client: a pool of sockets for requests, and one connection of the background thread on which
 //! renewals go out and call-backs come in.
 
+use crate::socket::Socket;
 use crate::wire::{Answer, Connection, Dialer, frame, write_all};
 use dspm_proto::{Error, Header, Kind};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub(crate) struct Link {
     pub(crate) address: String,
     pool: Mutex<Vec<Connection>>,
     /// The writing half of the background connection.
-    background: Mutex<Option<TcpStream>>,
+    background: Mutex<Option<Socket>>,
     down: Mutex<Option<Instant>>,
     /// Most pages of one record that the node takes; 0 until it was connected to.
     record_pages_max: AtomicU64,
@@ -111,7 +111,7 @@ impl Link {
     }
 
     /// The background thread connected, or lost its connection.
-    pub(crate) fn set_background(&self, stream: Option<TcpStream>) {
+    pub(crate) fn set_background(&self, stream: Option<Socket>) {
         *self.background.lock().unwrap_or_else(PoisonError::into_inner) = stream;
     }
 

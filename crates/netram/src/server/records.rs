@@ -50,7 +50,9 @@ impl StoreRecords {
                         Lookup::Frame { lsn, frame, .. } if lsn == p.base => {
                             page.copy_from_slice(self.group.page(frame));
                         }
-                        Lookup::Zero { lsn } if lsn == p.base => page.fill(0),
+                        // Each member forgets at its own time which commit made a page zeros; that these are the
+                        // zeros that were meant is told by the checksum of the whole page below.
+                        Lookup::Zero { .. } => page.fill(0),
                         _ => return Err(Refusal::Missing), // the writer sends the page in full then
                     }
                     let content: &mut [u8; PAGE_SIZE] = &mut page;
