@@ -1,4 +1,4 @@
-"""A group's memory against its disk: how far the log reaches, the records that both have, the content at the last one."""
+"""A group's memory against its disk: the log's reach, the records that both have, the content at the last one."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def parse(data: Bytes, at: int) -> Header:
     if len(raw) < SIZE:
         raise Malformed("header", f"{SIZE} bytes", f"{len(raw)} until the end")
     magic, version, *fields, own, meta = HEADER.unpack(raw)
-    header = Header(*fields, meta)
+    header = Header._make([*fields, meta])
     if magic != HEADER_MAGIC or version != VERSION:
         raise Malformed("header", f"magic DSPM, version {VERSION}", f"{bytes(raw[:5]).hex(' ')}")
     expect("checksum of the header", low_half(raw[:56]), own, 56)

@@ -14,7 +14,7 @@ from dspm.formats import header as headers
 from dspm.formats import record as records
 from dspm.formats.arena import Arena
 from dspm.formats.files import hexadecimal, pages_of
-from dspm.formats.header import Header
+from dspm.formats.header import SIZE, Header
 from dspm.formats.layout import PAGE, PAIR, RECORD_ID, SESSION, STATE, STATE_DATASET, Kind, Payload
 from dspm.formats.record import Record
 from dspm.formats.report import Malformed, Report
@@ -39,6 +39,11 @@ class Extents:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     shrinkings: list[tuple[int, int]] = field(default_factory=list)
     zeros: list[tuple[int, int]] = field(default_factory=list)
+
+    def cut(self, lsn: int) -> None:
+        """Forgets what is above the LSN."""
+        for known in (self.sizes, self.shrinkings, self.zeros):
+            known[:] = [x for x in known if x[0] <= lsn]
 
 
 class Entry(NamedTuple):
@@ -92,7 +97,7 @@ def read(arena: Arena, slot: Slot, report: Report) -> Ring:
     try:
         for entry in _entries(arena, ring):
             ring.entries.append(entry)
-            ring.end = entry.position + headers.SIZE + headers.padded(len(entry.meta))
+            ring.end = entry.position + SIZE + headers.padded(len(entry.meta))
         reader = _Reader(ring)
         for entry in ring.entries:
             position = entry.position
@@ -160,7 +165,7 @@ def _entries(arena: Arena, ring: Ring) -> Iterator[Entry]:
         except Malformed as bad:
             raise _Broken(position, bad) from None
         yield Entry(position, header, meta)
-        position += headers.SIZE + headers.padded(len(meta))
+        position += SIZE + headers.padded(len(meta))
 
 
 def _check_place(header: Header, position: int, salt: int, group: int) -> None:
@@ -175,10 +180,14 @@ def _check_place(header: Header, position: int, salt: int, group: int) -> None:
 
 
 class _Reader:
-    """Follows the entries. Until a state is met in a ring whose head moved, the base is not known."""
+    """Follows the entries. The last state counts and says what the base is; if the head moved, it is not known before.
+
+    A state in front of it names a base of its time, which may lie far below the records that are still here.
+    """
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
+        self._states_left = sum(e.header.kind == Kind.CHECKPOINT for e in ring.entries)
         self._anchored = ring.head == 0
 
     def take(self, entry: Entry) -> None:
@@ -206,7 +215,7 @@ class _Reader:
             if record.lsn != ring.tail.lsn + 1:
                 raise Malformed("LSN", ring.tail.lsn + 1, record.lsn, 40)
             if record.predecessor != ring.tail.hash:
-                raise Malformed("predecessor", hexadecimal(ring.tail.hash), hexadecimal(record.predecessor), 64 + 40)
+                raise Malformed("predecessor", hexadecimal(ring.tail.hash), hexadecimal(record.predecessor), SIZE + 40)
         ring.chain.append(record)
         ring.behind_cut = False
         learn(ring.extents, record)
@@ -218,34 +227,33 @@ class _Reader:
         ring.chain = [r for r in ring.chain if r.lsn <= lsn]
         ring.behind_cut = True
         for known in ring.extents.values():
-            known.sizes = [x for x in known.sizes if x[0] <= lsn]
-            known.shrinkings = [x for x in known.shrinkings if x[0] <= lsn]
-            known.zeros = [x for x in known.zeros if x[0] <= lsn]
+            known.cut(lsn)
 
     def _state(self, header: Header, meta: bytes) -> None:
         ring = self._ring
         base, tail, extents, sessions = _parse_state(meta)
         if (header.generation, header.lsn) != (base.generation, base.lsn):
-            raise Malformed(
-                "generation and LSN of a state", f"its base's, {base[:2]}", (header.generation, header.lsn), 32
-            )
-        self._check_joint(base)
-        ring.chain = [r for r in ring.chain if r.lsn > base.lsn]
-        ring.base, ring.extents, ring.sessions = base, extents, sessions
-        if ring.tail != tail:
-            raise Malformed("tail of a state", f"the newest record, {ring.tail}", tail, 64 + 24)
-        self._anchored = True
+            found = (header.generation, header.lsn)
+            raise Malformed("generation and LSN of a state", f"its base's, {base[:2]}", found, 32)
+        self._states_left -= 1
+        if self._states_left == 0:
+            self._check_joint(base)
+            ring.chain = [r for r in ring.chain if r.lsn > base.lsn]
+            ring.base, ring.extents, ring.sessions = base, extents, sessions
+            self._anchored = True
+        if (ring.chain or self._anchored) and ring.tail != tail:
+            raise Malformed("tail of a state", f"the newest record, {ring.tail}", tail, SIZE + RECORD_ID.size)
 
     def _check_joint(self, base: RecordId) -> None:
         """What was read so far and the base are one history."""
-        ring = self._ring
-        for record in ring.chain:
+        chain = self._ring.chain
+        for record in chain:
             if record.lsn == base.lsn and record.hash != base.hash:
-                raise Malformed("base of a state", hexadecimal(record.hash), hexadecimal(base.hash), 64 + 16)
+                raise Malformed("base of a state", hexadecimal(record.hash), hexadecimal(base.hash), SIZE + 16)
             if record.lsn == base.lsn + 1 and record.predecessor != base.hash:
-                raise Malformed("base of a state", hexadecimal(record.predecessor), hexadecimal(base.hash), 64 + 16)
-        if ring.chain and ring.chain[0].lsn > base.lsn + 1:
-            raise Malformed("base of a state", f"LSN {ring.chain[0].lsn - 1} or more", base.lsn, 64 + 8)
+                raise Malformed("base of a state", hexadecimal(record.predecessor), hexadecimal(base.hash), SIZE + 16)
+        if chain and chain[0].lsn > base.lsn + 1:
+            raise Malformed("base of a state", f"LSN {chain[0].lsn - 1} or more", base.lsn, SIZE + 8)
 
 
 def _parse_state(meta: bytes) -> tuple[RecordId, RecordId, dict[int, Extents], dict[int, int]]:
@@ -256,12 +264,12 @@ def _parse_state(meta: bytes) -> tuple[RecordId, RecordId, dict[int, Extents], d
     extents: dict[int, Extents] = {}
     for _ in range(datasets):
         if len(meta) < at + STATE_DATASET.size:
-            raise Malformed("datasets of a state", datasets, f"{len(extents)} until the end", 64 + 48)
+            raise Malformed("datasets of a state", datasets, f"{len(extents)} until the end", SIZE + 48)
         dataset, _, s, t, z, _ = STATE_DATASET.unpack_from(meta, at)
         at += STATE_DATASET.size
         bounds = [at + PAIR.size * n for n in (0, s, s + t, s + t + z)]
         if len(meta) < bounds[3]:
-            raise Malformed("lists of a state", f"{bounds[3]} bytes", len(meta), 64 + at)
+            raise Malformed("lists of a state", f"{bounds[3]} bytes", len(meta), SIZE + at)
         lists = [[(a, b) for a, b in PAIR.iter_unpack(meta[x:y])] for x, y in zip(bounds, bounds[1:], strict=False)]
         extents[dataset] = Extents(*lists)
         at = bounds[3]
