@@ -51,12 +51,15 @@ def find(directory: Path, report: Report) -> dict[int, Base]:
     names = {m[1] for p in (directory.iterdir() if directory.is_dir() else []) if (m := _NAME.fullmatch(p.name))}
     for name in sorted(names):
         db, idx = directory / f"{name}.db", directory / f"{name}.idx"
-        missing = next((p for p in (db, idx) if not p.exists()), None)
-        if missing is not None:
-            report.problem(missing, None, "base file", "ID.db and ID.idx", "only the other one")
-            continue
         dataset = int(name, 16)
-        found[dataset] = Base(dataset, db, idx, _read_header(idx, dataset, report))
+        if not idx.exists():
+            report.note(db, None, "base file without a sidecar: its making or its removal was cut short")
+            continue
+        header = _read_header(idx, dataset, report)
+        if header is not None and not db.exists():
+            report.problem(db, None, "base file of a sidecar that names a checkpoint", "a file", "none")
+        elif db.exists():
+            found[dataset] = Base(dataset, db, idx, header)
     report.counts["base datasets"] = len(found)
     return found
 

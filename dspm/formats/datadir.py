@@ -187,16 +187,11 @@ def read_catalog(directory: DataDir, report: Report) -> Catalog | None:
 
 
 def _check_catalog(catalog: Catalog, path: Path, report: Report) -> None:
-    sets = {s.id for s in catalog.view.sets}
     names: set[str] = set()
-    ids: set[int] = set()
     for entry in catalog.datasets:
-        if entry.set not in sets:
-            report.problem(path, None, f"dataset {entry.name!r}", "a replica set of the view", f"set {entry.set}")
-        if entry.name in names or entry.dataset in ids:
-            report.problem(path, None, f"dataset {entry.name!r}", "each name and id once", "another of them")
+        if entry.name in names:
+            report.problem(path, None, f"dataset {entry.name!r}", "each name once", "another of them")
         names.add(entry.name)
-        ids.add(entry.dataset)
     report.counts["catalog datasets"] = len(catalog.datasets)
 
 

@@ -105,3 +105,8 @@ def _check_memory(file: Path, identity: Identity | None, disk: Disk, report: Rep
     for group in found:
         if group.ring.intact:
             compare.check(file, group, disk, report)
+    here = {group.slot.group for group in found}
+    for history in disk.histories.values():
+        if history.group not in here and not history.removed:
+            what = f"group {hexadecimal(history.group)} is on disk and not in memory: it was being removed"
+            report.note(disk.directory.path, None, what)

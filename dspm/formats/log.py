@@ -34,7 +34,7 @@ from dspm.formats.record import Record
 from dspm.formats.report import Malformed, Report
 
 FIRST_BATCH = PAGE
-_NAME = re.compile(r"[0-9]{8,}\.seg")
+_NAME = re.compile(r"[0-9]+\.seg")
 _MARK = HEADER_MAGIC + bytes([VERSION])
 
 
@@ -116,7 +116,7 @@ class Log:
         self._check_oldest(report)
         if self.torn:
             path, at = self.torn
-            report.note(path, at, f"torn tail: batch {expected or 'one'} is not whole; recovery cuts it off")
+            report.note(path, at, f"torn tail: batch {expected or 1} is not whole; recovery cuts it off")
 
     def _load(self, segment: Segment, report: Report) -> bytes:
         try:
@@ -146,10 +146,9 @@ class Log:
         self, segment: Segment, data: bytes, at: int, expected: int | None, bad: Malformed, report: Report
     ) -> None:
         """No batch counts at `at`: the end, a torn tail, or damage."""
+        expected = 1 if expected is None else expected
         numbers = sorted(_numbers(data, at, segment.salt))
-        if expected is None and numbers:
-            expected = numbers[0][0]
-        later = next((n for n in numbers if n[0] > (expected or 0)), None)
+        later = next((n for n in numbers if n[0] > expected), None)
         if later is not None:
             self.damaged = True
             what = f"batch {expected}, though batch {later[0]} at byte {later[1]} was synced"

@@ -59,9 +59,11 @@ def _check_slot(arena: Arena, group: Group, report: Report) -> None:
         report.problem(arena.path, slot.at + 40, f"{what}: committed", f"at most the tail, LSN {tail}", slot.committed)
     if slot.flushed > tail and not group.ring.behind_cut:
         report.problem(arena.path, slot.at + 48, f"{what}: flushed", f"at most the tail, LSN {tail}", slot.flushed)
-    if slot.horizon > slot.committed:
-        wanted = f"at most the committed LSN {slot.committed}"
-        report.problem(arena.path, slot.at + 56, f"{what}: horizon", wanted, slot.horizon)
+    if slot.committed < group.ring.base.lsn:
+        wanted = f"at least the ring's base, LSN {group.ring.base.lsn}"
+        report.problem(arena.path, slot.at + 40, f"{what}: committed", wanted, slot.committed)
+    if slot.horizon > tail:
+        report.problem(arena.path, slot.at + 56, f"{what}: horizon", f"at most the tail, LSN {tail}", slot.horizon)
 
 
 def _check_records(arena: Arena, group: Group, report: Report) -> None:
