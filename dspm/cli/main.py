@@ -28,6 +28,8 @@ _COMMANDS = {
     "mv": ("dspm.cli.datasets:mv", "Rename a dataset."),
     "import": ("dspm.cli.transfer:import_", "Make a dataset of a SQLite file."),
     "export": ("dspm.cli.transfer:export", "Write a dataset to a SQLite file."),
+    "fsck": ("dspm.cli.fsck:fsck", "Check all files of a stopped node."),
+    "log": ("dspm.cli.log:app", "Print a stopped node's disk log."),
     "config": ("dspm.cli.config:app", "Show the configuration."),
     "path": ("dspm.cli.inspect:path", "Print where a part of dspm lies."),
     "ycsb": ("dspm.bench.ycsb.cli:app", "Run YCSB workloads."),

@@ -1,0 +1,76 @@
+"""Every fixed layout of docs/formats as a struct, and the numbers that belong to it. Nothing else knows an offset.
+
+All numbers are unsigned and little-endian. A struct that ends in a checksum covers the bytes in front of it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from struct import Struct
+
+PAGE = 4096
+VERSION = 1
+
+# record.md, wire.md
+HEADER = Struct("<4sBBHIIQQQQQII")
+HEADER_MAGIC = b"DSPM"
+META_MAX = 4 << 20
+DATA_MAX = 64 << 20
+RECORD = Struct("<QIIQQQQQQQIIII")
+RECORD_DATASET = Struct("<QQII")
+RECORD_PAGE = Struct("<QQQIHBB")
+HASH_HEAD = Struct("<QQQ")
+HASH_PAGE = Struct("<QQHB")
+HASH_FIELD = slice(56, 64)
+DATASETS_MAX = 4096
+RECORD_ID = Struct("<QQQ")
+PAIR = Struct("<QQ")
+SESSION = PAIR
+
+# arena.md
+ARENA = Struct("<8sIIQQIIQQ16s16sQ")
+ARENA_MAGIC = b"DSPMAREN"
+ARENA_COPY = 128
+ARENA_SUSPECT = 256
+WORD = Struct("<Q")
+FRAME = Struct("<QQQQQQI4s4sI")
+FRAME_SUMMED = 48
+FREE, PAGES, RING, SLOTS = b"\0\0\0\0", b"PAGE", b"RING", b"SLOT"
+SLOT = Struct("<QQQQIIQQQQ32sQ")
+SLOT_COPY = 128
+SLOT_SIZE = 2 * SLOT_COPY
+STATE = Struct("<QQQQQQII")
+STATE_DATASET = Struct("<QQIIII")
+IDENTITY = Struct("<8sIIQB15sQ")
+IDENTITY_MAGIC = b"DSPMNODE"
+
+# disk-log.md
+SEGMENT = Struct("<8sIIQQQQ")
+SEGMENT_MAGIC = b"DSPMLOG1"
+BATCH_END = Struct("<QQQQ")
+REMOVED = 0x100
+
+# base-file.md
+SIDECAR = Struct("<8sIIQQQQQQQQQ")
+SIDECAR_MAGIC = b"DSPMBASE"
+SIDECAR_COPY = 512
+ENTRIES_AT = 4096
+ENTRY = PAIR
+
+
+class Kind(IntEnum):
+    """What a message, an entry of a ring or an entry of the log is."""
+
+    RENEW = 3
+    COMMIT = 9
+    COMPLETE = 21
+    BATCH_END = 40
+    CHECKPOINT = 41
+
+
+class Payload(IntEnum):
+    """How a page stands in its record."""
+
+    FULL = 0
+    DELTA = 1
+    ZERO = 2

@@ -1,0 +1,59 @@
+"""Slots: what a group's memory says in one place that changes at once (docs/formats/arena.md)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dspm.formats.arena import Arena
+from dspm.formats.files import checksum, expect
+from dspm.formats.layout import PAGE, SLOT, SLOT_COPY, SLOT_SIZE, WORD
+from dspm.formats.report import Malformed, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The copy of a slot that counts; `at` is its place in the file."""
+
+    at: int
+    sequence: int
+    group: int
+    generation: int
+    token: tuple[int, int, int]
+    committed: int
+    flushed: int
+    horizon: int
+    head: int
+
+
+def read(arena: Arena, report: Report) -> dict[int, Slot]:
+    """The slot of each group."""
+    found: dict[int, Slot] = {}
+    for number in arena.slots:
+        for at in range(number * PAGE, (number + 1) * PAGE, SLOT_SIZE):
+            slot = _read_slot(arena, at, report)
+            if slot is None:
+                continue
+            if slot.group in found:
+                what = f"slot of group {slot.group:#018x}"
+                report.problem(arena.path, at, what, f"the one at byte {found[slot.group].at} only", "another one")
+            found[slot.group] = slot
+    report.counts["arena groups"] = len(found)
+    return found
+
+
+def _read_slot(arena: Arena, at: int, report: Report) -> Slot | None:
+    copies = []
+    for place in (at, at + SLOT_COPY):
+        if WORD.unpack_from(arena.memory, place)[0] == 0:
+            continue
+        try:
+            copies.append(_copy(arena.memory[place : place + SLOT.size], place))
+        except Malformed as bad:
+            report.malformed(arena.path, place, bad, "copy of a slot")
+    return max(copies, key=lambda c: c.sequence, default=None)
+
+
+def _copy(raw: memoryview, at: int) -> Slot:
+    sequence, group, fence, generation, boot, n, committed, flushed, horizon, head, _, summed = SLOT.unpack(raw)
+    expect("checksum", checksum(raw[:-8]), summed, SLOT.size - 8)
+    return Slot(at, sequence, group, fence, (generation, boot, n), committed, flushed, horizon, head)
