@@ -5,8 +5,10 @@ from __future__ import annotations
 import enum
 import re
 
-NAME_MAX = 1024
-"""Most bytes of a dataset's name."""
+NAME_MAX = 512
+"""Longest name that SQLite may give, a journal's included; so a dataset opened here has at most 504 bytes. Not more:
+SQLite reads the name of a super-journal into a buffer of the database's page size, which is 512 bytes at least, and
+trusts that the VFS allows no longer one."""
 
 
 class Kind(enum.Enum):

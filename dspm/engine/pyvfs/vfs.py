@@ -21,10 +21,6 @@ from dspm.txn.dataset import Dataset
 NAME = "dspm-py"
 """What the VFS is called."""
 
-_PATH_MAX = 512
-"""Longest name, a journal's included. Not more: SQLite reads the name of a super-journal into a buffer of the
-database's page size, which is 512 bytes at least, and trusts that the VFS allows no longer one."""
-
 _CONFIG_KEYS = ("cluster", "nodes", "key_file", "namespace")
 """URI parameters that are keys of the configuration."""
 
@@ -39,7 +35,7 @@ class PythonVfs(apsw.VFS):
     def __init__(self) -> None:
         self._base = "unix" if "unix" in apsw.vfs_names() else ""
         self._shared = Shared()
-        super().__init__(NAME, self._base, maxpathname=_PATH_MAX, iVersion=2)
+        super().__init__(NAME, self._base, maxpathname=names.NAME_MAX, iVersion=2)
 
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> Any:
         """A :class:`Database`, a journal, or a temporary file of the base VFS."""
