@@ -38,6 +38,8 @@ void dspm_dataset_close(dspm_dataset *dataset);
 uint64_t dspm_dataset_id(const dspm_dataset *dataset);
 int dspm_dataset_name(const dspm_dataset *dataset, char **out, dspm_error *err);
 int dspm_dataset_status(const dspm_dataset *dataset, char **out_json, dspm_error *err);
+int dspm_dataset_is_reserved(const dspm_dataset *dataset);
+int dspm_dataset_hold(const dspm_dataset *dataset, int keep, dspm_error *err);
 
 int dspm_snapshot_begin(const dspm_dataset *dataset, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
                         dspm_error *err);
@@ -49,10 +51,16 @@ int dspm_snapshot_read_list(const dspm_snapshot *snapshot, const uint64_t *pages
 int dspm_transaction_new(const dspm_dataset *dataset, dspm_transaction **out, dspm_error *err);
 int dspm_transaction_reserve(dspm_transaction *transaction, uint64_t expected_lsn, uint32_t wait_ms, uint64_t *lsn,
                              uint64_t *size, dspm_error *err);
+int dspm_transaction_snapshot(dspm_transaction *transaction, uint32_t wait_ms, uint64_t *lsn, uint64_t *size,
+                              dspm_snapshot **out, dspm_error *err);
+int dspm_transaction_reserve_at(dspm_transaction *transaction, const dspm_snapshot *base, dspm_error *err);
 int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, size_t count, void *into,
                           dspm_error *err);
 int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,
                             uint64_t size, uint64_t *lsn, dspm_error *err);
+int dspm_transaction_confirm(dspm_transaction *transaction, dspm_error *err);
+int dspm_transaction_finish(dspm_transaction *transaction, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
+                            dspm_error *err);
 void dspm_transaction_release(dspm_transaction *transaction);
 void dspm_transaction_free(dspm_transaction *transaction);
 """

@@ -27,7 +27,7 @@ static dspm_error err;
 #define DO(call) do { if (call) { fprintf(stderr, "%d %s\n", err.code, err.message); return 1; } } while (0)
 
 int main(void) {
-  dspm_dataset *ds; dspm_transaction *t, *second; dspm_snapshot *before, *after;
+  dspm_dataset *ds; dspm_transaction *t, *second; dspm_snapshot *before, *after, *turn, *last;
   uint64_t lsn, size, pages[2] = {0, 5}, list[3] = {5, 1, 0};
   char content[2 * DSPM_PAGE_SIZE], back[3 * DSPM_PAGE_SIZE], *json;
   memset(content, 'a', DSPM_PAGE_SIZE); memset(content + DSPM_PAGE_SIZE, 'b', DSPM_PAGE_SIZE);
@@ -42,7 +42,17 @@ int main(void) {
   DO(dspm_transaction_commit(t, pages, content, 2, 6 * 4096, &lsn, &err));
   dspm_transaction_free(t);
   if (lsn != 1 || dspm_transaction_reserve(second, 0, 1000, &lsn, &size, &err) != DSPM_E_CONFLICT) return 5;
-  dspm_transaction_free(second);
+  DO(dspm_transaction_snapshot(second, 100, &lsn, &size, &turn, &err));
+  if (dspm_transaction_reserve_at(second, before, &err) != DSPM_E_CONFLICT || dspm_dataset_is_reserved(ds)) return 11;
+  if (dspm_transaction_finish(second, &lsn, &size, &last, &err) != DSPM_E_USAGE) return 12;
+  DO(dspm_transaction_reserve_at(second, turn, &err));
+  if (!dspm_dataset_is_reserved(ds)) return 13;
+  DO(dspm_dataset_hold(ds, 1, &err)); DO(dspm_transaction_confirm(second, &err)); DO(dspm_dataset_hold(ds, 0, &err));
+  DO(dspm_transaction_finish(second, &lsn, &size, &last, &err));
+  if (lsn != 1 || size != 6 * 4096 || dspm_dataset_is_reserved(ds)) return 14;
+  DO(dspm_snapshot_read(last, 5, 1, back, &err));
+  if (back[0] != 'b') return 15;
+  dspm_snapshot_end(turn); dspm_snapshot_end(last); dspm_transaction_free(second);
   DO(dspm_snapshot_begin(ds, &lsn, &size, &after, &err));
   if (lsn != 1 || size != 6 * 4096) return 6;
   DO(dspm_dataset_status(ds, &json, &err)); puts(json); dspm_free(json);
@@ -106,6 +116,11 @@ def test_misuse_is_an_error() -> None:
         ("dspm_transaction_new", (null, ffi.new("dspm_transaction **"))),
         ("dspm_transaction_reserve", (null, 0, 0, number, number)),
         ("dspm_transaction_commit", (null, null, null, 0, 0, number)),
+        ("dspm_transaction_snapshot", (null, 0, number, number, ffi.new("dspm_snapshot **"))),
+        ("dspm_transaction_reserve_at", (null, null)),
+        ("dspm_transaction_confirm", (null,)),
+        ("dspm_transaction_finish", (null, number, number, ffi.new("dspm_snapshot **"))),
+        ("dspm_dataset_hold", (null, 1)),
     ]:
         with pytest.raises(UsageError):
             _native.call(function, *arguments)
@@ -115,7 +130,7 @@ def test_misuse_is_an_error() -> None:
     lib.dspm_snapshot_end(null)
     lib.dspm_transaction_release(null)
     lib.dspm_transaction_free(null)
-    assert lib.dspm_dataset_id(null) == 0
+    assert lib.dspm_dataset_id(null) == 0 and lib.dspm_dataset_is_reserved(null) == 0
 
 
 def test_the_library_outlives_its_python(cluster: Path) -> None:  # noqa: F811

@@ -253,6 +253,49 @@ def test_the_lease_makes_a_writer_quick(ds: Dataset) -> None:
     assert after.round_trips - before.round_trips == 10
 
 
+def test_an_engine_reserves_on_top_of_what_it_read(ds: Dataset) -> None:
+    put(ds, 0, "a")
+    reservation, base = ds.reservation(), ds.snapshot()
+    before = ds.status().round_trips
+    reservation.reserve(base)
+    assert (reservation.held, ds.is_reserved, reservation.read(P0)) == (True, True, page("a"))
+    with pytest.raises(BusyError), ds.transaction(wait=0):
+        pass
+    assert reservation.commit({0: page("b"), 1: page("c")}, 2 * PAGE_SIZE) == 2
+    last = reservation.finish()
+    assert ds.status().round_trips == before + 1, "the commit, and nothing else"
+    put(ds, 0, "d")
+    assert (last.lsn, last.size, last.read(P0, 2), base.read(P0)) == (
+        2,
+        2 * PAGE_SIZE,
+        page("b") + page("c"),
+        page("a"),
+    )
+    with pytest.raises(ConflictError, match="after LSN 2"):
+        reservation.reserve(last)
+    with pytest.raises(UsageError, match="not held"):
+        reservation.finish()
+    with pytest.raises(UsageError, match="not reserved"):
+        reservation.commit({}, 0)
+    with Dataset.open(f"{ds.name}-other", create=True) as other, pytest.raises(UsageError, match="another dataset"):
+        other.reservation().reserve(ds.snapshot())
+    with Dataset.open(ds.name, readonly=True) as reader, pytest.raises(AccessError):
+        reader.reservation()
+
+
+def test_a_held_lease_stays(ds: Dataset) -> None:
+    put(ds, 0, "a")
+    ds.hold(True)
+    with Dataset.open(ds.name, settings=OTHER) as other:
+        with pytest.raises(BusyError), other.transaction(wait=0.3):
+            pass
+        with other.snapshot() as s:
+            assert s.read(P0) == page("a")
+        assert put(ds, 0, "b") == 2
+        ds.hold(False)
+        assert put(other, 0, "c") == 3
+
+
 def test_threads_share_a_snapshot_that_one_releases(ds: Dataset) -> None:
     with ds.transaction() as t:
         t.write(P0, os.urandom(PAGE_SIZE) * 64)

@@ -104,6 +104,13 @@ int dspm_dataset_name(const dspm_dataset *dataset, char **out, dspm_error *err);
    cache_misses}: what this process knows, from memory. Free *out_json. */
 int dspm_dataset_status(const dspm_dataset *dataset, char **out_json, dspm_error *err);
 
+/* 1 if some handle of this process has a transaction reserved, else 0. No round trip. */
+int dspm_dataset_is_reserved(const dspm_dataset *dataset);
+
+/* Keeps the write lease with this process once it has it (keep = 1), whoever asks for it, until called with 0 or its
+   last handle is closed. One switch a dataset and process. DSPM_E_PERMISSION for a handle of DSPM_READONLY. */
+int dspm_dataset_hold(const dspm_dataset *dataset, int keep, dspm_error *err);
+
 /* ---- reading ---- */
 
 /* Begins a read: *out shows a state at least as new as every commit acknowledged, to anybody, before the call. *lsn is
@@ -136,6 +143,15 @@ int dspm_transaction_new(const dspm_dataset *dataset, dspm_transaction **out, ds
 int dspm_transaction_reserve(dspm_transaction *transaction, uint64_t expected_lsn, uint32_t wait_ms, uint64_t *lsn,
                              uint64_t *size, dspm_error *err);
 
+/* The same for an engine whose caller has read already, a SQLite VFS above all. It begins the read by
+   dspm_transaction_snapshot, which is dspm_snapshot_begin, but with a place in the queue waits for its turn first, at
+   most `wait_ms` milliseconds (a state taken before would be outdated then); then it reserves on top of that snapshot.
+   dspm_transaction_reserve_at waits for nobody's transaction: DSPM_E_BUSY, and the place in the queue is kept;
+   DSPM_E_CONFLICT: there were commits after `base`. `base` stays the caller's. */
+int dspm_transaction_snapshot(dspm_transaction *transaction, uint32_t wait_ms, uint64_t *lsn, uint64_t *size,
+                              dspm_snapshot **out, dspm_error *err);
+int dspm_transaction_reserve_at(dspm_transaction *transaction, const dspm_snapshot *base, dspm_error *err);
+
 /* As dspm_snapshot_read, of the state that the transaction is based on, then of its last commit. */
 int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, size_t count, void *into,
                           dspm_error *err);
@@ -148,6 +164,15 @@ int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, s
    it may then be reserved again. */
 int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,
                             uint64_t size, uint64_t *lsn, dspm_error *err);
+
+/* Asks, with one round trip, whether this is still the writer: DSPM_E_CONFLICT if not. For the end of a transaction
+   that wrote nothing. */
+int dspm_transaction_confirm(dspm_transaction *transaction, dspm_error *err);
+
+/* Ends the reservation; *out shows what the transaction read last: its last commit, else what it was based on, whatever
+   others commit meanwhile. End *out. Never waits. */
+int dspm_transaction_finish(dspm_transaction *transaction, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
+                            dspm_error *err);
 
 /* Ends the reservation, and gives the place in the queue back. What was not committed is gone. Never waits. */
 void dspm_transaction_release(dspm_transaction *transaction);

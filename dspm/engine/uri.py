@@ -1,4 +1,4 @@
-"""SQLite URIs that name the VFS. https://sqlite.org/uri.html"""
+"""SQLite URIs that name the VFS: `dspm`, or `dspm-py`, its twin in Python. https://sqlite.org/uri.html"""
 
 from __future__ import annotations
 
@@ -25,11 +25,21 @@ def _uri(path: str) -> str:
     return f"file:{'//' if path.startswith('/') else ''}{path}?vfs=dspm"
 
 
+def chosen_vfs(uri: str) -> str:
+    """The VFS that a URI of :func:`database_uri` names."""
+    query = uri.partition("#")[0].partition("?")[2]
+    return _vfs_of(query.split("&"))[-1]
+
+
+def _vfs_of(parameters: list[str]) -> list[str]:
+    return [p.partition("=")[2] for p in parameters if p.partition("=")[0] == "vfs"]
+
+
 def _with_vfs(uri: str) -> str:
     body, mark, fragment = uri.partition("#")
     path, _, query = body.partition("?")
     parameters = [p for p in query.split("&") if p]
-    chosen = [p.partition("=")[2] for p in parameters if p.partition("=")[0] == "vfs"]
+    chosen = _vfs_of(parameters)
     if not chosen:
         parameters.append("vfs=dspm")
     elif chosen[-1] not in ("dspm", "dspm-py"):

@@ -12,6 +12,7 @@ import msgspec
 from dspm import _native
 from dspm.errors import UsageError
 from dspm.txn.catalog import Config, config_text
+from dspm.txn.reservation import Reservation
 from dspm.txn.snapshot import Snapshot
 from dspm.txn.transaction import WAIT_S, Transaction
 
@@ -160,6 +161,34 @@ class Dataset:
         """
         return Transaction(self._open(), base.lsn if isinstance(base, Snapshot) else base, wait)
 
+    def reservation(self) -> Reservation:
+        """A write transaction in single steps, for engines; programs use :meth:`transaction`.
+
+        Raises:
+            AccessError: the dataset was opened with `readonly`.
+        """
+        return Reservation(self._open())
+
+    @property
+    def is_reserved(self) -> bool:
+        """True while some handle of this process writes. No round trip."""
+        _, lib = _native.load()
+        return bool(lib.dspm_dataset_is_reserved(self._open()))
+
+    def hold(self, keep: bool) -> None:
+        """Keeps the write lease with this process, once it has it, whoever asks for it; or no longer.
+
+        One switch a dataset and process. Others cannot write meanwhile.
+
+        Raises:
+            AccessError: the dataset was opened with `readonly`.
+        """
+        _native.call("dspm_dataset_hold", self._open(), int(keep))
+
     def status(self) -> Status:
         """What this process knows of it, without a round trip."""
-        return msgspec.json.decode(_native.call_for_text("dspm_dataset_status", self._open()), type=Status)
+        return msgspec.json.decode(self.status_json(), type=Status)
+
+    def status_json(self) -> str:
+        """The same as text."""
+        return _native.call_for_text("dspm_dataset_status", self._open()).decode()

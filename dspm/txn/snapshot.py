@@ -34,9 +34,14 @@ class Snapshot:
     @classmethod
     def begin(cls, dataset: Any) -> Snapshot:
         """A snapshot of the library's dataset."""
+        return cls.from_call("dspm_snapshot_begin", dataset)
+
+    @classmethod
+    def from_call(cls, function: str, *arguments: Any) -> Snapshot:
+        """The snapshot that a function of dspm.h gives out as lsn, size, handle."""
         ffi, lib = _native.load()
         lsn, size, out = ffi.new("uint64_t *"), ffi.new("uint64_t *"), ffi.new("dspm_snapshot **")
-        _native.call("dspm_snapshot_begin", dataset, lsn, size, out)
+        _native.call(function, *arguments, lsn, size, out)
         return cls(ffi.gc(out[0], lib.dspm_snapshot_end), int(lsn[0]), int(size[0]))
 
     def __enter__(self) -> Snapshot:

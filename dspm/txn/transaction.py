@@ -6,7 +6,6 @@ off; growing again, in the same transaction or years later, never shows what was
 
 from __future__ import annotations
 
-import array
 import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dspm import _native
 from dspm.errors import BusyError, FullError, UsageError
 from dspm.txn.pages import COMMIT_PAGES_MAX, PAGE_SIZE, PAGES_MAX, PageNo, page_count
+from dspm.txn.reservation import commit_pages
 from dspm.txn.snapshot import checked_count, read_range
 
 if TYPE_CHECKING:
@@ -170,7 +170,6 @@ class Transaction:
             OutcomeUnknownError: nobody could be asked whether it is committed.
             UnavailableError: no answer within `commit_timeout`.
         """
-        ffi, _ = _native.load()
         self._open()
         self._fill_last()
         # Pages that were cut off in between and are inside the size again are zeros now.
@@ -178,20 +177,15 @@ class Transaction:
         if len(regrown) + len(self._written) > COMMIT_PAGES_MAX:
             raise FullError(f"more than {COMMIT_PAGES_MAX} pages in one commit", "commit after the truncation")
         changed = {**dict.fromkeys(regrown, bytes(PAGE_SIZE)), **self._written}
-        numbers = sorted(changed)
-        content = b"".join(changed[n] for n in numbers)
-        listed = ffi.from_buffer("uint64_t[]", array.array("Q", numbers))
-        lsn = ffi.new("uint64_t *")
-        data = ffi.from_buffer("char[]", content)
         try:
-            _native.call("dspm_transaction_commit", self._open(), listed, data, len(numbers), self.size, lsn)
+            lsn = commit_pages(self._open(), changed, self.size)
         except FullError:
             self._begin_again()
             raise
         except BaseException:
             self._end()
             raise
-        self._start(int(lsn[0]), self.size)
+        self._start(lsn, self.size)
         return self.lsn
 
     def _begin_again(self) -> None:

@@ -102,6 +102,17 @@ impl OpenDataset {
         }
     }
 
+    /// Whether some handle of this process is writing; never in a forked child.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.store().is_ok_and(Dataset::is_reserved)
+    }
+
+    /// Keeps the lease with this process, or no longer.
+    pub(crate) fn hold(&self, keep: bool) -> Result<(), Error> {
+        self.writable()?.hold(keep);
+        Ok(())
+    }
+
     pub(crate) fn status(&self) -> Result<String, Error> {
         let s = self.store()?.status();
         let json = serde_json::json!({
@@ -122,8 +133,23 @@ pub(crate) struct OpenSnapshot {
 
 impl OpenSnapshot {
     pub(crate) fn begin(dataset: Arc<OpenDataset>) -> Result<OpenSnapshot, Error> {
-        let snapshot = Some(dataset.store()?.snapshot(Intent::Read)?);
-        Ok(OpenSnapshot { dataset, snapshot })
+        let snapshot = dataset.store()?.snapshot(Intent::Read)?;
+        Ok(OpenSnapshot::of(dataset, snapshot))
+    }
+
+    /// Takes over a snapshot of that dataset.
+    pub(crate) fn of(dataset: Arc<OpenDataset>, snapshot: Snapshot) -> OpenSnapshot {
+        OpenSnapshot { dataset, snapshot: Some(snapshot) }
+    }
+
+    /// The store's side of it.
+    pub(crate) fn store(&self) -> Result<&Snapshot, Error> {
+        self.snapshot.as_ref().ok_or_else(|| Error::Usage("the snapshot was released".into()))
+    }
+
+    /// True if it shows a state of that dataset.
+    pub(crate) fn is_of(&self, dataset: &OpenDataset) -> bool {
+        self.dataset.id() == dataset.id()
     }
 
     /// LSN and size in bytes.
@@ -132,10 +158,7 @@ impl OpenSnapshot {
     }
 
     pub(crate) fn read(&self, pages: impl Iterator<Item = u64>, out: &mut [u8]) -> Result<(), Error> {
-        match &self.snapshot {
-            Some(snapshot) => read_pages(self.dataset.store()?, snapshot, pages, out),
-            None => Err(Error::Usage("the snapshot was released".into())),
-        }
+        read_pages(self.dataset.store()?, self.store()?, pages, out)
     }
 }
 

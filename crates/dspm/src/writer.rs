@@ -1,10 +1,13 @@
 //! A write transaction: the process's and the group's one writer, from the reservation to its release.
 //!
+//! Two ways in: [`Writer::reserve`] waits and takes the newest state, for programs; [`Writer::reserve_at`] answers at
+//! once and insists on the caller's snapshot, for engines whose callers have read already (SQLite: SHARED → RESERVED).
+//!
 //! Invariants: the snapshot is taken while the lease is here or before it was, never older than the reservation; a
 //! place in the queue is kept between calls of [`Writer::reserve`] and given back in the end; whatever happens, drop
 //! releases what was taken.
 
-use crate::datasets::{OpenDataset, page, read_pages};
+use crate::datasets::{OpenDataset, OpenSnapshot, page, read_pages};
 use dspm_netram::client::ClusterDataset;
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{Change, Dataset, Intent, PageBuf, Reserved, Snapshot, Ticket};
@@ -62,6 +65,68 @@ impl Writer {
         Ok(shows)
     }
 
+    /// Begins a read. A transaction that has a place in the queue first waits, at most `wait`, for its turn: a snapshot
+    /// taken before the lease comes would be stale when it does.
+    pub(crate) fn snapshot(&self, wait: Duration) -> Result<OpenSnapshot, Error> {
+        let ticket = self.state().ticket;
+        let intent = ticket.map_or(Intent::Read, |t| Intent::Write { ticket: Some(t), wait });
+        let snapshot = self.dataset.store()?.snapshot(intent)?;
+        self.state().ticket = snapshot.ticket.or(ticket);
+        Ok(OpenSnapshot::of(self.dataset.clone(), snapshot))
+    }
+
+    /// Becomes the only writer on top of that snapshot, without waiting for open transactions. A conflict when there
+    /// were commits after it; busy, with a place in the queue, while another transaction writes.
+    pub(crate) fn reserve_at(&self, base: &OpenSnapshot) -> Result<(), Error> {
+        let store = self.dataset.store()?;
+        let mut state = self.state();
+        if state.reserved.is_some() {
+            return Err(Error::Usage("the transaction is reserved already".into()));
+        }
+        if !base.is_of(&self.dataset) {
+            return Err(Error::Usage("the snapshot is one of another dataset".into()));
+        }
+        let base = base.store()?;
+        match store.reserve(base, state.ticket)? {
+            Reserved::Granted => state.ticket = None,
+            Reserved::Stale => {
+                state.ticket = None;
+                return Err(self.outdated(base.lsn));
+            }
+            Reserved::Busy(ticket) => {
+                state.ticket = Some(ticket);
+                return Err(self.busy());
+            }
+        }
+        // A pin of its own; under the lease that was just granted it is the same state, and no round trip.
+        match store.snapshot(Intent::Read) {
+            Ok(own) if own.lsn == base.lsn => {
+                (state.reserved, state.committed) = (Some(own), false);
+                Ok(())
+            }
+            other => {
+                store.release_write();
+                let newer = other?;
+                store.release(newer);
+                Err(self.outdated(base.lsn))
+            }
+        }
+    }
+
+    /// Ends the reservation; what it showed last stays readable in the answer.
+    pub(crate) fn finish(&self) -> Result<OpenSnapshot, Error> {
+        let store = self.dataset.store()?;
+        let shown = self.state().reserved.take().ok_or_else(not_reserved)?;
+        store.release_write();
+        Ok(OpenSnapshot::of(self.dataset.clone(), shown))
+    }
+
+    /// Asks, with one round trip, whether this is still the group's writer.
+    pub(crate) fn confirm(&self) -> Result<(), Error> {
+        let store = self.dataset.store()?;
+        store.confirm(self.state().reserved.as_ref().ok_or_else(not_reserved)?)
+    }
+
     fn take(&self, store: &ClusterDataset, state: &mut State, wait: Duration) -> Result<Snapshot, Error> {
         let until = Instant::now() + wait;
         let mut stale = 0;
@@ -95,6 +160,10 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn outdated(&self, base: Lsn) -> Error {
+        Error::Conflict(format!("dataset {}: there are commits after LSN {base}", self.dataset.name()))
     }
 
     fn busy(&self) -> Error {

@@ -114,6 +114,26 @@ pub unsafe extern "C" fn dspm_dataset_status(
     unsafe { call(err, || put_text(out, handle(dataset)?.status()?)) }
 }
 
+/// Whether this process writes; 0 for null.
+///
+/// # Safety
+/// `dataset` is null or a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_dataset_is_reserved(dataset: *const OpenDataset) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { dataset.as_ref() }.map_or(0, |d| c_int::from(d.is_reserved()))
+}
+
+/// Keeps the write lease here, or no longer.
+///
+/// # Safety
+/// `dataset` is null or a handle; `err` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_dataset_hold(dataset: *const OpenDataset, keep: c_int, err: *mut CError) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || handle(dataset)?.hold(keep != 0)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

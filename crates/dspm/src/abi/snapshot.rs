@@ -19,21 +19,31 @@ pub unsafe extern "C" fn dspm_snapshot_begin(
     out: *mut *mut OpenSnapshot,
     err: *mut CError,
 ) -> c_int {
-    let begin = || {
-        if lsn.is_null() || size.is_null() || out.is_null() {
-            return Err(Error::Usage("nowhere to put the answer".into()));
-        }
-        // SAFETY: the caller's promise.
-        unsafe {
-            let snapshot = OpenSnapshot::begin(shared(dataset)?)?;
-            let (at, bytes) = snapshot.shows();
-            put(lsn, at)?;
-            put(size, bytes)?;
-            put(out, Box::into_raw(Box::new(snapshot)))
-        }
-    };
     // SAFETY: the caller's promise.
-    unsafe { call(err, begin) }
+    unsafe { call(err, || give(|| OpenSnapshot::begin(shared(dataset)?), lsn, size, out)) }
+}
+
+/// Gives out a snapshot, which is made only if there is room for all of the answer.
+///
+/// # Safety
+/// `lsn`, `size` and `out` are null or can be written.
+pub(super) unsafe fn give(
+    make: impl FnOnce() -> Result<OpenSnapshot, Error>,
+    lsn: *mut u64,
+    size: *mut u64,
+    out: *mut *mut OpenSnapshot,
+) -> Result<(), Error> {
+    if lsn.is_null() || size.is_null() || out.is_null() {
+        return Err(Error::Usage("nowhere to put the answer".into()));
+    }
+    let snapshot = make()?;
+    let (at, bytes) = snapshot.shows();
+    // SAFETY: the caller's promise.
+    unsafe {
+        put(lsn, at)?;
+        put(size, bytes)?;
+        put(out, Box::into_raw(Box::new(snapshot)))
+    }
 }
 
 /// Ends a read.

@@ -2,8 +2,9 @@
 
 use super::dataset::shared;
 use super::errors::CError;
+use super::snapshot::give;
 use super::{buffer, call, contents, handle, numbers, put, quietly};
-use crate::datasets::OpenDataset;
+use crate::datasets::{OpenDataset, OpenSnapshot};
 use crate::writer::Writer;
 use dspm_proto::{Error, Lsn};
 use std::ffi::{c_int, c_void};
@@ -60,6 +61,64 @@ pub unsafe extern "C" fn dspm_transaction_reserve(
     };
     // SAFETY: the caller's promise.
     unsafe { call(err, reserve) }
+}
+
+/// Begins a read, waiting for the turn if there is a place in the queue.
+///
+/// # Safety
+/// `transaction` is null or a handle; `lsn`, `size`, `out` and `err` are null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_snapshot(
+    transaction: *const Writer,
+    wait_ms: u32,
+    lsn: *mut u64,
+    size: *mut u64,
+    out: *mut *mut OpenSnapshot,
+    err: *mut CError,
+) -> c_int {
+    let wait = Duration::from_millis(u64::from(wait_ms));
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || give(|| handle(transaction)?.snapshot(wait), lsn, size, out)) }
+}
+
+/// Becomes the only writer on top of a snapshot, or says at once why not.
+///
+/// # Safety
+/// `transaction` and `base` are null or handles; `err` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_reserve_at(
+    transaction: *const Writer,
+    base: *const OpenSnapshot,
+    err: *mut CError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || handle(transaction)?.reserve_at(handle(base)?)) }
+}
+
+/// Asks whether this is still the writer.
+///
+/// # Safety
+/// `transaction` is null or a handle; `err` is null or can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_confirm(transaction: *const Writer, err: *mut CError) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || handle(transaction)?.confirm()) }
+}
+
+/// Ends the reservation and gives out what it showed last.
+///
+/// # Safety
+/// As [`dspm_transaction_snapshot`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_transaction_finish(
+    transaction: *const Writer,
+    lsn: *mut u64,
+    size: *mut u64,
+    out: *mut *mut OpenSnapshot,
+    err: *mut CError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { call(err, || give(|| handle(transaction)?.finish(), lsn, size, out)) }
 }
 
 /// Copies a range of pages.

@@ -1,0 +1,22 @@
+"""The VFS ``dspm-py``: the SQLite VFS ``dspm`` (crates/sqlite) once more, in Python to be read.
+
+It is the specification of what SQLite's calls mean for a dataset, and the second implementation that tests compare with
+the first. It serves apsw's SQLite only and is slow; programs use ``dspm``. Read `database` first.
+
+    database         locks, reading, writing, publishing           overlay    what a transaction wrote so far
+    control          file controls and PRAGMAs                     header     the bytes of page 1 that matter
+    attach           transactions over several databases           journals   rollback journals, in the process
+    codes            errors become result codes                    names      what a program typed → a dataset
+    characteristics  what SQLite may assume of a dataset           vfs        opening, deleting, finding
+
+What it does not do:
+
+- *two databases written by one transaction* (as ``dspm``): COMMIT fails with "one transaction can write only one dspm
+  database" and rolls back in both. Where SQLite uses no super-journal (journals in memory, synchronous=OFF) and the
+  other database is one of another VFS, ``dspm`` included, nothing tells of it, and each commits by itself.
+- *BUSY_SNAPSHOT from COMMIT*: a transaction that was fenced and lost to another one gets IOERR. ``dspm`` answers 517
+  when no other statement of the connection is open, which apsw does not tell a VFS.
+- *lines on stderr*: failures are in the exception's text, in ``PRAGMA dspm_error`` and in SQLite's log (apsw.log).
+- *the past* (``PRAGMA dspm_as_of``): "not available yet", as ``dspm``.
+- *shared memory*, and so a write-ahead log: ``journal_mode=WAL`` answers "delete".
+"""
