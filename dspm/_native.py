@@ -30,7 +30,7 @@ void dspm_free(void *p);
 int dspm_list(const char *config, char **out_json, dspm_error *err);
 int dspm_locate(const char *config, const char *name, char **out_json, dspm_error *err);
 int dspm_remove(const char *config, const char *name, dspm_error *err);
-int dspm_rename(const char *config, const char *name, const char *to, dspm_error *err);
+int dspm_rename(const char *config, const char *name, const char *to, const char *aside, dspm_error *err);
 
 int dspm_dataset_open(const char *config, const char *name, int flags, const char *options_json, dspm_dataset **out,
                       dspm_error *err);

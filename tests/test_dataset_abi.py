@@ -56,7 +56,7 @@ int main(void) {
   DO(dspm_snapshot_begin(ds, &lsn, &size, &after, &err));
   if (lsn != 1 || size != 6 * 4096) return 6;
   DO(dspm_dataset_status(ds, &json, &err)); puts(json); dspm_free(json);
-  DO(dspm_rename(NULL, "from-c", "renamed", &err));
+  DO(dspm_rename(NULL, "from-c", "renamed", NULL, &err));
   dspm_dataset_close(ds);
   DO(dspm_snapshot_read_list(after, list, 3, back, &err));
   if (back[0] != 'b' || back[DSPM_PAGE_SIZE] != 0) return 7;

@@ -87,6 +87,12 @@ def test_remove_and_rename_reach_the_nodes_and_ids_are_new(tmp_path: Path) -> No
         await nodes[0].ask_registry({"op": "rename", "name": "a", "to": "b/ü"})
         assert all(list(n.datasets) == ["b/ü"] for n in nodes)
         assert nodes[0].datasets["b/ü"]["dataset"] == first.dataset
+        other = (await service.locate("c", CreateOptions())).entry
+        await nodes[0].ask_registry({"op": "rename", "name": "c", "to": "b/ü", "aside": "old"})
+        found = {name: entry["dataset"] for name, entry in nodes[1].datasets.items()}
+        assert found == {"b/ü": other.dataset, "old": first.dataset}
+        await nodes[0].ask_registry({"op": "rename", "name": "old", "to": "b/ü", "aside": "gone"})
+        await nodes[1].ask_registry({"op": "remove", "name": "gone"})
         await nodes[1].ask_registry({"op": "remove", "name": "b/ü"})
         assert all(n.datasets == {} for n in nodes)
         second = (await service.locate("b/ü", CreateOptions())).entry
@@ -105,6 +111,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
             await service.remove("no")
         with pytest.raises(DspmError, match="exists"):
             await service.rename("a", "b")
+        with pytest.raises(DspmError, match="exists"):
+            await service.rename("a", "b", "a")
         with pytest.raises(DspmError, match="exists"):
             await service.locate("a", CreateOptions(exclusive=True))
         for options in (CreateOptions(copies=4), CreateOptions(min_copies=3), CreateOptions(durability="pm")):

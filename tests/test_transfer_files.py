@@ -137,12 +137,9 @@ def test_an_import_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest
             with pytest.raises((KeyboardInterrupt, DspmError)):
                 import_file(source, "kept.db", replace=True, check=True)
         assert names() == before
-    rename = importing.rename
 
-    def lost(name: str, to: str) -> None:
-        if name.startswith(hidden.IMPORT):
-            raise DspmError("the registry went away")
-        rename(name, to)
+    def lost(name: str, to: str, *, aside: str | None) -> None:
+        raise DspmError("the registry went away")
 
     with monkeypatch.context() as patched:
         patched.setattr(importing, "rename", lost)

@@ -71,8 +71,9 @@ int dspm_locate(const char *config, const char *name, char **out_json, dspm_erro
 /* Removes a dataset from all nodes; whoever has it open gets errors. DSPM_E_NOT_FOUND. */
 int dspm_remove(const char *config, const char *name, dspm_error *err);
 
-/* Gives a dataset another name. DSPM_E_NOT_FOUND; DSPM_E_FAILED when the new name is taken. Handles go on. */
-int dspm_rename(const char *config, const char *name, const char *to, dspm_error *err);
+/* Gives a dataset another name, in one step; the dataset that has that name now becomes `aside`. With `aside` NULL the
+   new name must be free. DSPM_E_NOT_FOUND; DSPM_E_FAILED when a new name is taken. Handles go on. */
+int dspm_rename(const char *config, const char *name, const char *to, const char *aside, dspm_error *err);
 
 /* ---- a dataset ---- */
 

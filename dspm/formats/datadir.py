@@ -161,6 +161,7 @@ class Entry(msgspec.Struct):
     durability: str
     copies: int
     min_copies: int
+    history_ms: int = 0
 
 
 class Catalog(msgspec.Struct):

@@ -44,6 +44,7 @@ class CreateOptions(msgspec.Struct):
     durability: Durability | None = None
     copies: int | None = None
     min_copies: int | None = None
+    history_ms: int | None = None
     exclusive: bool = False
 
 
@@ -84,6 +85,7 @@ class DatasetEntry(msgspec.Struct, frozen=True):
     durability: Durability
     copies: int
     min_copies: int
+    history_ms: int = 0
 
 
 class View(msgspec.Struct, tag_field="op", tag="view"):
@@ -127,10 +129,11 @@ class Remove(msgspec.Struct, tag_field="op", tag="remove"):
 
 
 class Rename(msgspec.Struct, tag_field="op", tag="rename"):
-    """Client to node, node to registry: renames a dataset; the new name must be free."""
+    """Client to node, node to registry: renames a dataset. What has the new name becomes `aside` in the same step."""
 
     name: str
     to: str
+    aside: str | None = None
 
 
 class List(msgspec.Struct, tag_field="op", tag="list"):

@@ -23,6 +23,7 @@ class Entry(msgspec.Struct, frozen=True):
     durability: Literal["memory", "pm", "disk"]
     copies: int
     min_copies: int
+    history_ms: int = 0
 
 
 class _Listing(msgspec.Struct):
@@ -67,11 +68,18 @@ def remove(name: str, *, config: Config = None) -> None:
     _native.call("dspm_remove", _native.text(config_text(config)), _native.text(name))
 
 
-def rename(name: str, to: str, *, config: Config = None) -> None:
+def rename(name: str, to: str, *, aside: str | None = None, config: Config = None) -> None:
     """Gives a dataset another name, in one step. Handles that are open go on.
+
+    Args:
+        name: what it is called now.
+        to: what it is called then.
+        aside: what the dataset that is called `to` now is called then; None: `to` must be free.
+        config: which cluster.
 
     Raises:
         NotFoundError: there is none of that name.
-        DspmError: `to` is taken.
+        DspmError: `to`, or `aside`, is taken.
     """
-    _native.call("dspm_rename", _native.text(config_text(config)), _native.text(name), _native.text(to))
+    texts = [_native.text(t) for t in (config_text(config), name, to, aside)]
+    _native.call("dspm_rename", *texts)

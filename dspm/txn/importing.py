@@ -59,8 +59,7 @@ def import_file(
     Args:
         path: the file; it may be in use by readers, and in any journal mode.
         name: of the dataset, as programs open it.
-        replace: a dataset of that name may exist; it is replaced. The old one is away under a hidden name for an
-            instant. Programs that have it open get errors.
+        replace: a dataset of that name may exist; it is replaced, in one step. Programs that have it open get errors.
         check: run PRAGMA integrity_check on what was stored, before it gets its name.
         progress: told what happens.
 
@@ -186,31 +185,24 @@ def _check_integrity(name: str) -> None:
 
 def _publish(dataset: int, temporary: str, name: str, replace: bool, lsn: int, size: int) -> None:
     """Gives the dataset its name: from here on it is seen, whole. What it replaces goes when that is certain."""
-    old = ""
-    if replace:
-        with contextlib.suppress(NotFoundError):
-            moved = hidden.fresh_name(hidden.REPLACED)
-            rename(name, moved)
-            old = moved
+    old = hidden.fresh_name(hidden.REPLACED) if replace else None
     try:
-        rename(temporary, name)
+        rename(temporary, name, aside=old)
     except BaseException:
-        if _is_named(dataset, name):
-            pass  # it was done, only the answer was lost
-        elif old:
-            rename(old, name)
+        if not _is_named(dataset, name):
+            if not replace:
+                _refuse_existing(name)
             raise
-        else:
-            _refuse_existing(name)
-            raise
+        # It was done, only the answer was lost.
     with Dataset.open(name, readonly=True, settings={"cache.size": _VERIFY_CACHE}) as ds, ds.snapshot() as s:
         if (ds.id, s.lsn, s.size) != (dataset, lsn, size):
-            kept = f"; what it replaced is {old}, see `dspm ls --all`" if old else ""
+            kept = f"; what it replaced, if anything, is {old}, see `dspm ls --all`" if old else ""
             raise DataError(
                 f"the nodes lost {name[:80]!r} when it got its name{kept}", "this is a fault of dspm; please report it"
             )
     if old:
-        remove(old)
+        with contextlib.suppress(NotFoundError):
+            remove(old)
 
 
 def _is_named(dataset: int, name: str) -> bool:

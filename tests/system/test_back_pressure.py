@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-from .child import Children, result
+from .child import Children
 from .cluster import Cluster, fresh
 from .conftest import Clusters, seconds
 

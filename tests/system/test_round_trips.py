@@ -111,7 +111,6 @@ def test_a_commit_ends_a_read_lease(cluster: Cluster, children: Children, warm: 
         assert reader.one("SELECT b FROM t WHERE a = 1") == i
 
 
-
 def test_a_page_that_was_zeros_takes_none_more(warm: Session) -> None:
     """Guards changes of pages that were zeros: members that forgot since which commit take them without asking back."""
     warm.sql("CREATE TABLE z(v)")

@@ -60,6 +60,7 @@ impl Cluster {
                 durability: Some(c.durability),
                 copies: Some(c.copies),
                 min_copies: Some(c.min_copies),
+                history_ms: None,
                 exclusive: true,
             },
         })

@@ -57,6 +57,7 @@ fn create_options(config: &Config) -> CreateOptions {
         durability: Some(config.durability),
         copies: Some(config.copies),
         min_copies: Some(config.min_copies),
+        history_ms: Some(config.history.as_millis() as u64),
         exclusive: false,
     }
 }

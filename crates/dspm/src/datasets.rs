@@ -66,6 +66,7 @@ impl OpenDataset {
             copies: options.copies.or(usual.copies),
             // The cluster's own rule gives it to a number of copies that was asked for here.
             min_copies: options.min_copies.or(if options.copies.is_some() { None } else { usual.min_copies }),
+            history_ms: usual.history_ms,
             exclusive: flags.exclusive,
         };
         let dataset = client.open(&name, flags.create.then_some(create))?;
@@ -209,11 +210,12 @@ pub(crate) fn remove(config: Option<&str>, name: &str) -> Result<(), Error> {
     client.remove(&config.dataset_name(name)?)
 }
 
-/// Gives a dataset another name, which must be free.
-pub(crate) fn rename(config: Option<&str>, name: &str, to: &str) -> Result<(), Error> {
+/// Gives a dataset another name, and the one that has that name now the third.
+pub(crate) fn rename(config: Option<&str>, name: &str, to: &str, aside: Option<&str>) -> Result<(), Error> {
     let Configured { client, config } = clients::client(config, &[])?;
     let (name, to) = (config.dataset_name(name)?, config.dataset_name(to)?);
-    client.control::<Done>(&Control::Rename { name, to }).map(|_| ())
+    let aside = aside.map(|a| config.dataset_name(a)).transpose()?;
+    client.control::<Done>(&Control::Rename { name, to, aside }).map(|_| ())
 }
 
 #[cfg(test)]

@@ -42,8 +42,12 @@ pub enum Control {
     Rename {
         /// The dataset's name.
         name: String,
-        /// Its new name, which must be free.
+        /// Its new name.
         to: String,
+        /// The name that the dataset which has the new name now gets, in the same step. Without it the new name must
+        /// be free.
+        #[serde(default)]
+        aside: Option<String>,
     },
     /// Client to node: the catalog as the node knows it. Answered with [`Listing`].
     List {},
@@ -63,6 +67,9 @@ pub struct CreateOptions {
     /// Complete members below which writes wait.
     #[serde(default)]
     pub min_copies: Option<u32>,
+    /// How long replaced versions are kept, milliseconds.
+    #[serde(default)]
+    pub history_ms: Option<u64>,
     /// Fails if the name exists.
     #[serde(default)]
     pub exclusive: bool,
@@ -197,6 +204,9 @@ pub struct DatasetEntry {
     pub copies: u32,
     /// Complete members below which writes wait.
     pub min_copies: u32,
+    /// How long replaced versions are kept, milliseconds.
+    #[serde(default)]
+    pub history_ms: u64,
 }
 
 /// Answer of [`Control::Locate`].
@@ -285,7 +295,7 @@ mod tests {
         let c = Control::Locate { name: "a.db".into(), create: Some(CreateOptions::default()) };
         assert_eq!(
             serde_json::to_string(&c).unwrap(),
-            r#"{"op":"locate","name":"a.db","create":{"durability":null,"copies":null,"min_copies":null,"exclusive":false}}"#
+            r#"{"op":"locate","name":"a.db","create":{"durability":null,"copies":null,"min_copies":null,"history_ms":null,"exclusive":false}}"#
         );
         let v: Control = serde_json::from_str(
             r#"{"op":"view","version":1,"cluster":"c","nodes":[],"sets":[{"id":5,"generation":1,"state":"active","primary":"n1","members":[{"node":"n1","store":9}]}]}"#,

@@ -147,6 +147,7 @@ impl Node {
                 me,
                 boot: self.boot,
                 lease: c.lease,
+                history: Duration::ZERO,
                 disk: c.disk,
             };
             let mut replica = Replica::new(records, setup, ctx.now);

@@ -11,6 +11,7 @@ pub mod dataset;
 mod effect;
 mod holder;
 mod lease;
+mod past;
 mod readers;
 mod replica;
 mod settle;

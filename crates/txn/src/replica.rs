@@ -44,6 +44,8 @@ pub struct Setup {
     pub boot: u32,
     /// Lease length L.
     pub lease: Duration,
+    /// How long replaced versions are kept.
+    pub history: Duration,
     /// True: a record counts as held only when it is in the synced log.
     pub disk: bool,
 }
@@ -159,7 +161,7 @@ impl<R: Records> Replica<R> {
     pub fn new(records: R, setup: Setup, now: Instant) -> Self {
         let fresh = records.tail().lsn == Lsn(0) && records.fence() == Fence::default();
         let quarantine = if fresh { now } else { now.after(setup.lease) };
-        let mut views = Views::new(now);
+        let mut views = Views::new(setup.history, now);
         views.floors_unknown = !fresh;
         Replica {
             records,

@@ -5,6 +5,7 @@
 //! between, so a snapshot waits for a round that began after it.
 
 use crate::effect::{Caller, Effect, PeerMessage};
+use crate::past::Past;
 use crate::replica::{NodeNo, Records, Replica};
 use crate::{RESEND, SESSION_MAX};
 use dspm_proto::message::{Horizon, Probe, Probed, Snapshot};
@@ -20,6 +21,7 @@ pub(crate) struct Views {
     told_committed: Lsn,
     told_at: Instant,
     floors: HashMap<ClientId, (Lsn, Instant)>,
+    past: Past,
     waiting: Vec<Reader>,
     probe: Option<Round>,
     rounds: u64,
@@ -47,13 +49,14 @@ struct Round {
 }
 
 impl Views {
-    pub(crate) fn new(now: Instant) -> Views {
+    pub(crate) fn new(history: Duration, now: Instant) -> Views {
         Views {
             horizon: Lsn(0),
             told: Lsn(0),
             told_committed: Lsn(0),
             told_at: now,
             floors: HashMap::new(),
+            past: Past::new(history, now),
             waiting: Vec::new(),
             probe: None,
             rounds: 0,
@@ -190,15 +193,21 @@ impl<R: Records> Replica<R> {
         }
         loop {
             let lowest = self.views.floors.iter().map(|(client, f)| (f.0, *client)).min();
-            let horizon = lowest.map_or(Lsn(u64::MAX), |l| l.0).min(self.records.committed());
+            let (floor, past) = (lowest.map_or(Lsn(u64::MAX), |l| l.0), self.views.past.limit());
+            let horizon = floor.min(past).min(self.records.committed());
             if horizon > self.views.horizon {
                 self.views.horizon = horizon;
                 self.records.set_horizon(horizon);
             }
             // A stuck reader does not stop writers: it will be told that its versions are no longer kept.
-            let pins = lowest.filter(|l| l.0 < self.records.committed() && self.records.is_pinned_too_much());
-            let Some((_, client)) = pins else { return };
-            self.views.floors.remove(&client);
+            if floor.min(past) >= self.records.committed() || !self.records.is_pinned_too_much() {
+                return;
+            }
+            match lowest.filter(|_| floor <= past) {
+                Some((_, client)) => drop(self.views.floors.remove(&client)),
+                None if !self.views.past.shorten() => return,
+                None => {}
+            }
         }
     }
 
@@ -225,6 +234,7 @@ impl<R: Records> Replica<R> {
         }
         self.views.floors_unknown &= now < self.quarantine;
         self.views.floors.retain(|_, f| now.since(f.1) < SESSION_MAX);
+        self.views.past.mark(self.records.committed(), now);
         self.raise_horizon();
         self.tell_horizon(now);
         let open = self.serving && self.settle.is_none() && self.records.committed() < self.records.tail().lsn;
@@ -266,6 +276,7 @@ impl<R: Records> Replica<R> {
         if self.serving && self.records.committed() < self.records.tail().lsn {
             times.push(v.unconfirmed.after(self.setup.lease).max(now.after(self.setup.lease / 6)));
         }
+        times.extend(v.past.wake(self.records.committed()));
         if now < self.quarantine && (v.floors_unknown || !v.waiting.is_empty()) {
             times.push(self.quarantine);
         }

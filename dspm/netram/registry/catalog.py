@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+import msgspec
+
 from dspm.errors import DspmError, NotFoundError, UsageError, from_code
 from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, SetEntry, View
 from dspm.netram.names import check_name
@@ -28,6 +30,7 @@ class Defaults:
     copies: int
     min_copies: int
     lease_ms: int
+    history_ms: int = 0
 
 
 class Catalog:
@@ -94,6 +97,7 @@ class Catalog:
         """Places a new dataset on nodes of `stores` (those that answer, with their store ids)."""
         check_name(name)
         durability, copies, min_copies = self._resolve(options)
+        history_ms = self.defaults.history_ms if options.history_ms is None else options.history_ms
         chosen = place(list(self.nodes.values()), frozenset(stores), self._load, copies)
         members = [MemberEntry(n, stores[n]) for n in chosen.members]
         entry_set = self._same_set(members, durability)
@@ -110,7 +114,7 @@ class Catalog:
                 )
                 rows.put_set(db, entry_set)
             ids = self._store.new_id(db), self._store.new_id(db)
-            entry = DatasetEntry(name, *ids, entry_set.id, durability, copies, min_copies)
+            entry = DatasetEntry(name, *ids, entry_set.id, durability, copies, min_copies, history_ms)
             rows.add_dataset(db, entry)
         self.sets[entry_set.id] = entry_set
         self.datasets[name] = entry
@@ -128,22 +132,30 @@ class Catalog:
         self._load.add(self.sets[entry.set], -1)
         self._changed(name, dropped=entry.group)
 
-    def rename(self, name: str, to: str) -> None:
-        """Gives a dataset another name, which must be free."""
-        entry = self.find(name)
+    def rename(self, name: str, to: str, aside: str | None = None) -> list[tuple[str, str]]:
+        """Gives a dataset another name, and to the one that has it the name `aside`. Answers (old, new) names in order.
+
+        Without `aside` the new name must be free.
+        """
+        self.find(name)
         check_name(to)
         if name == to:
-            return
+            return []
+        steps = [(name, to)]
         if to in self.datasets:
-            raise exists(to)
+            if aside is None:
+                raise exists(to)
+            if check_name(aside) in self.datasets:
+                raise exists(aside)
+            steps.insert(0, (to, aside))
         with self._store.decide(changes_view=False) as db:
-            rows.rename_dataset(db, name, to)
-        del self.datasets[name]
-        self.datasets[to] = DatasetEntry(
-            to, entry.dataset, entry.group, entry.set, entry.durability, entry.copies, entry.min_copies
-        )
-        self._changed(name)
-        self._changed(to)
+            for old, new in steps:
+                rows.rename_dataset(db, old, new)
+        for old, new in steps:
+            self.datasets[new] = msgspec.structs.replace(self.datasets.pop(old), name=new)
+        for changed in dict.fromkeys(n for step in steps for n in step):
+            self._changed(changed)
+        return steps
 
     def _changed(self, name: str, dropped: int = 0) -> None:
         self.sequence += 1

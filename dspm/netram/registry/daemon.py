@@ -44,7 +44,8 @@ def run(config: Config, directory: Path, listen: str, insecure: bool) -> None:
     if config.durability == "pm":
         raise UsageError("durability = pm needs persistent memory, which nodes cannot use yet", "use memory or disk")
     key = config.key()
-    defaults = Defaults(config.durability, config.copies, config.min_copies, config.lease_ms)  # type: ignore[arg-type]
+    numbers = config.copies, config.min_copies, config.lease_ms, config.history_ms
+    defaults = Defaults(config.durability, *numbers)  # type: ignore[arg-type]
     with _bound(listen, insecure) as server, _alone(directory):
         store = Store(directory / STATE_FILE, config.cluster)
         try:

@@ -79,8 +79,8 @@ class Service:
             case Remove(name):
                 await self.remove(name)
                 return Done()
-            case Rename(name, to):
-                await self.rename(name, to)
+            case Rename(name, to, aside):
+                await self.rename(name, to, aside)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")
@@ -112,12 +112,12 @@ class Service:
         log.info("dataset removed", name=name)
         await self._answering_hear()
 
-    async def rename(self, name: str, to: str) -> None:
-        """Renames a dataset; done when every node that answers has heard it."""
-        self.catalog.rename(name, to)
-        if name in self._unheard:
-            self._unheard[to] = self._unheard.pop(name)
-        log.info("dataset renamed", name=name, to=to)
+    async def rename(self, name: str, to: str, aside: str | None = None) -> None:
+        """Renames a dataset, and to `aside` what had its new name; done when every node that answers has heard it."""
+        for old, new in self.catalog.rename(name, to, aside):
+            if old in self._unheard:
+                self._unheard[new] = self._unheard.pop(old)
+            log.info("dataset renamed", name=old, to=new)
         await self._answering_hear()
 
     async def add_node(self, node: NodeEntry) -> None:

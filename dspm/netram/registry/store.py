@@ -27,11 +27,11 @@ _SCHEMA = (
     " WITHOUT ROWID",
     "CREATE TABLE datasets(name TEXT PRIMARY KEY, dataset TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL UNIQUE,"
     " set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,"
-    " min_copies INTEGER NOT NULL) WITHOUT ROWID",
+    " min_copies INTEGER NOT NULL, history_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID",
-    "PRAGMA user_version = 1",
+    "PRAGMA user_version = 2",
 )
-_FORMAT = 1
+_FORMAT = 2
 
 
 class Store:
@@ -122,7 +122,8 @@ class Store:
 
     def datasets(self) -> list[DatasetEntry]:
         """The catalog."""
-        rows = self._db.execute("SELECT name, dataset, group_id, set_id, durability, copies, min_copies FROM datasets")
+        columns = "name, dataset, group_id, set_id, durability, copies, min_copies, history_ms"
+        rows = self._db.execute(f"SELECT {columns} FROM datasets")
         return [DatasetEntry(r[0], int(r[1], 16), int(r[2], 16), int(r[3], 16), *r[4:]) for r in rows]
 
 
@@ -141,7 +142,8 @@ def put_set(db: sqlite3.Connection, entry: SetEntry) -> None:
 def add_dataset(db: sqlite3.Connection, d: DatasetEntry) -> None:
     """Adds a dataset; its name must be free."""
     ids = (_hex(d.dataset), _hex(d.group), _hex(d.set))
-    db.execute("INSERT INTO datasets VALUES(?,?,?,?,?,?,?)", (d.name, *ids, d.durability, d.copies, d.min_copies))
+    values = (d.name, *ids, d.durability, d.copies, d.min_copies, d.history_ms)
+    db.execute("INSERT INTO datasets VALUES(?,?,?,?,?,?,?,?)", values)
 
 
 def remove_dataset(db: sqlite3.Connection, name: str) -> None:

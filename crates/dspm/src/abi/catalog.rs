@@ -40,17 +40,18 @@ pub unsafe extern "C" fn dspm_remove(config: *const c_char, opened: *const c_cha
     unsafe { call(err, || datasets::remove(text(config)?, name(opened)?)) }
 }
 
-/// Gives a dataset another name.
+/// Gives a dataset another name, and the one that has that name now a third.
 ///
 /// # Safety
-/// As [`dspm_locate`]; `to` is a string that ends with a zero byte.
+/// As [`dspm_locate`]; `to` is a string that ends with a zero byte, `aside` is one or null.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn dspm_rename(
     config: *const c_char,
     opened: *const c_char,
     to: *const c_char,
+    aside: *const c_char,
     err: *mut CError,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe { call(err, || datasets::rename(text(config)?, name(opened)?, name(to)?)) }
+    unsafe { call(err, || datasets::rename(text(config)?, name(opened)?, name(to)?, text(aside)?)) }
 }

@@ -147,7 +147,7 @@ mod tests {
     fn entry(name: &str, group: u64) -> DatasetEntry {
         let (dataset, group, set) = (DatasetId(group + 100), GroupId(group), SetId(1));
         let durability = dspm_proto::control::Durability::Memory;
-        DatasetEntry { name: name.into(), dataset, group, set, durability, copies: 2, min_copies: 1 }
+        DatasetEntry { name: name.into(), dataset, group, set, durability, copies: 2, min_copies: 1, history_ms: 0 }
     }
 
     #[test]

@@ -1,0 +1,82 @@
+//! `history`: replaced versions are kept for a time, whether anybody reads them or not.
+//!
+//! Marks (time, LSN) say what the newest committed state was when; the horizon stays at or below the newest mark that
+//! is at least as old as `history`, so it may keep a little more (a 64th), never less. A restarted primary knows
+//! nothing of before: it keeps what is there for a whole `history`.
+
+use dspm_proto::{Instant, Lsn};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Marks of one `history`.
+const MARKS: u32 = 64;
+
+/// What was the newest state when.
+pub(crate) struct Past {
+    keep: Duration,
+    marks: VecDeque<(Instant, Lsn)>,
+}
+
+impl Past {
+    pub(crate) fn new(keep: Duration, now: Instant) -> Past {
+        let marks = if keep.is_zero() { VecDeque::new() } else { VecDeque::from([(now, Lsn(0))]) };
+        Past { keep, marks }
+    }
+
+    /// Nothing at or above this LSN may go.
+    pub(crate) fn limit(&self) -> Lsn {
+        self.marks.front().map_or(Lsn(u64::MAX), |m| m.1)
+    }
+
+    /// The newest committed state is this one now.
+    pub(crate) fn mark(&mut self, committed: Lsn, now: Instant) {
+        let Some((at, lsn)) = self.marks.back() else { return };
+        if *lsn < committed && now.since(*at) >= self.keep / MARKS {
+            self.marks.push_back((now, committed));
+        }
+        while self.marks.get(1).is_some_and(|(at, _)| now.since(*at) >= self.keep) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// It takes more room than it may: the oldest part goes. False: there is none but the newest state.
+    pub(crate) fn shorten(&mut self) -> bool {
+        self.marks.len() > 1 && self.marks.pop_front().is_some()
+    }
+
+    /// When the limit rises, or the next mark is due.
+    pub(crate) fn wake(&self, committed: Lsn) -> Option<Instant> {
+        let rises = self.marks.get(1).map(|(at, _)| at.after(self.keep));
+        let due = self.marks.back().filter(|(_, lsn)| *lsn < committed).map(|(at, _)| at.after(self.keep / MARKS));
+        rises.into_iter().chain(due).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    #[test]
+    fn what_was_newest_so_long_ago_is_kept() {
+        let mut past = Past::new(Duration::from_secs(10), Instant(0));
+        for s in 1..=30 {
+            past.mark(Lsn(s * 100), Instant(s * SECOND));
+            let then = s.saturating_sub(10) * 100; // the newest state ten seconds ago
+            assert_eq!(past.limit(), Lsn(then), "at {s} s");
+        }
+        past.mark(Lsn(3000), Instant(100 * SECOND));
+        assert_eq!((past.limit(), past.wake(Lsn(3000))), (Lsn(3000), None), "nothing newer came");
+    }
+
+    #[test]
+    fn without_history_nothing_is_kept_and_room_comes_first() {
+        let none = Past::new(Duration::ZERO, Instant(0));
+        assert_eq!((none.limit(), none.wake(Lsn(9))), (Lsn(u64::MAX), None));
+        let mut past = Past::new(Duration::from_secs(10), Instant(0));
+        past.mark(Lsn(5), Instant(SECOND));
+        assert!(past.shorten() && past.limit() == Lsn(5));
+        assert!(!past.shorten());
+    }
+}
