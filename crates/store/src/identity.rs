@@ -10,6 +10,7 @@ use dspm_proto::{Error, StoreId, checksum};
 use crate::disk::Disk;
 
 const MAGIC: [u8; 8] = *b"DSPMNODE";
+const VERSION: u32 = 1;
 const SUMMED: usize = 40;
 
 /// What the file says.
@@ -29,7 +30,10 @@ impl Identity {
         let mut b = [0u8; SUMMED + 8];
         match file.read_at(&mut b, 0)? {
             0 => return Ok(Identity::default()),
-            n if n == b.len() && b[..8] == MAGIC && get_u64(&b, SUMMED) == checksum(&b[..SUMMED]) => {}
+            n if n == b.len()
+                && b[..8] == MAGIC
+                && get_u32(&b, 8) == VERSION
+                && get_u64(&b, SUMMED) == checksum(&b[..SUMMED]) => {}
             _ => return Err(Error::Corrupt(format!("{}: not an identity file", dir.join("node").display()))),
         }
         Ok(Identity { boot: get_u32(&b, 12), store: StoreId(get_u64(&b, 16)), suspect: b[24] != 0 })
@@ -39,7 +43,7 @@ impl Identity {
     pub(crate) fn save(&self, disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
         let mut b = [0u8; SUMMED + 8];
         b[..8].copy_from_slice(&MAGIC);
-        b[8..12].copy_from_slice(&1u32.to_le_bytes());
+        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
         b[12..16].copy_from_slice(&self.boot.to_le_bytes());
         b[16..24].copy_from_slice(&self.store.0.to_le_bytes());
         b[24] = u8::from(self.suspect);

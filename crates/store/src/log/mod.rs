@@ -70,6 +70,10 @@ impl Log {
         };
         log.live = scan::read_all(found.live, &mut scan)?.into();
         (log.at, log.batch) = (scan.end, scan.next_batch);
+        // The last process may have ended between the last batch's write and its sync; it counts from here on.
+        if let Some(last) = log.live.get(scan.last_segment) {
+            last.file.sync()?;
+        }
         // The one behind the last batch was prepared; what a torn batch left in it goes with its salt.
         let behind = log.live.len().min(scan.last_segment + 1);
         for segment in log.live.split_off(behind) {

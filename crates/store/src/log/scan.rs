@@ -57,7 +57,7 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path, scan: &mut Scan) -> Result<Found
         file.read_at(&mut b, 0)?;
         let len = file.size()?;
         let mut segment = Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new() };
-        match Segment::header(&b) {
+        match Segment::header(&b, len) {
             SegmentHeader::Used(id, salt) => {
                 (segment.id, segment.salt) = (id, salt);
                 live.push(segment);

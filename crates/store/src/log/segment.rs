@@ -7,12 +7,13 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dspm_proto::codec::get_u64;
+use dspm_proto::codec::{get_u32, get_u64};
 use dspm_proto::{GroupId, Lsn, checksum};
 
 use crate::disk::{Disk, DiskFile};
 
 const MAGIC: [u8; 8] = *b"DSPMLOG1";
+const VERSION: u32 = 1;
 const SUMMED: usize = 40;
 /// Where the first batch of a segment begins.
 pub(crate) const FIRST: u64 = 4096;
@@ -63,7 +64,7 @@ impl Segment {
         (self.id, self.salt) = (id, random()?);
         let mut b = [0u8; SUMMED + 8];
         b[..8].copy_from_slice(&MAGIC);
-        b[8..12].copy_from_slice(&1u32.to_le_bytes());
+        b[8..12].copy_from_slice(&VERSION.to_le_bytes());
         b[16..24].copy_from_slice(&self.id.to_le_bytes());
         b[24..32].copy_from_slice(&self.salt.to_le_bytes());
         b[32..40].copy_from_slice(&self.len.to_le_bytes());
@@ -74,12 +75,13 @@ impl Segment {
         Ok(self)
     }
 
-    /// Reads a header.
-    pub(crate) fn header(b: &[u8]) -> SegmentHeader {
+    /// Reads the header of a file of that length: one that was cut short may have lost synced batches.
+    pub(crate) fn header(b: &[u8], len: u64) -> SegmentHeader {
         if b.len() < SUMMED + 8 || b[..SUMMED + 8].iter().all(|x| *x == 0) {
             return SegmentHeader::Unused;
         }
-        if b[..8] != MAGIC || get_u64(b, SUMMED) != checksum(&b[..SUMMED]) {
+        let ours = b[..8] == MAGIC && get_u32(b, 8) == VERSION && get_u64(b, SUMMED) == checksum(&b[..SUMMED]);
+        if !ours || get_u64(b, 32) != len {
             return SegmentHeader::Damaged;
         }
         SegmentHeader::Used(get_u64(b, 16), get_u64(b, 24))

@@ -113,3 +113,71 @@ fn a_cut_that_the_log_knows_holds() {
     assert_eq!(w.flushed(), Lsn(3));
     World::open(w.disk.copy(), MEMORY, w.model.clone()).check(1, PAGES);
 }
+
+/// After the process alone ended, what the next one calls flushed outlives a power cut that follows.
+fn check_killed(w: &World, memory: u64, op: usize, go_on: impl Fn(&mut World)) {
+    let mut again = World::open(w.disk.killed(op), memory, Model::default());
+    let tail = again.with(|g| g.tail().lsn);
+    again.model = Model { records: w.model.records[..tail.0 as usize].to_vec() };
+    go_on(&mut again);
+    let flushed = again.with(|g| g.flushed());
+    let last = World::open(again.disk.crashed(again.disk.ops(), 0, Unsynced::Lost), memory, Model::default());
+    assert!(last.opened.log_intact, "op {op}: {:?}", last.opened.reason);
+    let tail = last.with(|g| g.tail().lsn);
+    assert!(tail >= flushed, "op {op}: {tail}, though {flushed} was called flushed");
+}
+
+#[test]
+fn a_batch_that_a_killed_process_did_not_sync() {
+    let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
+    write(&mut w, 0);
+    w.flush();
+    w.disk.mark();
+    for n in 1..4 {
+        write(&mut w, n);
+        w.flush();
+    }
+    for op in 0..w.disk.ops() {
+        check_killed(&w, MEMORY, op, |_| {});
+    }
+}
+
+#[test]
+fn a_checkpoint_that_a_killed_process_did_not_sync() {
+    let mut w = World::open(SimDisk::default(), 4 << 20, Model::default());
+    for round in 0..2 {
+        for n in 0..5 {
+            write(&mut w, round * 5 + n);
+        }
+        w.with(|g| g.set_committed(g.tail().lsn));
+        w.flush();
+        w.with(|g| g.set_horizon(g.tail().lsn));
+        w.disk.mark();
+        w.store.checkpoint_all(&*w.source).unwrap();
+    }
+    for op in 0..w.disk.ops() {
+        // The log goes on in another segment; the one that says what the base files hold is freed, and used again.
+        check_killed(&w, 4 << 20, op, |again| {
+            for fill in [8, 9] {
+                let writes: Vec<Write> = (0..230).map(|p| (D, p, Some(fill))).collect();
+                again.append(&[(D, 230 * 4096)], &writes).unwrap();
+                again.flush();
+                again.store.checkpoint_all(&*again.source).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn a_segment_that_was_cut_short_is_damage() {
+    let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
+    for n in 0..5 {
+        write(&mut w, n);
+        w.flush();
+    }
+    let (path, bytes) = w.disk.files("log/").into_iter().find(|f| f.1.starts_with(b"DSPMLOG1")).unwrap();
+    for len in [64, 4096, 8192, 20480, bytes.len() - 1] {
+        let again = World::open(w.disk.cut_short(&path, len), MEMORY, Model::default());
+        assert!(!again.opened.log_intact, "{len} of {} bytes", bytes.len());
+    }
+}

@@ -111,10 +111,26 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(Inner { start: files.clone(), files, ..Inner::default() })))
     }
 
+    /// The disk after the process, and not the machine, ended behind operation `op`: all of it can be read, and what
+    /// was not synced can still be lost.
+    pub(super) fn killed(&self, op: usize) -> SimDisk {
+        let files = std::mem::take(&mut self.crashed(op, usize::MAX, Unsynced::Kept).0.lock().unwrap().files);
+        let i = self.0.lock().unwrap();
+        let journal = i.journal[..(op + 1).min(i.journal.len())].to_vec();
+        SimDisk(Arc::new(Mutex::new(Inner { start: i.start.clone(), files, journal, ..Inner::default() })))
+    }
+
     /// A copy with other content in one byte.
     pub(super) fn flipped(&self, path: &Path, at: usize, bit: u8) -> SimDisk {
         let mut files = self.0.lock().unwrap().files.clone();
         files.get_mut(path).unwrap()[at] ^= 1 << bit;
+        SimDisk(Arc::new(Mutex::new(Inner { start: files.clone(), files, ..Inner::default() })))
+    }
+
+    /// A copy of which one file is shorter.
+    pub(super) fn cut_short(&self, path: &Path, len: usize) -> SimDisk {
+        let mut files = self.0.lock().unwrap().files.clone();
+        files.get_mut(path).unwrap().truncate(len);
         SimDisk(Arc::new(Mutex::new(Inner { start: files.clone(), files, ..Inner::default() })))
     }
 
