@@ -7,7 +7,7 @@ import secrets
 import apsw
 import pytest
 from clusters import cluster, config  # noqa: F401
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import dspm
@@ -32,6 +32,7 @@ def padded(content: bytes) -> bytes:
 
 
 @settings(max_examples=300, deadline=None)
+@example(size=1, steps=[("truncate", 0, 0, 0), ("truncate", 1, 0, 0)], look=(0, 0))
 @given(size=AT, steps=st.lists(WRITE | TRUNCATE, max_size=8), look=st.tuples(AT, AT))
 def test_an_overlay_is_a_file(size: int, steps: list[tuple[str, int, int, int]], look: tuple[int, int]) -> None:
     """Also what is committed: the pages below, with the changed ones over them, are the file."""
