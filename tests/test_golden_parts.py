@@ -183,6 +183,21 @@ def test_what_is_not_published_is_gone_with_the_lock(database: Database) -> None
     database.xClose()
 
 
+def test_a_refused_writer_keeps_its_place_until_it_only_reads(database: Database) -> None:
+    other_client = Dataset.open(database.name, settings={"cache.size": "1MiB"})
+    with other_client.transaction(wait=5):
+        database.xLock(apsw.SQLITE_LOCK_SHARED)
+        with pytest.raises(apsw.BusyError):
+            database.xLock(apsw.SQLITE_LOCK_RESERVED)
+        assert database._reservation is not None and database._reservation.queued
+        database.xUnlock(apsw.SQLITE_LOCK_NONE)
+        assert database._reservation.queued
+        database.xLock(apsw.SQLITE_LOCK_SHARED)
+        database.xUnlock(apsw.SQLITE_LOCK_NONE)
+        assert not database._reservation.queued
+    database.xClose()
+
+
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("fault", [KeyboardInterrupt(), MemoryError(), errors.UnavailableError("cut off")])
 def test_a_commit_that_is_interrupted_rolls_back(fault: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
