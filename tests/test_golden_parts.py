@@ -7,7 +7,7 @@ import secrets
 import apsw
 import pytest
 from clusters import cluster, config  # noqa: F401
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import dspm
@@ -32,6 +32,7 @@ def padded(content: bytes) -> bytes:
 
 
 @settings(max_examples=300, deadline=None)
+@example(size=1, steps=[("truncate", 0, 0, 0), ("truncate", 1, 0, 0)], look=(0, 0))
 @given(size=AT, steps=st.lists(WRITE | TRUNCATE, max_size=8), look=st.tuples(AT, AT))
 def test_an_overlay_is_a_file(size: int, steps: list[tuple[str, int, int, int]], look: tuple[int, int]) -> None:
     """Also what is committed: the pages below, with the changed ones over them, are the file."""
@@ -179,6 +180,21 @@ def test_what_is_not_published_is_gone_with_the_lock(database: Database) -> None
         database.xSync(2)
         database.xUnlock(keep)
         assert (database.xFileSize(), database.dataset.lsn, database.dataset.is_reserved) == (0, 0, False)
+    database.xClose()
+
+
+def test_a_refused_writer_keeps_its_place_until_it_only_reads(database: Database) -> None:
+    other_client = Dataset.open(database.name, settings={"cache.size": "1MiB"})
+    with other_client.transaction(wait=5):
+        database.xLock(apsw.SQLITE_LOCK_SHARED)
+        with pytest.raises(apsw.BusyError):
+            database.xLock(apsw.SQLITE_LOCK_RESERVED)
+        assert database._reservation is not None and database._reservation.queued
+        database.xUnlock(apsw.SQLITE_LOCK_NONE)
+        assert database._reservation.queued
+        database.xLock(apsw.SQLITE_LOCK_SHARED)
+        database.xUnlock(apsw.SQLITE_LOCK_NONE)
+        assert not database._reservation.queued
     database.xClose()
 
 

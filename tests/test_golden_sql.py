@@ -1,7 +1,8 @@
 """The same SQL on plain SQLite, on `dspm` and on `dspm-py`: every step has to answer the same, and the databases that
 remain have to be the same bytes.
 
-A few cases in which every two settings meet run by default; `GOLDEN=full` runs the whole product (some minutes).
+A few cases in which every two settings meet run by default; `GOLDEN=full` runs the whole product, for a quarter of an
+hour.
 
 Fault model: none. What is guarded is that a program cannot tell a dataset from a file, and that the two VFSes are one.
 """

@@ -234,8 +234,10 @@ def test_an_empty_write_transaction_makes_no_commit(db: apsw.Connection, name: s
     with Dataset.open(name) as ds:
         lsn = ds.lsn
         for begin in ("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"):
+            before = ds.status().round_trips
             db.execute(begin)
             db.execute("COMMIT")
+            assert ds.status().round_trips > before, "it asked whether it was the writer to the end"
         db.execute("BEGIN")
         db.execute("INSERT INTO t VALUES(1)")
         assert ds.is_reserved

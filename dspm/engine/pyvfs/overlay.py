@@ -35,8 +35,8 @@ class Overlay:
 
     @property
     def is_written(self) -> bool:
-        """True once anything was written or cut."""
-        return bool(self._pages) or self.size != self.size_before
+        """True once anything was written or cut, also if the size is the old one again."""
+        return bool(self._pages) or self.size != self.size_before or self._floor < self.size_before
 
     def changed(self) -> dict[int, bytes]:
         """All pages that the commit changes. What was cut off and is inside the size again has become zeros."""
