@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import os
 import resource
+import sqlite3
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .child import Children, Session, SqlError
-from .cluster import Cluster, alive, eventually, fresh
+from .cluster import BIN, Cluster, alive, clean_environment, eventually, fresh
 from .conftest import Clusters, seconds
 
 KIB = 1024
@@ -189,3 +191,46 @@ def reopened(session: Session, name: str) -> Session:
     with contextlib.suppress(SqlError):
         session.open(name)
     return session
+
+
+def carry(cluster: Cluster, at: Path, mib: int) -> None:
+    """A database of that size goes in and comes out again, the same bytes."""
+    source, back, name = at / "source.db", at / "back.db", fresh("large")
+    with contextlib.closing(sqlite3.connect(source)) as db, db:
+        db.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, content BLOB)")
+        db.executemany("INSERT INTO t VALUES (?, ?)", ((i, os.urandom(1 << 20)) for i in range(mib)))
+    env = {**clean_environment(), "DSPM_CONFIG": cluster.config}
+    for arguments in (["import", str(source), name], ["export", name, str(back)]):
+        done = subprocess.run([str(BIN), *arguments], capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+    assert filecmp.cmp(source, back, shallow=False)
+    assert metric(cluster, "dspm_alarms") == 0
+
+
+def test_a_database_larger_than_the_memory(clusters: Clusters, children: Children, tmp_path: Path) -> None:
+    """Guards what goes to disk and out of memory: 96 MiB through nodes of 24 MiB."""
+    small = clusters(2, memory="24MiB")
+    carry(small, tmp_path, 96)
+    small.end()
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(1800)
+def test_a_database_much_larger_than_the_memory(clusters: Clusters, children: Children, tmp_path: Path) -> None:
+    """Guards the same at size: 2 GiB through nodes of 256 MiB."""
+    small = clusters(2, memory="256MiB")
+    carry(small, tmp_path, 2048)
+    small.end()
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(1200)
+def test_a_steady_load(clusters: Clusters, children: Children) -> None:
+    """Guards against a slow death: minutes of small and large commits over a small memory, nobody fails or starves."""
+    small = clusters(2, memory="32MiB")
+    name = make_table(small, children)
+    for size, rows in [(3 * KIB, 300), (300 * KIB, 20)]:
+        counts = load(small, children, name, seconds(60), 3, size, rows)
+        assert min(counts) > 0.3 * sum(counts) / len(counts), counts
+    assert metric(small, "dspm_alarms") == 0
+    small.end()

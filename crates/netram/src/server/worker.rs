@@ -159,7 +159,11 @@ impl Worker {
                     eprintln!("dspm-node: new connections wait: {e}");
                     return;
                 }
-                Err(e) => self.turn_away(&e),
+                Err(e) => {
+                    if !self.turn_away(&e) {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -177,13 +181,14 @@ impl Worker {
         }
     }
 
-    /// No descriptor is left for a connection: the spare one carries the answer that says so.
-    fn turn_away(&mut self, why: &std::io::Error) {
+    /// No descriptor is left for a connection: the spare one carries the answer that says so. False: none waits (the
+    /// kernel misses the descriptor before it looks for a connection).
+    fn turn_away(&mut self, why: &std::io::Error) -> bool {
         self.spare = None;
-        if let Some(Ok((stream, _))) = self.listener.as_ref().map(mio::net::TcpListener::accept) {
-            self.say_no(stream, &why.to_string());
-        }
+        let waiting = self.listener.as_ref().and_then(|l| l.accept().ok());
+        let found = waiting.map(|(stream, _)| self.say_no(stream, &why.to_string())).is_some();
         self.spare = std::fs::File::open(SPARE).ok();
+        found
     }
 
     /// The peer tries again; the connections that are open go on.
