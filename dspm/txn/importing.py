@@ -1,6 +1,6 @@
 """A SQLite file becomes a dataset, whole or not at all.
 
-Invariants: the pages go into a hidden dataset, in commits of at most 16 MiB, and what was read back from the nodes is
+Invariants: the pages go into a hidden dataset, in commits of at most 4 MiB, and what was read back from the nodes is
 compared before the dataset gets its name; until then nobody sees anything. The import is that dataset's writer all the
 time, which is how another import knows that it lives. Memory is bounded, whatever the file's size.
 """
@@ -30,7 +30,7 @@ from dspm.txn.snapshot import Snapshot
 from dspm.txn.sqlite_file import settled
 from dspm.txn.transaction import Transaction
 
-COMMIT_BYTES = 16 << 20
+COMMIT_BYTES = 4 << 20
 """Most bytes of one commit."""
 
 _READ_BYTES = 4 << 20

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import filecmp
+import os
+import resource
+import sqlite3
+import subprocess
 import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from .child import Children
-from .cluster import Cluster, fresh
+from .child import Children, Session, SqlError
+from .cluster import BIN, Cluster, alive, clean_environment, eventually, fresh
 from .conftest import Clusters, seconds
 
 KIB = 1024
+FULL, BUSY_SNAPSHOT = 13, 517
 
 
 def metric(cluster: Cluster, name: str) -> int:
@@ -49,5 +58,179 @@ def test_more_than_the_memory_holds(clusters: Clusters, children: Children, dura
     counts = load(small, children, make_table(small, children), seconds(4), 3, 400 * KIB, 6)
     assert min(counts) > 0
     assert metric(small, "dspm_commits_without_room") > 0, "the limit was not reached"
+    assert metric(small, "dspm_alarms") == 0
+    small.end()
+
+
+def test_a_stuck_reader_stops_nobody(clusters: Clusters, children: Children) -> None:
+    """Guards `history_max`: writers go on over an old snapshot, whose reader is told that it is too old."""
+    small = clusters(2, memory="32MiB", history_max="2MiB")
+    name = make_table(small, children)
+    load(small, children, name, 0.5, 1, 200 * KIB, 8)
+    reader = children.session(small, name, DSPM_CACHE_SIZE="1MiB")
+    reader.sql("BEGIN")
+    before = reader.one("SELECT count(*) FROM sqlite_schema")
+    assert load(small, children, name, seconds(3), 2, 200 * KIB, 8)[0] * 200 * KIB > 8 << 20
+    with pytest.raises(SqlError) as caught:
+        reader.sql("SELECT sum(length(hex(content))) FROM load")
+    assert caught.value.code == BUSY_SNAPSHOT, str(caught.value)
+    reader.sql("ROLLBACK")
+    assert reader.one("SELECT count(*) FROM sqlite_schema") == before
+    assert reader.one("SELECT count(*) FROM load WHERE length(hex(content)) = ?", 400 * KIB) == 16
+    small.end()
+
+
+def test_a_patient_reader_keeps_its_snapshot(clusters: Clusters, children: Children) -> None:
+    """Guards what is below the limit: an old snapshot that pins little is read to its end."""
+    small = clusters(2, memory="64MiB", history_max="32MiB")
+    name = make_table(small, children)
+    load(small, children, name, 0.5, 1, 50 * KIB, 4)
+    reader = children.session(small, name, DSPM_CACHE_SIZE="1MiB")
+    reader.sql("BEGIN")
+    reader.sql("SELECT count(*) FROM sqlite_schema")
+    other = children.session(small, name)
+    before = other.sql("SELECT writer, slot, n, hex(content) FROM load ORDER BY 1, 2")
+    for n in range(100):
+        other.sql("UPDATE load SET n = -1, content = randomblob(?) WHERE slot = ?", 50 * KIB, n % 4)
+    assert reader.sql("SELECT writer, slot, n, hex(content) FROM load ORDER BY 1, 2") == before
+    reader.sql("COMMIT")
+    assert reader.one("SELECT max(n) FROM load") == -1
+    small.end()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system of 96 MiB."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(at)], capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        pytest.skip(f"a small file system needs root: {made.stderr.strip()}")
+    yield at
+    subprocess.run(["umount", "-l", str(at)], check=False)
+
+
+def fill(at: Path) -> Path:
+    """Takes all room."""
+    filler = at / "filler"
+    with filler.open("wb", buffering=0) as f, contextlib.suppress(OSError):
+        while f.write(bytes(1 << 16)):
+            pass
+    return filler
+
+
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+def test_a_full_disk_is_waited_for(small_disk: Path, children: Children, durability: str) -> None:
+    """Guards ENOSPC: commits wait, then fail with the reason; nothing acknowledged is lost, all goes on with room."""
+    cluster = Cluster(small_disk / "c", 2, {"memory": "16MiB", "durability": durability})
+    try:
+        cluster.up()
+        before = cluster.pids()
+        name = make_table(cluster, children)
+        db = children.session(cluster, name, DSPM_COMMIT_TIMEOUT="1500ms")
+        insert = "INSERT INTO load VALUES (0, ?1, ?1, randomblob(100000))"
+        db.sql(insert, 0)
+        filler = fill(small_disk)
+        told = 1
+        with pytest.raises(SqlError) as caught:
+            for n in range(1, 2000):
+                db.sql(insert, n)
+                told = n + 1
+        assert caught.value.primary == FULL, str(caught.value)
+        assert "node n" in caught.value.reason and "disk" in caught.value.reason, caught.value.reason
+        assert db.one("SELECT count(*) FROM load") == told
+        filler.unlink()
+        db.sql("PRAGMA busy_timeout = 30000")
+        eventually("commits go on", lambda: succeeds(db, insert, told))
+        assert children.session(cluster, name).sql("SELECT count(*), max(n) FROM load") == [[told + 1, told]]
+        assert cluster.pids() == before and all(alive(pid) for pid in before)
+        assert metric(cluster, "dspm_alarms") == 0
+    finally:
+        children.end()
+        cluster.end()
+
+
+def succeeds(db: Session, statement: str, *arguments: object) -> bool:
+    """True if it does now."""
+    try:
+        db.sql(statement, *arguments)
+    except SqlError:
+        return False
+    return True
+
+
+def test_no_descriptor_is_left(clusters: Clusters, children: Children) -> None:
+    """Guards RLIMIT_NOFILE: who is connected goes on, who comes is told why it cannot, and can when some are free."""
+    cluster = clusters(2)
+    name = make_table(cluster, children)
+    db = children.session(cluster, name)
+    insert = "INSERT INTO load VALUES (0, ?1, ?1, x'01')"
+    db.sql(insert, 0)
+    nodes = [cluster.pid(node) for node in cluster.nodes]
+    limits = {pid: resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in nodes}
+    for pid in nodes:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), limits[pid][1]))
+    late = children.session(cluster, DSPM_COMMIT_TIMEOUT="1s")
+    with pytest.raises(SqlError) as caught:
+        late.open(name)
+        late.sql("SELECT count(*) FROM load")
+    assert any(which in caught.value.reason for which in ("node n", "127.0.0.1")), caught.value.reason
+    for n in range(1, 50):
+        db.sql(insert, n)
+    for pid in nodes:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits[pid])
+    eventually("new connections are taken", lambda: succeeds(reopened(late, name), "SELECT 1 FROM load"))
+    assert late.one("SELECT count(*) FROM load") == 50
+    assert all(alive(pid) for pid in nodes)
+
+
+def reopened(session: Session, name: str) -> Session:
+    """Opens the database again, if it can."""
+    with contextlib.suppress(SqlError):
+        session.open(name)
+    return session
+
+
+def carry(cluster: Cluster, at: Path, mib: int) -> None:
+    """A database of that size goes in and comes out again, the same bytes."""
+    source, back, name = at / "source.db", at / "back.db", fresh("large")
+    with contextlib.closing(sqlite3.connect(source)) as db, db:
+        db.execute("CREATE TABLE t(i INTEGER PRIMARY KEY, content BLOB)")
+        db.executemany("INSERT INTO t VALUES (?, ?)", ((i, os.urandom(1 << 20)) for i in range(mib)))
+    env = {**clean_environment(), "DSPM_CONFIG": cluster.config}
+    for arguments in (["import", str(source), name], ["export", name, str(back)]):
+        done = subprocess.run([str(BIN), *arguments], capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr
+    assert filecmp.cmp(source, back, shallow=False)
+    assert metric(cluster, "dspm_alarms") == 0
+
+
+def test_a_database_larger_than_the_memory(clusters: Clusters, children: Children, tmp_path: Path) -> None:
+    """Guards what goes to disk and out of memory: 96 MiB through nodes of 24 MiB."""
+    small = clusters(2, memory="24MiB")
+    carry(small, tmp_path, 96)
+    small.end()
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(1800)
+def test_a_database_much_larger_than_the_memory(clusters: Clusters, children: Children, tmp_path: Path) -> None:
+    """Guards the same at size: 2 GiB through nodes of 256 MiB."""
+    small = clusters(2, memory="256MiB")
+    carry(small, tmp_path, 2048)
+    small.end()
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(1200)
+def test_a_steady_load(clusters: Clusters, children: Children) -> None:
+    """Guards against a slow death: minutes of small and large commits over a small memory, nobody fails or starves."""
+    small = clusters(2, memory="32MiB")
+    name = make_table(small, children)
+    for size, rows in [(3 * KIB, 300), (300 * KIB, 20)]:
+        counts = load(small, children, name, seconds(60), 3, size, rows)
+        assert min(counts) > 0.3 * sum(counts) / len(counts), counts
     assert metric(small, "dspm_alarms") == 0
     small.end()

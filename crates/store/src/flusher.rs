@@ -16,7 +16,7 @@ use dspm_proto::{Error, GroupId, Lsn, PAGE_SIZE};
 use crate::arena::lock;
 use crate::flush::Ticket;
 use crate::group::GroupStore;
-use crate::log::{Batch, LogError};
+use crate::log::{Batch, Log, LogError};
 use crate::room::Stalls;
 use crate::store::Store;
 
@@ -72,7 +72,7 @@ impl Store {
             while !stopped.load(Ordering::Acquire) && !store.is_suspect() {
                 store.arena.kick.wait(store.options.flush_interval.max(Duration::from_millis(1)));
                 store.flush_only(&*source);
-                if store.stalled.load(Ordering::Acquire) {
+                if store.is_stalled() {
                     std::thread::park_timeout(store.options.flush_interval.clamp(PAUSE_MIN, PAUSE_MAX));
                 }
             }
@@ -97,9 +97,14 @@ impl Store {
         self.arena.kick.now();
     }
 
-    /// True while the disk has no room for the log, or will have none when the last segment is full: commits wait.
+    /// True while the disk has no room for what the log has to take.
     pub fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Acquire) || self.stalled_next.load(Ordering::Acquire)
+        self.stalled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn note_log(&self, log: &Log) {
+        self.log_bytes.store(log.bytes(), Ordering::Relaxed);
+        self.log_room.store(log.room(), Ordering::Relaxed);
     }
 
     /// True once a write or sync of the log failed.
@@ -110,7 +115,7 @@ impl Store {
     /// One round by hand: everything that is dirty now, then what maintenance asks for.
     pub fn flush_round(&self, source: &dyn FlushSource) {
         self.flush_only(source);
-        if !self.is_suspect() && !self.stalled.load(Ordering::Acquire) {
+        if !self.is_suspect() && !self.is_stalled() {
             self.settle_round(self.maintain(source), source);
         }
     }
@@ -157,11 +162,11 @@ impl Store {
         Ok(())
     }
 
-    fn write_batch(&self, batch: Batch) -> Result<(), LogError> {
+    pub(crate) fn write_batch(&self, batch: Batch) -> Result<(), LogError> {
         let mut log = lock(&self.log);
-        log.write(batch)?;
-        self.log_bytes.store(log.bytes(), Ordering::Relaxed);
-        Ok(())
+        let done = log.write(batch);
+        self.note_log(&log);
+        done
     }
 
     fn collect(&self, source: &dyn FlushSource, todo: &mut VecDeque<GroupId>) -> (Batch, Vec<Ticket>) {

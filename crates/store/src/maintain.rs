@@ -32,7 +32,7 @@ impl Store {
         }
         self.arena.reserve.drop_old_claim();
         self.shorten_log(source)?;
-        self.lay_segment_by();
+        self.lay_segments_by();
         let wanted = (self.arena.layout.frames as usize / 8).max(self.arena.wanted.swap(0, Ordering::Relaxed));
         if self.arena.free_pages() < wanted {
             self.make_room(source, wanted)?;
@@ -44,7 +44,8 @@ impl Store {
         let holders = {
             let log = lock(&self.log);
             let short = log.bytes() > self.options.memory / 2 && log.segments() > 2;
-            if !(short || self.is_stalled() && log.segments() > 1) {
+            let stalled = self.is_stalled() || self.stalled_next.load(Ordering::Acquire);
+            if !(short || stalled && log.segments() > 1) {
                 return Ok(());
             }
             log.holders()
@@ -58,22 +59,33 @@ impl Store {
         self.free_segments()
     }
 
-    /// Makes the next segment while the last one has room, so that a full disk shows before a commit depends on it. The
-    /// log is not held meanwhile.
-    fn lay_segment_by(&self) {
-        let Some((dir, path, len)) = lock(&self.log).lacks_segment() else {
-            return Stalls::note(&self.stalls.next, &self.stalled_next, &Ok(()));
-        };
-        let made = Segment::blank(&*self.disk, &dir, path, len);
-        let made = made.map_err(|e| LogError::Stalled(format!("its disk has no room for the next log segment: {e}")));
-        Stalls::note(&self.stalls.next, &self.stalled_next, &made.map(|s| lock(&self.log).lay_by(s)));
+    /// Makes segments before they are needed: commits are taken in as far as there is room for them, so a full disk shows
+    /// before one depends on it. The log is not held meanwhile.
+    fn lay_segments_by(&self) {
+        let wanted = self.log_wanted.swap(0, Ordering::Relaxed).max(self.log_need(0) * 2);
+        loop {
+            let Some((dir, path, len)) = lock(&self.log).lacks_segment(wanted) else {
+                return Stalls::note(&self.stalls.next, &self.stalled_next, &Ok(()));
+            };
+            match Segment::blank(&*self.disk, &dir, path, len) {
+                Ok(s) => {
+                    let mut log = lock(&self.log);
+                    log.lay_by(s);
+                    self.note_log(&log);
+                }
+                Err(e) => {
+                    let stalled = LogError::Stalled(format!("its disk has no room for the next log segment: {e}"));
+                    return Stalls::note(&self.stalls.next, &self.stalled_next, &Err(stalled));
+                }
+            }
+        }
     }
 
     fn free_segments(&self) -> Result<(), LogError> {
         let covered = lock(&self.covered).clone();
         let mut log = lock(&self.log);
         let freed = log.free_covered(&covered);
-        self.log_bytes.store(log.bytes(), Ordering::Relaxed);
+        self.note_log(&log);
         freed
     }
 
@@ -151,7 +163,7 @@ impl Store {
         let mut batch = Batch::default();
         let datasets: Vec<_> = work.datasets.iter().map(|d| d.checkpoint).collect();
         batch.checkpoint(group, work.at, &datasets);
-        lock(&self.log).write(batch)?;
+        self.write_batch(batch)?;
         // From here on the log stands for what the base files hold: there is no way back.
         name_checkpoint(work).map_err(|e| LogError::Failed(format!("base file: {e}")))
     }

@@ -17,6 +17,10 @@ use crate::store::Store;
 /// A settle that does not come back for the frames that it asked for has lost its claim.
 const CLAIM: Duration = Duration::from_secs(2);
 
+/// Bytes of log for a page, with its share of the record's metadata, and for the rounding of a batch.
+const LOGGED: u64 = PAGE_SIZE as u64 + 512;
+const SLACK: u64 = 64 << 10;
+
 /// What a frame is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Draw {
@@ -148,10 +152,19 @@ impl Arena {
 }
 
 impl Store {
-    /// Why a commit has to wait before it is published; None when there is room for it.
-    pub fn shortage(&self) -> Option<String> {
-        if self.is_stalled() {
-            return Some(self.stalls.reason().unwrap_or_else(|| "its disk has no room for the log".into()));
+    /// Bytes of log that what is not on disk yet takes, and as many pages more.
+    pub(crate) fn log_need(&self, pages: usize) -> u64 {
+        (self.arena.dirty.load(Ordering::Relaxed) + pages as u64) * LOGGED + SLACK
+    }
+
+    /// Why a commit of that many pages has to wait before it is published; None when there is room for it.
+    pub fn shortage(&self, pages: usize) -> Option<String> {
+        let flushes = self.arena.disk.load(Ordering::Relaxed);
+        let need = self.log_need(pages);
+        if flushes && (self.is_stalled() || self.log_room.load(Ordering::Relaxed) < need) {
+            self.log_wanted.fetch_max(need, Ordering::Relaxed);
+            self.arena.short.now();
+            return Some(self.stalls.reason().unwrap_or_else(|| "its log waits for the next segment".into()));
         }
         if self.is_dirty_full() {
             self.arena.kick.now();
@@ -159,7 +172,7 @@ impl Store {
             return Some(format!("as much as dirty_max ({mib} MiB) waits for its disk"));
         }
         let most = self.options.flush_interval.max(Duration::from_millis(1)) * 2;
-        if self.arena.disk.load(Ordering::Relaxed) && self.arena.backlog.age() > most {
+        if flushes && self.arena.backlog.age() > most {
             self.arena.kick.now();
             return Some(format!("its disk is behind: a record waits for longer than 2 x flush_interval ({most:?})"));
         }
@@ -170,12 +183,12 @@ impl Store {
     pub fn shortage_text(&self) -> String {
         let frames = u64::from(self.arena.layout.frames);
         let full = || format!("its memory ({} MiB) is in use", (frames * PAGE_SIZE as u64) >> 20);
-        self.shortage().unwrap_or_else(full)
+        self.shortage(0).unwrap_or_else(full)
     }
 
     /// Most pages of one record: a member must be able to hold it whatever it holds besides.
     pub fn record_pages_max(&self) -> u64 {
-        u64::from(self.arena.layout.frames) / 4
+        u64::from(self.arena.layout.frames) / 3
     }
 
     /// A commit of that many pages found too few frames: as many are made free.

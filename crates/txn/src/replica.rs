@@ -118,6 +118,15 @@ pub trait Records {
     fn is_pinned_too_much(&self) -> bool;
 }
 
+/// What a commit record is to a member.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admitted {
+    /// The record behind the tail.
+    Next,
+    /// A record that is here already.
+    Held,
+}
+
 /// What `status` shows of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Situation {
@@ -238,8 +247,26 @@ impl<R: Records> Replica<R> {
         }
     }
 
+    /// A commit record whose page data found no room: what it says of the record before it counts all the same, and may
+    /// be what makes room.
+    pub fn commit_without_room(&mut self, store: StoreId, record: &Record, now: Instant) {
+        let _ = self.admit(store, record, now); // the writer is told that there is no room, and asks again
+    }
+
     /// The one critical section: every check, then the append.
     fn publish(&mut self, store: StoreId, record: &Record, payload: R::Payload, now: Instant) -> Result<(), Refusal> {
+        if self.admit(store, record, now)? == Admitted::Held {
+            return Ok(());
+        }
+        self.records.append(record, payload, Origin::Commit)?;
+        self.views.unconfirmed(now);
+        self.drop_reader(record.session.client);
+        self.recall_readers(now);
+        Ok(())
+    }
+
+    /// Every check of a commit record. What is behind the tail then tells that the tail is committed.
+    fn admit(&mut self, store: StoreId, record: &Record, now: Instant) -> Result<Admitted, Refusal> {
         self.check_addressee(record.id.generation, store)?;
         let fence = self.records.fence();
         if self.unsettled {
@@ -254,21 +281,17 @@ impl<R: Records> Replica<R> {
         let tail = self.records.tail();
         if record.id.lsn <= tail.lsn {
             let same = self.records.id_at(record.id.lsn) == Some(record.id);
-            return if same { Ok(()) } else { Err(Refusal::NotNext) };
+            return if same { Ok(Admitted::Held) } else { Err(Refusal::NotNext) };
         }
         if record.id.lsn != tail.lsn.next() || record.predecessor != tail.hash {
             return Err(Refusal::NotNext);
         }
         self.records.set_session(record.session);
-        self.records.append(record, payload, Origin::Commit)?;
         // The one writer of this token sends n + 1 only when all members hold n.
         self.records.set_committed(tail.lsn);
         self.views.floor(record.session, record.floor, now);
-        self.views.unconfirmed(now);
         self.raise_horizon();
-        self.drop_reader(record.session.client);
-        self.recall_readers(now);
-        Ok(())
+        Ok(Admitted::Next)
     }
 
     /// Acknowledges what is durable as asked, and what no read lease holds back.

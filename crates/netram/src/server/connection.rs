@@ -124,10 +124,7 @@ pub(crate) enum Body {
     /// A record's pages: frames of the full ones, and the bytes of the deltas behind them.
     Pages { record: Record, frames: Vec<FrameBuf>, deltas: Vec<u8> },
     /// A record that found no room.
-    NoRoom {
-        /// Frames that it would have needed.
-        frames: usize,
-    },
+    NoRoom { record: Record },
 }
 
 /// How far the handshake is.
@@ -359,7 +356,7 @@ impl Fill {
 
     fn done(self) -> Body {
         if self.discard {
-            return Body::NoRoom { frames: self.record.full_pages() };
+            return Body::NoRoom { record: self.record };
         }
         Body::Pages { record: self.record, frames: self.frames, deltas: self.deltas }
     }

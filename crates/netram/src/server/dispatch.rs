@@ -9,6 +9,7 @@ use crate::{clock, random};
 use dspm_proto::auth::{Challenge, Hello, Proof, Role};
 use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::message::{self, Field, PageVersion, Read, ReadReply, Renew, Renewed, RenewedGroup};
+use dspm_proto::record::Record;
 use dspm_proto::{
     Error, GroupId, Header, Kind, Lsn, PAGE_SIZE, PageNo, Refusal, Session, StoreId, Token, checksum, limits,
 };
@@ -151,11 +152,17 @@ impl Node {
         let Message { header, meta, body } = m;
         let (record, pages) = match body {
             Body::Pages { record, frames, deltas } => (record, Pages { meta, frames, deltas }),
-            Body::NoRoom { .. } | Body::None => return Err(self.without_room()),
+            Body::NoRoom { record } => {
+                self.check_session(hello, &record)?;
+                self.with_group(header.group, |g| {
+                    g.replica.commit_without_room(header.store, &record, clock::now());
+                    Ok(())
+                })?;
+                return Err(self.without_room());
+            }
+            Body::None => return Err(Error::Protocol("a commit without a record".into())),
         };
-        if self.session_of(hello)? != record.session {
-            return Err(Error::Refused(Refusal::SessionOver));
-        }
+        self.check_session(hello, &record)?;
         pages.verify(&record).map_err(|why| {
             self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
             Error::Refused(why)
@@ -168,6 +175,10 @@ impl Node {
         })
     }
 
+    fn check_session(&self, hello: &Hello, record: &Record) -> Result<(), Error> {
+        if self.session_of(hello)? == record.session { Ok(()) } else { Err(Error::Refused(Refusal::SessionOver)) }
+    }
+
     /// The writer sends the record again until its `commit_timeout`; the text is what it says then.
     pub(crate) fn without_room(&self) -> Error {
         self.counters.without_room.fetch_add(1, Ordering::Relaxed);
@@ -178,8 +189,8 @@ impl Node {
         let Message { header, meta, body } = m;
         let (record, frames, deltas) = match (body, hello.role) {
             (Body::Pages { record, frames, deltas }, Role::Node) => (record, frames, deltas),
-            (Body::NoRoom { frames }, Role::Node) => {
-                self.store.claim(frames); // the settle sends it again, and finds them
+            (Body::NoRoom { record }, Role::Node) => {
+                self.store.claim(record.full_pages()); // the settle sends it again, and finds them
                 return Ok(());
             }
             _ => return Ok(()),

@@ -112,7 +112,7 @@ impl Records for StoreRecords {
     }
 
     fn append(&mut self, record: &Record, mut payload: Pages, origin: Origin) -> Result<(), Refusal> {
-        if origin == Origin::Commit && self.store.shortage().is_some() {
+        if origin == Origin::Commit && self.store.shortage(record.pages.len()).is_some() {
             return Err(Refusal::Full);
         }
         let meta = std::mem::take(&mut payload.meta);

@@ -4,10 +4,12 @@
 use super::connection::{Phase, Receiver};
 use super::node::Node;
 use crate::clock;
-use dspm_proto::Error;
+use crate::wire::error_reply;
+use dspm_proto::{Error, Kind};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
 use std::collections::HashMap;
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,6 +23,9 @@ const WAKER: Token = Token(1);
 const CONNECTIONS_MAX: usize = 8192;
 /// A connection that has not shaken hands by then is closed.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Pause before waiting connections are looked at again when there was no descriptor for them.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+const SPARE: &str = "/dev/null";
 
 /// A way to hand a connection to a worker, and to wake it.
 pub(crate) struct Mailbox {
@@ -76,6 +81,8 @@ pub(crate) fn start(node: &Arc<Node>, listener: TcpListener, inboxes: Inboxes) -
             connections: HashMap::new(),
             tokens: 2,
             swept: Instant::now(),
+            spare: std::fs::File::open(SPARE).ok(),
+            accept_again: false,
         };
         if let Some(l) = worker.listener.as_mut() {
             worker.poll.registry().register(l, LISTENER, Interest::READABLE)?;
@@ -93,6 +100,10 @@ struct Worker {
     connections: HashMap<Token, Receiver>,
     tokens: usize,
     swept: Instant,
+    /// Kept open for the time when no descriptor is left.
+    spare: Option<std::fs::File>,
+    /// Connections may wait that were not taken.
+    accept_again: bool,
 }
 
 static TURN: AtomicUsize = AtomicUsize::new(0);
@@ -117,31 +128,74 @@ impl Worker {
             if self.listener.is_some() {
                 self.node.serve_timers();
             }
+            if self.accept_again {
+                self.accept();
+            }
             self.sweep();
         }
     }
 
     fn timeout(&self) -> Duration {
-        let longest = Duration::from_secs(1);
+        let longest = if self.accept_again { ACCEPT_AGAIN } else { Duration::from_secs(1) };
         match self.node.timers.first().filter(|_| self.listener.is_some()) {
             Some(at) => at.since(clock::now()).min(longest),
             None => longest,
         }
     }
 
+    /// Takes all connections that wait: the listener is edge-triggered, so none may be left.
     fn accept(&mut self) {
-        while let Some(Ok((stream, _))) = self.listener.as_ref().map(mio::net::TcpListener::accept) {
-            let _ = stream.set_nodelay(true);
-            if self.node.connection_count() >= CONNECTIONS_MAX {
-                continue; // dropped: the peer sees a closed connection and tries again
-            }
-            let turn = TURN.fetch_add(1, Ordering::Relaxed) % self.node.mailboxes.len();
-            if turn == 0 {
-                self.add(stream, Phase::New);
-            } else {
-                self.node.mailboxes[turn].give(std_stream(stream), Phase::New);
+        while let Some(listener) = self.listener.as_ref() {
+            match listener.accept() {
+                Ok((stream, _)) => self.welcome(stream),
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    self.accept_again = false;
+                    return;
+                }
+                Err(e) if self.spare.is_none() => {
+                    self.accept_again = true;
+                    self.spare = std::fs::File::open(SPARE).ok();
+                    eprintln!("dspm-node: new connections wait: {e}");
+                    return;
+                }
+                Err(e) => {
+                    if !self.turn_away(&e) {
+                        return;
+                    }
+                }
             }
         }
+    }
+
+    fn welcome(&mut self, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        if self.node.connection_count() >= CONNECTIONS_MAX {
+            return self.say_no(stream, &format!("{CONNECTIONS_MAX} connections are open"));
+        }
+        let turn = TURN.fetch_add(1, Ordering::Relaxed) % self.node.mailboxes.len();
+        if turn == 0 {
+            self.add(stream, Phase::New);
+        } else {
+            self.node.mailboxes[turn].give(std_stream(stream), Phase::New);
+        }
+    }
+
+    /// No descriptor is left for a connection: the spare one carries the answer that says so. False: none waits (the
+    /// kernel misses the descriptor before it looks for a connection).
+    fn turn_away(&mut self, why: &std::io::Error) -> bool {
+        self.spare = None;
+        let waiting = self.listener.as_ref().and_then(|l| l.accept().ok());
+        let found = waiting.map(|(stream, _)| self.say_no(stream, &why.to_string())).is_some();
+        self.spare = std::fs::File::open(SPARE).ok();
+        found
+    }
+
+    /// The peer tries again; the connections that are open go on.
+    fn say_no(&self, stream: TcpStream, why: &str) {
+        let name = &self.node.options.name;
+        let e = Error::Unavailable(format!("node {name} takes no more connections: {why}"));
+        let _ = (&stream).write(&error_reply(Kind::Hello, 0, &e)); // a socket that is new takes so little at once
     }
 
     fn take_mail(&mut self) {
@@ -153,7 +207,10 @@ impl Worker {
     }
 
     fn add(&mut self, mut stream: TcpStream, phase: Phase) {
-        let Ok(twin) = stream.as_fd().try_clone_to_owned() else { return };
+        let twin = match stream.as_fd().try_clone_to_owned() {
+            Ok(twin) => twin,
+            Err(e) => return self.say_no(stream, &e.to_string()),
+        };
         let twin = TcpStream::from_std(std::net::TcpStream::from(twin));
         self.tokens += 1;
         let token = Token(self.tokens);

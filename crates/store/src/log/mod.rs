@@ -173,10 +173,17 @@ impl Log {
         Ok(())
     }
 
-    /// What to make when the last segment is half full and there is none behind it: directory, path and length.
-    pub(crate) fn lacks_segment(&mut self) -> Option<(PathBuf, PathBuf, u64)> {
-        let next = self.spare.is_some() || self.pool.iter().any(|s| s.len >= self.segment_bytes);
-        if next || self.live.back().is_none_or(|s| self.at < s.len / 2) {
+    /// Bytes that batches can certainly take before a segment has to be made.
+    pub(crate) fn room(&self) -> u64 {
+        let most = self.batch_max();
+        let usable = |len: u64, from: u64| len.saturating_sub(from + most);
+        let ready = self.spare.iter().chain(&self.pool).filter(|s| s.len >= self.segment_bytes);
+        self.live.back().map_or(0, |s| usable(s.len, self.at)) + ready.map(|s| usable(s.len, FIRST)).sum::<u64>()
+    }
+
+    /// What to make so that there is a segment's room and `more`: directory, path and length.
+    pub(crate) fn lacks_segment(&mut self, more: u64) -> Option<(PathBuf, PathBuf, u64)> {
+        if self.room() >= self.segment_bytes / 2 + more {
             return None;
         }
         self.next_name += 1;

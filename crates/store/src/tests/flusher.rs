@@ -98,11 +98,11 @@ fn a_full_disk_is_back_pressure() {
         n += 1;
         assert!(n < 2000, "the log never filled");
     };
-    while !w.store.is_stalled() {
+    while w.store.shortage(1).is_none() {
         commit(&mut w);
     }
     assert_eq!(w.flushed(), w.model.tail(), "it shows before a record depends on it");
-    assert!(w.store.shortage().is_some_and(|t| t.contains("disk has no room")), "{:?}", w.store.shortage());
+    assert!(w.store.shortage(1).is_some_and(|t| t.contains("disk has no room")), "{:?}", w.store.shortage(1));
     while w.flushed() == w.model.tail() {
         commit(&mut w); // of a node that does not heed it
     }
