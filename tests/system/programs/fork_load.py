@@ -1,7 +1,7 @@
 """Forks while threads work: NAME CHILDREN. Prints how each child ended and what the parent found afterwards.
 
-The threads open datasets, many times through a client of its own, and commit to them, or are refused. They use no SQLite: its mutexes
-may be held at a fork by any thread, and SQLite's rule is that a child of a process with busy threads does not use it.
+The threads open datasets through many clients and commit to them, or are refused. They use no SQLite: its mutexes may
+be held at a fork by any thread, and SQLite's rule is that a child of a process with busy threads does not use it.
 """
 
 from __future__ import annotations
