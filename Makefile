@@ -71,7 +71,7 @@ sqlite-tests: build
 
 # Hostile bytes for every decoder of the wire and of the disk.
 fuzz: | tools
-	@$(CARGO) run --release --locked -p dspm-proto --example fuzz --features fuzz -- --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
+	@$(CARGO) run --release --locked -p dspm-fuzz -- --inputs $(INPUTS) $(if $(SEED),--seed $(SEED))
 
 lint: $(VENV)/.packages
 	$(call say,"rustfmt")

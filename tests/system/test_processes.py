@@ -26,7 +26,7 @@ def test_a_child_is_forked_and_ends(cluster: Cluster, children: Children, way: s
 
 
 def test_children_of_busy_threads_work(cluster: Cluster, children: Children) -> None:
-    """Guards fork at any moment: a child keeps no socket of its parent and waits for none of its locks."""
+    """Guards fork at any moment: a child keeps no socket of its parent and waits for no lock of its threads."""
     (found,) = children.results(cluster, "fork_load", (fresh("load"), rounds(40)))
     assert found["kept"] == 0, "sockets of the parent are open in its child"
     assert set(found["ends"]) == {0} and found["failed"] == [] and all(found["worked"]), found

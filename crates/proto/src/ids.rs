@@ -52,9 +52,9 @@ newtype!(
 );
 
 impl Lsn {
-    /// The LSN of the commit that follows.
+    /// The LSN of the commit that follows. No group lives to see the last one, but a peer may name it.
     pub fn next(self) -> Lsn {
-        Lsn(self.0 + 1)
+        Lsn(self.0.saturating_add(1))
     }
 }
 

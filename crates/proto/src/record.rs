@@ -180,7 +180,8 @@ impl Record {
         let token = Token { generation: Generation(r.u64()?), boot: r.u32()?, n: r.u32()? };
         let session = Session { client: ClientId(r.u64()?), number: r.u64()? };
         let (transaction, predecessor, floor, claimed) = (r.u64()?, r.u64()?, Lsn(r.u64()?), r.u64()?);
-        let (stage, staged, _flags) = (r.u64()?, r.u32()?, r.u32()?);
+        let (stage, staged, flags) = (r.u64()?, r.u32()?, r.u32()?);
+        reserved(u64::from(flags))?;
         let (datasets, pages) = (r.u32()? as usize, r.u32()? as usize);
         if meta.len() as u64 != FIXED as u64 + datasets as u64 * 24 + pages as u64 * 32 {
             return Err(Error::Corrupt("record: lengths do not fit".into()));
@@ -230,15 +231,21 @@ impl Record {
     }
 }
 
+/// Bits without a meaning are zero: a member that did not keep them would send another record than it got.
+fn reserved(bits: u64) -> Result<(), Error> {
+    if bits == 0 { Ok(()) } else { Err(Error::Corrupt("record: reserved bits are set".into())) }
+}
+
 fn read_dataset(r: &mut Reader<'_>) -> Result<DatasetChange, Error> {
     let d = DatasetChange { dataset: DatasetId(r.u64()?), size: r.u64()? };
-    r.u64()?;
+    reserved(r.u64()?)?;
     Ok(d)
 }
 
 fn read_page(r: &mut Reader<'_>) -> Result<PageChange, Error> {
     let (page, checksum, base, bytes) = (PageNo(r.u64()?), r.u64()?, Lsn(r.u64()?), r.u32()?);
-    let (dataset, payload, _) = (r.u16()?, r.u8()?, r.u8()?);
+    let (dataset, payload) = (r.u16()?, r.u8()?);
+    reserved(u64::from(r.u8()?))?;
     let payload = match payload {
         0 => Payload::Full,
         1 => Payload::Delta,
