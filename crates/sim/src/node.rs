@@ -140,6 +140,7 @@ impl Node {
                 members: c.members.clone(),
                 me,
                 boot: self.boot,
+                started: if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { ctx.now },
                 lease: c.lease,
                 disk: c.disk,
             };

@@ -108,11 +108,13 @@ impl Handle {
             };
             if !self.exclusive || self.holding || self.read_only {
                 self.ticket_idle = self.ticket.is_some();
+                self.enter_epoch(&snapshot);
                 self.snapshot = Some(snapshot);
                 return Ok(());
             }
             match self.take_hold(&snapshot) {
                 Ok(true) => {
+                    self.enter_epoch(&snapshot);
                     self.snapshot = Some(snapshot);
                     return Ok(());
                 }

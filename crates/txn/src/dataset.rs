@@ -21,6 +21,10 @@ pub struct Snapshot {
     pub size: u64,
     /// What the implementation needs to release it.
     pub pin: u64,
+    /// The history that it belongs to, as this process counts them. A group that lost all its memories goes on from an
+    /// older state, and LSNs come again with other content: states of different epochs have nothing in common, and a
+    /// snapshot of an epoch that is over is [`Error::TooOld`] in every call. It never falls.
+    pub epoch: u64,
 }
 
 /// A place in the queue for the write lease, kept over retries by the handle that got it.

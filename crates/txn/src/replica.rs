@@ -41,6 +41,8 @@ pub struct Setup {
     pub me: Member,
     /// Raised at each start of this node.
     pub boot: u32,
+    /// When it started.
+    pub started: Instant,
     /// Lease length L.
     pub lease: Duration,
     /// True: a record counts as held only when it is in the synced log.
@@ -144,7 +146,12 @@ impl<R: Records> Replica<R> {
     /// A replica over what its node remembers. It starts unsettled unless it remembers nothing.
     pub fn new(records: R, setup: Setup, now: Instant) -> Self {
         let fresh = records.tail().lsn == Lsn(0) && records.fence() == Fence::default();
-        let quarantine = if fresh { now } else { now.after(setup.lease) };
+        // Records are no proof that no lease was given: one whose commits were all in lost memories looks fresh.
+        let quarantine = match (fresh, setup.boot) {
+            (true, 0 | 1) => now,
+            (true, _) => setup.started.after(setup.lease),
+            (false, _) => now.after(setup.lease),
+        };
         let mut views = Views::new(now);
         views.floors_unknown = !fresh;
         Replica {

@@ -205,7 +205,7 @@ fn renewal(g: &GroupClient) -> Option<RenewGroup> {
     let floor = g.floor(&state);
     let told = std::mem::replace(&mut state.told, floor) == floor;
     let token = state.holder.token();
-    if token.is_none() && state.pins.lowest().is_none() && told {
+    if token.is_none() && state.pins.lowest(g.epoch()).is_none() && told {
         return None;
     }
     Some(RenewGroup { group: g.entry.group, floor, token: token.unwrap_or_default() })

@@ -1,6 +1,7 @@
 //! Snapshots and the write lease: where a transaction begins, and who may write.
 
 use super::group::{GroupClient, State};
+use super::pins::Pin;
 use crate::clock;
 use dspm_proto::message::{self, Acquire, Acquired, Renew, RenewGroup, Renewed, SnapshotReply};
 use dspm_proto::{DatasetId, Error, Kind, Lsn};
@@ -26,7 +27,7 @@ impl GroupClient {
             let now = clock::now();
             let local = self.client.options.lease_reads;
             match state.holder.begin(now) {
-                Begin::Local(tail) if local => return Ok(pin(&mut state, dataset, tail.lsn)),
+                Begin::Local(tail) if local => return Ok(self.pin(&mut state, dataset, tail.lsn)),
                 Begin::Wait => {
                     if Instant::now() >= deadline {
                         return Err(self.in_doubt());
@@ -43,21 +44,28 @@ impl GroupClient {
 
     /// One round trip to the primary.
     fn ask_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
-        // Until the answer is pinned the floor stays where the question was asked: the answer is not older.
-        let floor = self.pin_known();
-        let snapshot = self.ask_pinned_snapshot(dataset, deadline);
-        self.lock().pins.remove(floor);
-        snapshot
+        loop {
+            // Until the answer is pinned the floor stays where the question was asked: the answer is not older.
+            let known = self.pin_known();
+            let snapshot = self.ask_pinned_snapshot(dataset, deadline);
+            self.lock().pins.remove(known);
+            match snapshot? {
+                Some(snapshot) => return Ok(snapshot),
+                None if Instant::now() >= deadline => return Err(self.overtaken()),
+                None => {}
+            }
+        }
     }
 
-    fn pin_known(&self) -> Lsn {
+    fn pin_known(&self) -> Pin {
         let mut state = self.lock();
-        let lsn = state.holder.tail().lsn;
-        state.pins.add(lsn);
-        lsn
+        let pin = (self.epoch(), state.holder.tail().lsn);
+        state.pins.add(pin);
+        pin
     }
 
-    fn ask_pinned_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
+    /// None: the answer came from an epoch that is over.
+    fn ask_pinned_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Option<Snapshot>, Error> {
         let mut known = Lsn(0);
         let question = || {
             let state = self.lock();
@@ -65,14 +73,16 @@ impl GroupClient {
             let session = self.client.session;
             message::Snapshot { session, known, floor: self.floor(&state), read_lease: false }
         };
-        let (reply, _) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
+        let (reply, asked) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
         let mut state = self.lock();
+        if asked.epoch != self.epoch() {
+            return Ok(None);
+        }
         self.learn(&mut state, &reply.state);
         let lsn = reply.state.tail.lsn;
         state.holder.learned(reply.state.tail);
-        state.pins.add(lsn);
         let size = reply.state.sizes.iter().find(|s| s.dataset == dataset).map_or(0, |s| s.size);
-        Ok(Snapshot { lsn, size, pin: lsn.0 })
+        Ok(Some(self.pinned(&mut state, lsn, size)))
     }
 
     /// Waits, at most `wait`, until the place in the queue is the first.
@@ -95,6 +105,7 @@ impl GroupClient {
         let mut acquired = false;
         let mut state = self.lock();
         loop {
+            self.check_epoch(snapshot)?;
             let now = clock::now();
             if state.holder.flight().is_some() {
                 if Instant::now() >= deadline {
@@ -160,14 +171,17 @@ impl GroupClient {
         state.holder.asked();
         state.asking = false;
         self.notify();
-        let (reply, sent) = answer?;
+        let (reply, asked) = answer?;
+        if asked.epoch != self.epoch() {
+            return Ok(None); // the caller looks again, and finds no lease
+        }
         if reply.ticket != 0 {
             return Ok(Some(Ticket(reply.ticket)));
         }
         let lease = Duration::from_nanos(reply.lease_ns);
         self.learn(&mut state, &reply.state);
         let now = clock::now();
-        if state.holder.granted(reply.token, sent, lease, reply.state.tail, now) {
+        if state.holder.granted(reply.token, asked.sent, lease, reply.state.tail, now) {
             state.noted = reply.state.tail;
             if !state.holder.valid(now) {
                 drop(state);
@@ -190,10 +204,10 @@ impl GroupClient {
             let groups = vec![RenewGroup { group, floor: self.floor(&state), token }];
             Renew { session: self.client.session, groups }
         };
-        let (reply, sent) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
+        let (reply, asked) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
         let mut state = self.lock();
         for g in &reply.groups {
-            state.holder.renewed(g.token, sent, Duration::from_nanos(g.lease_ns));
+            state.holder.renewed(g.token, asked.sent, Duration::from_nanos(g.lease_ns));
         }
         if reply.groups.iter().any(|g| g.lease_ns == 0 && Some(g.token) == state.holder.token()) {
             state.holder.lapse();
@@ -202,9 +216,11 @@ impl GroupClient {
     }
 
     /// Asks whether this process is still the group's writer.
-    pub(crate) fn confirm(&self) -> Result<(), Error> {
+    pub(crate) fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error> {
         self.renew_now()?;
-        match self.lock().holder.valid(clock::now()) {
+        let state = self.lock();
+        self.check_epoch(snapshot)?;
+        match state.holder.valid(clock::now()) {
             true => Ok(()),
             false => Err(Error::Conflict("the write lease was lost inside the transaction".into())),
         }
@@ -244,7 +260,7 @@ impl GroupClient {
 
     /// Ends a read.
     pub(crate) fn unpin(&self, snapshot: &Snapshot) {
-        self.lock().pins.remove(Lsn(snapshot.pin));
+        self.lock().pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
     }
 
     pub(crate) fn in_doubt(&self) -> Error {
@@ -252,10 +268,19 @@ impl GroupClient {
         let text = format!("dataset {name}: the outcome of an earlier commit of this process is not known yet");
         Error::Unavailable(text)
     }
-}
 
-fn pin(state: &mut State, dataset: DatasetId, lsn: Lsn) -> Snapshot {
-    state.pins.add(lsn);
-    let size = state.sizes.get(&dataset).copied().unwrap_or(0);
-    Snapshot { lsn, size, pin: lsn.0 }
+    fn overtaken(&self) -> Error {
+        Error::Unavailable(format!("dataset {}: all copies lost their memory a moment ago; try again", self.entry.name))
+    }
+
+    fn pin(&self, state: &mut State, dataset: DatasetId, lsn: Lsn) -> Snapshot {
+        let size = state.sizes.get(&dataset).copied().unwrap_or(0);
+        self.pinned(state, lsn, size)
+    }
+
+    fn pinned(&self, state: &mut State, lsn: Lsn, size: u64) -> Snapshot {
+        let epoch = self.epoch();
+        state.pins.add((epoch, lsn));
+        Snapshot { lsn, size, pin: lsn.0, epoch }
+    }
 }
