@@ -150,6 +150,7 @@ impl Arguments {
             flush_interval: Duration::from_millis(self.number("flush-interval-ms", 100)?),
             dirty_max: self.number("dirty-max-bytes", memory / 2)?,
             history_max: self.number("history-max-bytes", memory / 4)?,
+            outcome_retention: Duration::from_millis(self.number("outcome-retention-ms", 3_600_000)?),
             workers: self.number("workers", 1)? as usize,
             memory,
             listen,

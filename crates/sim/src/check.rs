@@ -33,6 +33,7 @@ pub struct Counts {
     pub reads: u64,
     pub outcomes: u64,
     pub not_committed: u64,
+    pub unknown: u64,
     pub too_old: u64,
     pub faults: u64,
     pub settles: u64,

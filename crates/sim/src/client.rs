@@ -16,7 +16,7 @@ use crate::mutant::Mutant;
 use crate::node::GroupConfig;
 use crate::thread::{Step, Thread};
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
-use dspm_proto::{ClientId, Instant, Lsn, Session, StoreId, Token};
+use dspm_proto::{ClientId, Error, Instant, Lsn, Session, StoreId, Token};
 use dspm_txn::Holder;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -61,6 +61,8 @@ pub struct Client {
     /// Transactions, for the record's identity.
     pub(crate) transaction: u64,
     pub(crate) lease: Duration,
+    /// Longest wait of a commit's caller.
+    pub(crate) commit_timeout: Duration,
     links: Vec<u64>,
     request: u64,
     heard: Instant,
@@ -98,6 +100,7 @@ impl Client {
             calm: None,
             transaction: 0,
             lease: groups[0].lease,
+            commit_timeout: groups[0].lease * ctx.rng.pick(&[3, 30]),
             links: vec![0; nodes],
             request: 0,
             heard: ctx.now,
@@ -172,11 +175,12 @@ impl Client {
             Answer::Granted { tail, token, lease } => self.granted(g, request, tail, token, lease, ctx),
             Answer::Busy { ticket } => self.busy(g, request, ticket, ctx),
             Answer::Ack(ack) => self.acked(g, node, ack.id, ctx),
-            Answer::Outcome { committed, tail } => self.resolved(g, request, committed, tail, ctx),
+            Answer::Outcome { committed, .. } => self.resolved(g, request, committed, ctx),
             Answer::Refused(why) => {
                 self.commit_refused(g, request, ctx);
                 self.refused(g, request, why, ctx);
             }
+            Answer::Failed(Error::OutcomeUnknown(_)) => self.unknowable(g, request, ctx),
             Answer::Failed(error) => self.failed(g, request, &error, ctx),
             Answer::Hello => {}
         }

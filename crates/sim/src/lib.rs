@@ -21,6 +21,7 @@ pub mod faults;
 pub mod mutant;
 pub mod network;
 pub mod node;
+mod outcomes;
 pub mod records;
 mod regress;
 pub mod reserve;

@@ -46,6 +46,7 @@ mutants! {
     BootKept "boot_kept" "a restart does not raise the boot number: tokens come again" Random,
     StoreKept "store_kept" "the store id survives the loss of memory" Directed,
     OutcomeNoSettle "outcome_no_settle" "an outcome is answered without a settle" Random,
+    OutcomeForgotten "outcome_forgotten" "what became of a record that nobody remembers is answered with 'not committed'" Directed,
     NotRechecked "not_rechecked" "a record is checked on arrival only, not when it is published" Random,
     DuplicateByToken "duplicate_by_token" "a duplicate is recognised by token and LSN only" Directed,
     NoBackupFence "no_backup_fence" "a settle does not fence the backups" Random,

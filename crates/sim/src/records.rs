@@ -10,6 +10,11 @@ use dspm_txn::{Fence, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+/// Records behind the newest committed one whose identity is remembered: so few that questions come too late.
+const IDENTITIES: u64 = 6;
+/// Clients whose newest record is remembered.
+const WRITERS_MAX: usize = 2;
+
 /// Deliberate lies of these records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lies {
@@ -29,6 +34,8 @@ pub struct SimRecords {
     synced: Lsn,
     fence: Fence,
     sessions: BTreeMap<ClientId, u64>,
+    /// Each client's newest record, the one that wrote longest ago first.
+    newest: Vec<(ClientId, RecordId)>,
     horizon: Lsn,
     pub(crate) lies: Lies,
 }
@@ -72,6 +79,7 @@ impl SimRecords {
 
     pub(crate) fn truncate(&mut self, last: Lsn) {
         self.log.truncate(last.0 as usize);
+        self.newest.retain(|(_, id)| id.lsn <= last);
         self.committed = self.committed.min(last);
         self.synced = self.synced.min(last);
     }
@@ -103,7 +111,7 @@ impl Records for SimRecords {
     }
 
     fn id_at(&self, lsn: Lsn) -> Option<RecordId> {
-        self.record(lsn).map(|r| r.id)
+        self.record(lsn).filter(|r| r.id.lsn.0 + IDENTITIES > self.committed.0).map(|r| r.id)
     }
 
     fn fence(&self) -> Fence {
@@ -136,7 +144,17 @@ impl Records for SimRecords {
         *number = session.number.max(*number);
     }
 
+    fn newest_of(&self, client: ClientId) -> Option<RecordId> {
+        self.newest.iter().find(|(c, _)| *c == client).map(|n| n.1)
+    }
+
     fn append(&mut self, record: &Record, (): ()) -> Result<(), Refusal> {
+        let client = record.session.client;
+        self.newest.retain(|(c, _)| *c != client);
+        if self.newest.len() == WRITERS_MAX {
+            self.newest.remove(0);
+        }
+        self.newest.push((client, record.id));
         self.log.push(Rc::new(record.clone()));
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{Ack, Completed, Fenced, Probed};
 use dspm_proto::record::Record;
-use dspm_proto::{Instant, Lsn, Refusal};
+use dspm_proto::{Error, Instant, Lsn, Refusal};
 use dspm_txn::{Caller, Effect, Fence, PeerMessage, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -142,6 +142,10 @@ impl Node {
     /// An effect before it is performed. None: it is not.
     pub(crate) fn twist(&mut self, g: usize, effect: Effect, now: Instant, ctx: &mut Ctx<'_>) -> Option<Effect> {
         let Some(broken) = ctx.mutant else { return Some(effect) };
+        if let (Mutant::OutcomeForgotten, Effect::Fail { to, error: Error::OutcomeUnknown(_) }) = (broken, &effect) {
+            let tail = self.slots[g].replica.as_ref()?.records.tail();
+            return Some(Effect::Outcome { to: *to, committed: false, tail });
+        }
         let Effect::Send { to, message } = effect else {
             let drop = broken == Mutant::NoCallback && matches!(effect, Effect::Callback { .. });
             return (!drop).then_some(effect);

@@ -46,6 +46,8 @@ pub(crate) struct Arena {
     pub(crate) hand: AtomicUsize,
     /// Dirty pages at which the flusher begins at once.
     pub(crate) flush_at: AtomicU64,
+    /// How long a client's newest record is remembered, at least.
+    pub(crate) outcome_retention_ms: AtomicU64,
 }
 
 /// Wakes the flusher.
@@ -103,6 +105,7 @@ impl Arena {
             kick: Kick::default(),
             hand: AtomicUsize::new(0),
             flush_at: AtomicU64::new(u64::MAX),
+            outcome_retention_ms: AtomicU64::new(u64::MAX),
         }
     }
 

@@ -35,6 +35,7 @@ mod read;
 mod recover;
 mod replay;
 mod ring;
+mod sessions;
 mod slot;
 mod step;
 mod store;

@@ -83,6 +83,9 @@ pub trait Records {
     fn tail(&self) -> RecordId;
     /// The record at an LSN, while its identity is remembered.
     fn id_at(&self, lsn: Lsn) -> Option<RecordId>;
+    /// The newest record of a client, while it is remembered: there is no newer one of it. Members that take records
+    /// back, or skip some, forget those whom that may concern.
+    fn newest_of(&self, client: ClientId) -> Option<RecordId>;
     /// The fence.
     fn fence(&self) -> Fence;
     /// Raises the fence.

@@ -48,6 +48,8 @@ pub struct NodeOptions {
     pub dirty_max: u64,
     /// Most bytes that one reader may pin.
     pub history_max: u64,
+    /// How long the outcome of a commit can be asked.
+    pub outcome_retention: Duration,
     /// Threads that serve connections.
     pub workers: usize,
 }
@@ -117,6 +119,7 @@ impl Node {
             flush_interval: options.flush_interval,
             dirty_max: options.dirty_max,
             history_max: options.history_max,
+            outcome_retention: options.outcome_retention,
         })?;
         let catalog = Catalog::open(&options.data_dir.join("catalog.json"))?;
         let (mailboxes, inboxes) = worker::mailboxes(options.workers)?;
