@@ -127,6 +127,7 @@ impl ClusterDataset {
         loop {
             self.group.check_epoch(snapshot)?;
             let mut last = Error::Unavailable("the set has no members".into());
+            let mut moved = false;
             let place = self.group.place();
             let mut peers: Vec<_> = place.peers.iter().collect();
             peers.sort_by_key(|p| p.link.is_down());
@@ -137,7 +138,10 @@ impl ClusterDataset {
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
-                    Err(e) => last = e,
+                    Err(e) => {
+                        moved |= matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember));
+                        last = e;
+                    }
                 }
             }
             if Instant::now() >= deadline {
@@ -146,7 +150,7 @@ impl ClusterDataset {
                     e => self.group.outage(place.primary(), &e),
                 });
             }
-            if matches!(last, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
+            if moved {
                 self.group.relocate()?;
             }
             std::thread::sleep(Duration::from_millis(20));

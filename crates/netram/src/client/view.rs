@@ -199,10 +199,7 @@ impl GroupClient {
     fn renew_now(&self) -> Result<(), Error> {
         let question = || {
             let state = self.lock();
-            let group = self.entry.group;
-            let token = state.holder.token().unwrap_or_default();
-            let groups = vec![RenewGroup { group, floor: self.floor(&state), token }];
-            Renew { session: self.client.session, groups }
+            Renew { session: self.client.session, groups: vec![self.renewal(&state)] }
         };
         let (reply, asked) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
         let mut state = self.lock();
@@ -213,6 +210,18 @@ impl GroupClient {
             state.holder.lapse();
         }
         Ok(())
+    }
+
+    /// What a renewal says of this group.
+    pub(crate) fn renewal(&self, state: &State) -> RenewGroup {
+        let place = self.place();
+        RenewGroup {
+            group: self.entry.group,
+            generation: place.set.generation,
+            store: place.primary().store,
+            floor: self.floor(state),
+            token: state.holder.token().unwrap_or_default(),
+        }
     }
 
     /// Asks whether this process is still the group's writer.
