@@ -49,7 +49,7 @@ impl World {
     fn held_by_all(&mut self, g: usize, id: RecordId, why: &str) {
         for m in &self.configs[g].members {
             let node = &self.nodes[m.node as usize];
-            let Some(records) = node.records(g).filter(|_| !node.lost) else { continue };
+            let Some(records) = node.records(g).filter(|_| !node.lost && !node.is_healing(g)) else { continue };
             let synced = !self.configs[g].disk || records.synced() >= id.lsn;
             if !records.holds(id) || !synced {
                 let (n, last) = (m.node, records.last());

@@ -10,6 +10,7 @@
 //! Fault model: it is stopped for any time, also between two events; it dies, and another process with a new client id
 //! starts in its place; its connections break and their messages arrive late.
 
+use crate::cache::{Cache, Changes};
 use crate::commit::Sending;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
@@ -40,6 +41,8 @@ pub struct Desk {
     /// Until then the primary keeps what the floors pin.
     pub(crate) confirmed: Instant,
     pub(crate) sending: Option<Sending>,
+    /// Pages that it read or wrote.
+    pub(crate) cache: Cache,
     /// Until when the lease was valid last; for the fault that goes on using it.
     pub(crate) shadow: Instant,
 }
@@ -89,6 +92,7 @@ impl Client {
             note_due: None,
             confirmed: Instant(0),
             sending: None,
+            cache: Cache::default(),
             shadow: Instant(0),
         };
         let mut client = Client {
@@ -170,9 +174,11 @@ impl Client {
     fn answered(&mut self, g: usize, node: u32, request: u64, answer: Answer, ctx: &mut Ctx<'_>) {
         match answer {
             Answer::Renewed { token, lease } => self.renewed(g, request, token, lease, ctx),
-            Answer::Snapshot { tail } => self.shown(g, request, tail, ctx),
+            Answer::Snapshot { tail, changes } => self.shown(g, request, tail, &changes, ctx),
             Answer::Pages(pages) => self.pages(request, &pages, ctx),
-            Answer::Granted { tail, token, lease } => self.granted(g, request, tail, token, lease, ctx),
+            Answer::Granted { tail, changes, token, lease } => {
+                self.granted(g, request, (tail, &changes), token, lease, ctx);
+            }
             Answer::Busy { ticket } => self.busy(g, request, ticket, ctx),
             Answer::Ack(ack) => self.acked(g, node, ack.id, ctx),
             Answer::Outcome { committed, .. } => self.resolved(g, request, committed, ctx),
@@ -183,6 +189,14 @@ impl Client {
             Answer::Failed(Error::OutcomeUnknown(_)) => self.unknowable(g, request, ctx),
             Answer::Failed(error) => self.failed(g, request, &error, ctx),
             Answer::Hello => {}
+        }
+    }
+
+    /// An answer says what changed behind what this process knew when it asked.
+    pub(crate) fn learn(&mut self, g: usize, changes: &Changes, ctx: &Ctx<'_>) {
+        if !ctx.broken(Mutant::UntilOpen) {
+            let known = self.desks[g].holder.tail().lsn;
+            self.desks[g].cache.learn(changes, known);
         }
     }
 

@@ -130,6 +130,8 @@ impl Client {
         let Some(t) = s.thread else { return };
         ctx.trace.say(|| format!("client{}.{t} committed {}", self.no, s.record.id));
         ctx.check.committed(g, &s.record, s.base);
+        let known = self.desks[g].holder.tail().lsn;
+        self.desks[g].cache.wrote(&s.record, known);
         self.desks[g].note_due = Some(Instant(ctx.now.0 + ctx.rng.below(2 * MS)));
         let thread = &mut self.threads[t];
         thread.view = Some(View { id: s.record.id, protected: false });

@@ -36,6 +36,7 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "old_probe", play: old_probe },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },
+    Schedule { name: "damaged_logs", play: crate::powercuts::damaged_logs },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },

@@ -46,12 +46,13 @@ fn seeds(first: u64, count: u64) -> ExitCode {
     }
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "commits={} begins={} local={} reads={} outcomes={} not_committed={} unknown={} too_old={} settles={} faults={} busy={} \
+        "commits={} begins={} local={} reads={} cached={} outcomes={} not_committed={} unknown={} too_old={} settles={} faults={} busy={} \
          recovery_ms_max={}",
         sum(|r| r.counts.commits),
         sum(|r| r.counts.begins),
         sum(|r| r.counts.local_begins),
         sum(|r| r.counts.reads),
+        sum(|r| r.counts.cached),
         sum(|r| r.counts.outcomes),
         sum(|r| r.counts.not_committed),
         sum(|r| r.counts.unknown),

@@ -52,9 +52,11 @@ impl Node {
                 Answer::Outcome { committed: tail.lsn >= o.id.lsn && r.records.holds(o.id), tail }
             }
             (Mutant::NoProbe, Ask::Snapshot(_)) if primary && !situation.unsettled && !situation.settling => {
-                Answer::Snapshot { tail }
+                Answer::Snapshot { tail, changes: None }
             }
-            (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => Answer::Snapshot { tail },
+            (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => {
+                Answer::Snapshot { tail, changes: None }
+            }
             (Mutant::DuplicateByToken | Mutant::NotRechecked, _) if disk => return false, // it would break the sync's rule too
             (Mutant::DuplicateByToken, Ask::Commit(c)) => {
                 let same = r.records.record(c.id.lsn).is_some_and(|h| h.token == c.token && c.token == fence.token);
