@@ -119,7 +119,8 @@ impl Client {
         let Some(t) = self.acquiring(g, request) else { return };
         self.desks[g].holder.asked();
         ctx.check.counts.busy += 1;
-        if self.calm.is_none() && ctx.rng.chance(150) {
+        // A record that goes out again does not wait: its snapshot is older than what the open transaction makes.
+        if self.threads[t].again || (self.calm.is_none() && ctx.rng.chance(150)) {
             return self.forget(t, ticket, ctx);
         }
         self.threads[t].ticket = ticket;
