@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const USAGE: &str = "usage: dspm-node --name N --listen HOST:PORT --data-dir D --arena FILE --memory BYTES --key-file F
   [--cluster C] [--machine M] [--metrics HOST:PORT] [--lease-ms 300] [--flush-interval-ms 100]
-  [--dirty-max-bytes B] [--history-max-bytes B] [--workers N] [--insecure]";
+  [--dirty-max-bytes B] [--history-max-bytes B] [--outcome-retention-ms N] [--workers N] [--insecure]";
 
 fn main() -> ExitCode {
     // A node with a dead thread would answer some and hang others: peers know how to survive a dead member.
@@ -92,7 +92,7 @@ struct Arguments {
     insecure: bool,
 }
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "name",
     "listen",
     "data-dir",
@@ -106,6 +106,7 @@ const KNOWN: [&str; 13] = [
     "flush-interval-ms",
     "dirty-max-bytes",
     "history-max-bytes",
+    "outcome-retention-ms",
 ];
 
 impl Arguments {
