@@ -74,6 +74,7 @@ def arguments(node: Node, config: Config, listen: str, metrics: str, insecure: b
         *("--flush-interval-ms", str(config.flush_interval_ms)),
         *("--dirty-max-bytes", str(config.dirty_max_bytes)),
         *("--history-max-bytes", str(config.history_max_bytes)),
+        *("--outcome-retention-ms", str(config.outcome_retention_ms)),
         *("--metrics", metrics),
         *(["--insecure"] if insecure else []),
     ]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const USAGE: &str = "usage: dspm-node --name N --listen HOST:PORT --data-dir D --arena FILE --memory BYTES --key-file F
   [--cluster C] [--machine M] [--metrics HOST:PORT] [--lease-ms 300] [--flush-interval-ms 100]
-  [--dirty-max-bytes B] [--history-max-bytes B] [--workers N] [--insecure]";
+  [--dirty-max-bytes B] [--history-max-bytes B] [--outcome-retention-ms N] [--workers N] [--insecure]";
 
 fn main() -> ExitCode {
     // A node with a dead thread would answer some and hang others: peers know how to survive a dead member.
@@ -92,7 +92,7 @@ struct Arguments {
     insecure: bool,
 }
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "name",
     "listen",
     "data-dir",
@@ -106,6 +106,7 @@ const KNOWN: [&str; 13] = [
     "flush-interval-ms",
     "dirty-max-bytes",
     "history-max-bytes",
+    "outcome-retention-ms",
 ];
 
 impl Arguments {
@@ -150,6 +151,7 @@ impl Arguments {
             flush_interval: Duration::from_millis(self.number("flush-interval-ms", 100)?),
             dirty_max: self.number("dirty-max-bytes", memory / 2)?,
             history_max: self.number("history-max-bytes", memory / 4)?,
+            outcome_retention: Duration::from_millis(self.number("outcome-retention-ms", 3_600_000)?),
             workers: self.number("workers", 1)? as usize,
             memory,
             listen,

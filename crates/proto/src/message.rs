@@ -113,6 +113,10 @@ message! {
     RenewGroup {
         /// Which.
         group: GroupId,
+        /// The generation of its set, as the header of every other message about a group has it.
+        generation: Generation,
+        /// The addressee's store id in that set, likewise.
+        store: StoreId,
         /// Nothing below is read by this client any more.
         floor: Lsn,
         /// The write lease that is renewed, all zero if none.

@@ -3,13 +3,14 @@
 //! A begin is local under a lease that had not lapsed by a clock read after the call; it waits while a record of the
 //! process is in flight or in doubt; else it asks the primary, and asks again until it is answered.
 
+use crate::cache::Changes;
 use crate::client::{Client, stretched};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::thread::{Step, View};
 use crate::wire::Ask;
 use dspm_proto::message::{Read, Snapshot};
-use dspm_proto::{DatasetId, Error, Instant, PageNo, RecordId, Refusal};
+use dspm_proto::{DatasetId, Error, Instant, Lsn, PageNo, RecordId, Refusal};
 use dspm_txn::Begin;
 use std::time::Duration;
 
@@ -130,13 +131,22 @@ impl Client {
     }
 
     /// The primary showed a state.
-    pub(crate) fn shown(&mut self, g: usize, request: u64, tail: RecordId, lease: Duration, ctx: &mut Ctx<'_>) {
+    pub(crate) fn shown(
+        &mut self,
+        g: usize,
+        request: u64,
+        tail: RecordId,
+        changes: &Changes,
+        lease: Duration,
+        ctx: &mut Ctx<'_>,
+    ) {
         let asked = self.threads.iter().enumerate().find_map(|(t, thread)| match thread.step {
             Step::Asked { request: r, sent, .. } if r == request && thread.group == g => Some((t, sent)),
             _ => None,
         });
         let Some((t, sent)) = asked else { return };
         self.confirm(g, sent, ctx);
+        self.learn(g, changes, ctx);
         let desk = &mut self.desks[g];
         desk.holder.learned(tail);
         if !lease.is_zero() {
@@ -177,9 +187,18 @@ impl Client {
     fn read(&mut self, t: usize, ctx: &mut Ctx<'_>) -> bool {
         let g = self.threads[t].group;
         let Some(view) = self.threads[t].view else { return false };
+        let mut pages = std::mem::take(&mut self.threads[t].pages);
+        pages.retain(|page| {
+            let cached = self.desks[g].cache.read(*page, view.id.lsn, ctx.broken(Mutant::CacheNoAsOf));
+            cached.inspect(|value| ctx.check.cached(g, view.id, *page, *value)).is_none()
+        });
+        self.threads[t].pages = pages.clone();
+        if pages.is_empty() {
+            self.go_on(t, ctx);
+            return true;
+        }
         let members: Vec<u32> = self.desks[g].config.members.iter().map(|m| m.node).collect();
         let node = ctx.rng.pick(&members);
-        let pages = self.threads[t].pages.clone();
         let ask = Read { session: self.session, dataset: DatasetId(1), at: view.id.lsn, pages };
         let request = self.ask(g, node, Ask::Read(ask), ctx);
         self.threads[t].step = Step::Reading { request, due: ctx.now.after(self.lease / 2) };
@@ -190,11 +209,13 @@ impl Client {
         self.threads.iter().position(|t| matches!(t.step, Step::Reading { request: r, .. } if r == request && r != 0))
     }
 
-    pub(crate) fn pages(&mut self, request: u64, pages: &[(PageNo, u64)], ctx: &mut Ctx<'_>) {
+    pub(crate) fn pages(&mut self, request: u64, pages: &[(PageNo, Lsn, u64)], ctx: &mut Ctx<'_>) {
         let Some(t) = self.reader(request) else { return };
         let (g, Some(view)) = (self.threads[t].group, self.threads[t].view) else { return };
-        for (page, value) in pages {
+        let known = if ctx.broken(Mutant::FetchedOpen) { Lsn(0) } else { self.desks[g].holder.tail().lsn };
+        for (page, lsn, value) in pages {
             ctx.check.page(g, view.id, *page, *value);
+            self.desks[g].cache.fetched(*page, (*lsn, *value), view.id.lsn, known);
         }
         // Read again later, perhaps: the snapshot must stay readable.
         let again = self.calm.is_none() && !self.scripted && !self.threads[t].writes && ctx.rng.chance(200);

@@ -32,8 +32,10 @@ pub struct Counts {
     pub local_begins: u64,
     pub read_leases: u64,
     pub reads: u64,
+    pub cached: u64,
     pub outcomes: u64,
     pub not_committed: u64,
+    pub unknown: u64,
     pub too_old: u64,
     pub faults: u64,
     pub settles: u64,
@@ -117,6 +119,12 @@ impl Checker {
         if due != value {
             self.fail(|| format!("page {page} at {at} reads {value}, not {due}"));
         }
+    }
+
+    /// The same, of a page that the process had cached.
+    pub fn cached(&mut self, group: usize, at: RecordId, page: PageNo, value: u64) {
+        self.counts.cached += 1;
+        self.page(group, at, page, value);
     }
 
     /// A client was told what became of its record.

@@ -10,6 +10,7 @@
 //! Fault model: it is stopped for any time, also between two events; it dies, and another process with a new client id
 //! starts in its place; its connections break and their messages arrive late.
 
+use crate::cache::{Cache, Changes};
 use crate::commit::Sending;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
@@ -17,7 +18,7 @@ use crate::node::GroupConfig;
 use crate::thread::{Step, Thread};
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::Recalled;
-use dspm_proto::{ClientId, Instant, Lsn, Session, StoreId, Token};
+use dspm_proto::{ClientId, Error, Instant, Lsn, Session, StoreId, Token};
 use dspm_txn::Holder;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -41,6 +42,8 @@ pub struct Desk {
     /// Until then the primary keeps what the floors pin.
     pub(crate) confirmed: Instant,
     pub(crate) sending: Option<Sending>,
+    /// Pages that it read or wrote.
+    pub(crate) cache: Cache,
     /// Until when the lease was valid last; for the fault that goes on using it.
     pub(crate) shadow: Instant,
     /// The last read lease, for the fault that takes it up after it was called back.
@@ -64,6 +67,8 @@ pub struct Client {
     /// Transactions, for the record's identity.
     pub(crate) transaction: u64,
     pub(crate) lease: Duration,
+    /// Longest wait of a commit's caller.
+    pub(crate) commit_timeout: Duration,
     links: Vec<u64>,
     request: u64,
     heard: Instant,
@@ -90,6 +95,7 @@ impl Client {
             note_due: None,
             confirmed: Instant(0),
             sending: None,
+            cache: Cache::default(),
             shadow: Instant(0),
             shadow_read: (Lsn(0), Instant(0)),
         };
@@ -102,6 +108,7 @@ impl Client {
             calm: None,
             transaction: 0,
             lease: groups[0].lease,
+            commit_timeout: groups[0].lease * ctx.rng.pick(&[3, 30]),
             links: vec![0; nodes],
             request: 0,
             heard: ctx.now,
@@ -178,18 +185,29 @@ impl Client {
     fn answered(&mut self, g: usize, node: u32, request: u64, answer: Answer, ctx: &mut Ctx<'_>) {
         match answer {
             Answer::Renewed { token, lease } => self.renewed(g, request, token, lease, ctx),
-            Answer::Snapshot { tail, lease } => self.shown(g, request, tail, lease, ctx),
+            Answer::Snapshot { tail, changes, lease } => self.shown(g, request, tail, &changes, lease, ctx),
             Answer::Pages(pages) => self.pages(request, &pages, ctx),
-            Answer::Granted { tail, token, lease } => self.granted(g, request, tail, token, lease, ctx),
+            Answer::Granted { tail, changes, token, lease } => {
+                self.granted(g, request, (tail, &changes), token, lease, ctx);
+            }
             Answer::Busy { ticket } => self.busy(g, request, ticket, ctx),
             Answer::Ack(ack) => self.acked(g, node, ack.id, ctx),
-            Answer::Outcome { committed, tail } => self.resolved(g, request, committed, tail, ctx),
+            Answer::Outcome { committed, .. } => self.resolved(g, request, committed, ctx),
             Answer::Refused(why) => {
                 self.commit_refused(g, request, why, ctx);
                 self.refused(g, request, why, ctx);
             }
+            Answer::Failed(Error::OutcomeUnknown(_)) => self.unknowable(g, request, ctx),
             Answer::Failed(error) => self.failed(g, request, &error, ctx),
             Answer::Hello => {}
+        }
+    }
+
+    /// An answer says what changed behind what this process knew when it asked.
+    pub(crate) fn learn(&mut self, g: usize, changes: &Changes, ctx: &Ctx<'_>) {
+        if !ctx.broken(Mutant::UntilOpen) {
+            let known = self.desks[g].holder.tail().lsn;
+            self.desks[g].cache.learn(changes, known);
         }
     }
 

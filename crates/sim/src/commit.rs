@@ -1,7 +1,8 @@
 //! The record in flight of a client: sent to all members at once, acknowledged by all, or in doubt.
 //!
 //! A member without room says so and holds nothing: it gets the same record again, under the same token, for a while.
-//! Any other refusal, or silence longer than 2 L, puts it in doubt; then the primary is asked until it answers. After "not
+//! Any other refusal, or silence longer than 2 L, puts it in doubt; then the primary is asked until it answers. The caller
+//! waits for that as long as its `commit_timeout`; the process goes on asking, and its other work waits meanwhile. After "not
 //! committed" it goes out once more under a new token if nothing came between; otherwise the transaction is told that
 //! it conflicts. "Committed up to n" rides on record n + 1, or goes alone when none follows.
 
@@ -26,7 +27,8 @@ const ROOM_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Sending {
     pub(crate) record: Rc<Record>,
-    thread: usize,
+    /// None: its caller was told that the outcome is unknown.
+    thread: Option<usize>,
     /// Where its transaction began.
     base: RecordId,
     /// The last sign of life since it went out.
@@ -59,7 +61,7 @@ impl Client {
         self.desks[g].note_due = None;
         self.desks[g].sending = Some(Sending {
             record: record.clone(),
-            thread: t,
+            thread: Some(t),
             base: view.id,
             sent: ctx.now,
             patience: ctx.now.after(self.lease * 3),
@@ -133,13 +135,16 @@ impl Client {
     /// The commit returns.
     fn committed(&mut self, g: usize, ctx: &mut Ctx<'_>) {
         let Some(s) = self.desks[g].sending.take() else { return };
-        ctx.trace.say(|| format!("client{}.{} committed {}", self.no, s.thread, s.record.id));
+        let Some(t) = s.thread else { return };
+        ctx.trace.say(|| format!("client{}.{t} committed {}", self.no, s.record.id));
         ctx.check.committed(g, &s.record, s.base);
+        let known = self.desks[g].holder.tail().lsn;
+        self.desks[g].cache.wrote(&s.record, known);
         self.desks[g].note_due = Some(Instant(ctx.now.0 + ctx.rng.below(2 * MS)));
-        let thread = &mut self.threads[s.thread];
+        let thread = &mut self.threads[t];
         thread.view = Some(View { id: s.record.id, protected: false });
         thread.tally[g].writes += 1;
-        self.end(s.thread, ctx);
+        self.end(t, ctx);
     }
 
     fn note(&mut self, g: usize, id: RecordId, ctx: &mut Ctx<'_>) {
@@ -164,7 +169,7 @@ impl Client {
             return;
         }
         if ctx.broken(Mutant::RefusalFails) || full && ctx.broken(Mutant::FullFails) {
-            return self.not_committed(g, RecordId::default(), ctx);
+            return self.not_committed(g, ctx);
         }
         self.doubt(g, ctx);
     }
@@ -185,35 +190,53 @@ impl Client {
     }
 
     /// The final answer.
-    pub(crate) fn resolved(&mut self, g: usize, request: u64, committed: bool, tail: RecordId, ctx: &mut Ctx<'_>) {
-        if !self.desks[g].sending.as_ref().is_some_and(|s| s.questions.contains(&request)) {
-            return;
-        }
+    pub(crate) fn resolved(&mut self, g: usize, request: u64, committed: bool, ctx: &mut Ctx<'_>) {
+        let asked = self.desks[g].sending.as_ref().filter(|s| s.questions.contains(&request));
+        let Some((record, waits)) = asked.map(|s| (s.record.clone(), s.thread.is_some())) else { return };
         if !committed {
-            return self.not_committed(g, tail, ctx);
+            return self.not_committed(g, ctx);
         }
-        self.desks[g].holder.resolved(true);
-        if let Some(s) = &self.desks[g].sending {
-            ctx.check.outcome(g, &s.record, true);
+        let holder = &mut self.desks[g].holder;
+        holder.abandon();
+        if waits {
+            holder.learned(record.id); // the caller knows what it changed; without one the next snapshot tells
         }
+        ctx.check.outcome(g, &record, true);
         self.committed(g, ctx);
     }
 
-    fn not_committed(&mut self, g: usize, tail: RecordId, ctx: &mut Ctx<'_>) {
+    fn not_committed(&mut self, g: usize, ctx: &mut Ctx<'_>) {
         let holder = &mut self.desks[g].holder;
         holder.doubt();
-        let base = holder.flight().map(|f| f.base);
-        holder.resolved(false);
-        holder.learned(tail);
+        holder.abandon();
         let Some(s) = self.desks[g].sending.take() else { return };
-        ctx.trace.say(|| format!("client{}.{} was told: {} is not committed", self.no, s.thread, s.record.id));
+        ctx.trace.say(|| format!("client{} was told: {} is not committed", self.no, s.record.id));
         ctx.check.outcome(g, &s.record, false);
-        let thread = &mut self.threads[s.thread];
-        let may = base == Some(tail) || ctx.broken(Mutant::RetryAnyBase);
-        if may && !thread.again {
-            (thread.again, thread.step) = (true, Step::Reserve);
+        let Some(t) = s.thread else { return };
+        let thread = &mut self.threads[t];
+        if thread.again {
+            self.abort(t, ctx);
         } else {
-            self.abort(s.thread, ctx);
+            // Once more under a new token, if nothing came in between: see `reserve`.
+            (thread.again, thread.step) = (true, Step::Reserve);
+        }
+    }
+
+    /// Nobody can tell any more: the caller is told so, and the next transaction begins at what there is.
+    pub(crate) fn unknowable(&mut self, g: usize, request: u64, ctx: &mut Ctx<'_>) {
+        if !self.desks[g].sending.as_ref().is_some_and(|s| s.questions.contains(&request)) {
+            return;
+        }
+        ctx.check.counts.unknown += 1;
+        self.desks[g].holder.abandon();
+        self.give_caller_up(g, ctx);
+        self.desks[g].sending = None;
+    }
+
+    /// The caller's time is over: it is told that the outcome is unknown. The process goes on asking.
+    fn give_caller_up(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        if let Some(t) = self.desks[g].sending.as_mut().and_then(|s| s.thread.take()) {
+            self.abort(t, ctx);
         }
     }
 
@@ -224,15 +247,18 @@ impl Client {
             self.note(g, tail, ctx);
         }
         let Some(s) = self.desks[g].sending.as_mut().filter(|s| ctx.now >= s.due) else { return };
-        let sent = s.sent;
+        let (sent, waits) = (s.sent, s.thread.is_some());
         s.due = ctx.now.after(self.lease / 2);
         let in_doubt = self.desks[g].holder.flight().is_some_and(|f| f.doubt);
         if in_doubt {
+            if waits && ctx.now.since(sent) > self.commit_timeout {
+                self.give_caller_up(g, ctx);
+            }
             self.question(g, ctx);
         } else if ctx.now.since(sent) <= self.lease * 2 {
             self.send_record(g, None, ctx);
         } else if ctx.broken(Mutant::SilenceFails) {
-            self.not_committed(g, RecordId::default(), ctx);
+            self.not_committed(g, ctx);
         } else {
             self.doubt(g, ctx);
         }

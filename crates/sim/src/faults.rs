@@ -1,7 +1,8 @@
 //! What goes wrong in a random run, and the fault-free end of it.
 //!
 //! Faults: loss, delay, repeats, cuts one way and both, stops longer than a lease, crashes with memory kept, power
-//! cuts (durability disk; also of all nodes at once), memory lost (durability memory; at most copies − 1 nodes), new
+//! cuts that tear what is written (durability disk; also of all nodes at once), synced records that read with another
+//! bit, memory lost (durability memory; either on at most copies − 1 nodes), new
 //! connections, new client processes, new sessions.
 //!
 //! Then everything is healed and every thread must read and write again in every group whose members are whole: what
@@ -47,6 +48,7 @@ impl World {
         world.fault_gap = rng.pick(&[25 * MS, 80 * MS, 250 * MS, 600 * MS]);
         world.fault_until = rng.range(700, 2500) * MS;
         world.loses = rng.chance(120);
+        world.nodes.iter_mut().for_each(|n| n.tears = true);
         world.nodes.iter_mut().for_each(|n| n.sync_max = rng.pick(&[MS, 10 * MS, 120 * MS]));
         let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, 3, 2]), rng.pick(&[0, 0, 100, 400]));
         world.nodes.iter_mut().for_each(|n| (n.room, n.tight) = (room, tight));
@@ -123,6 +125,7 @@ impl World {
     fn kill(&mut self, who: Who) {
         let loss = match who {
             Who::Node(n) if self.may_lose(n) && self.rng.chance(250) => Loss::Memory,
+            Who::Node(n) if self.may_flip(n) && self.rng.chance(250) => Loss::Flip,
             Who::Node(_) if self.configs[0].disk && self.rng.chance(400) => Loss::Power,
             _ => Loss::Nothing,
         };
@@ -137,9 +140,20 @@ impl World {
 
     /// Within the promise: every group keeps one member whose memory is intact.
     fn may_lose(&self, n: u32) -> bool {
-        let lost = |node: u32| self.nodes[node as usize].lost || node == n;
-        let kept = self.configs.iter().all(|c| c.members.iter().any(|m| !lost(m.node)));
-        self.loses && !self.configs[0].disk && kept
+        self.loses && !self.configs[0].disk && self.others_are_whole(n)
+    }
+
+    /// Likewise: a disk lies where another member's is honest.
+    fn may_flip(&self, n: u32) -> bool {
+        self.loses && self.configs[0].disk && self.others_are_whole(n)
+    }
+
+    fn others_are_whole(&self, n: u32) -> bool {
+        let whole = |m: &dspm_txn::Member| {
+            let node = &self.nodes[m.node as usize];
+            m.node != n && !node.lost && !node.flipped
+        };
+        self.configs.iter().all(|c| c.members.iter().any(whole))
     }
 
     /// Power fails everywhere; or every process dies.

@@ -10,17 +10,21 @@
 
 mod audit;
 pub mod begin;
+pub mod cache;
 pub mod check;
 pub mod client;
 pub mod clock;
 pub mod commit;
 pub mod ctx;
 pub mod directed;
+mod disk;
 pub mod explore;
 pub mod faults;
 pub mod mutant;
 pub mod network;
 pub mod node;
+mod outcomes;
+mod powercuts;
 mod reading;
 pub mod records;
 mod regress;

@@ -46,15 +46,17 @@ fn seeds(first: u64, count: u64) -> ExitCode {
     }
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "commits={} begins={} local={} read_leases={} reads={} outcomes={} not_committed={} too_old={} settles={} faults={} busy={} \
+        "commits={} begins={} local={} read_leases={} reads={} cached={} outcomes={} not_committed={} unknown={} too_old={} settles={} faults={} busy={} \
          recovery_ms_max={}",
         sum(|r| r.counts.commits),
         sum(|r| r.counts.begins),
         sum(|r| r.counts.local_begins),
         sum(|r| r.counts.read_leases),
         sum(|r| r.counts.reads),
+        sum(|r| r.counts.cached),
         sum(|r| r.counts.outcomes),
         sum(|r| r.counts.not_committed),
+        sum(|r| r.counts.unknown),
         sum(|r| r.counts.too_old),
         sum(|r| r.counts.settles),
         sum(|r| r.counts.faults),

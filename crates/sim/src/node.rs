@@ -5,9 +5,12 @@
 //! not synced goes (power), or all of it (memory lost: a new store id, and the sets of the old one wait). The boot
 //! number is raised at each start. Left open for changes of membership: a set's configuration is fixed here.
 
+use crate::cache::Changes;
 use crate::ctx::Ctx;
+use crate::disk::Credulous;
 use crate::mutant::Mutant;
 use crate::records::{Lies, SimRecords};
+use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::Read;
@@ -50,6 +53,8 @@ pub enum Loss {
     Nothing,
     /// What was not synced.
     Power,
+    /// The same, and a synced record of the log reads with another bit.
+    Flip,
     /// All memory.
     Memory,
 }
@@ -69,8 +74,12 @@ pub struct Node {
     pub no: u32,
     /// What it remembers.
     pub store: StoreId,
-    /// Its memory was lost at some time.
+    /// Its memory was lost at some time, or its log found damaged.
     pub lost: bool,
+    /// A record of its log was damaged at some time.
+    pub flipped: bool,
+    /// Power cuts tear what is being written.
+    pub(crate) tears: bool,
     pub(crate) slots: Vec<Slot>,
     boot: u32,
     links: BTreeMap<u64, Who>,
@@ -98,6 +107,8 @@ impl Node {
             no,
             store,
             lost: false,
+            flipped: false,
+            tears: false,
             slots,
             boot: 0,
             links: BTreeMap::new(),
@@ -146,6 +157,7 @@ impl Node {
                 members: c.members.clone(),
                 me,
                 boot: self.boot,
+                started: if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { ctx.now },
                 lease: c.lease,
                 history: Duration::ZERO,
                 disk: c.disk,
@@ -158,17 +170,23 @@ impl Node {
     }
 
     /// The process dies.
-    pub fn crash(&mut self, loss: Loss, new_store: StoreId, mutant: Option<Mutant>) {
+    pub fn crash(&mut self, loss: Loss, new_store: StoreId, mutant: Option<Mutant>, rng: &mut Rng) {
+        let credulous =
+            Credulous { torn: mutant == Some(Mutant::TornReplayed), damage: mutant == Some(Mutant::DamageIsEnd) };
+        let mut left = loss != Loss::Memory;
         for slot in &mut self.slots {
             let mut records = slot.replica.take().map(|r| r.records).unwrap_or_default();
-            match loss {
-                Loss::Nothing => {}
-                Loss::Power => records.power_cut(),
-                Loss::Memory => records = SimRecords::default(),
+            if loss == Loss::Flip {
+                let lsn = Lsn(rng.below(records.synced().0 + 1));
+                self.flipped |= records.flip_at(lsn);
+            }
+            if matches!(loss, Loss::Power | Loss::Flip) {
+                left &= records.power_cut(self.tears.then_some(&mut *rng), credulous);
             }
             slot.kept = Some(records);
         }
-        if loss == Loss::Memory {
+        if !left {
+            self.slots.iter_mut().for_each(|s| s.kept = Some(SimRecords::default()));
             self.lost = true;
             if mutant != Some(Mutant::StoreKept) {
                 self.store = new_store;
@@ -245,8 +263,9 @@ impl Node {
                 let before = r.records.last();
                 r.records.lies.no_sessions = ctx.broken(Mutant::SessionIgnored);
                 r.records.short = short;
+                r.records.lies.token = ctx.broken(Mutant::NoFence).then_some(record.token);
                 r.commit(from, store, &record, (), now);
-                r.records.lies.no_sessions = false;
+                (r.records.lies.no_sessions, r.records.lies.token) = (false, None);
                 let published = r.records.last() > before;
                 self.check_session(published, &record, ctx);
             }
@@ -285,6 +304,11 @@ impl Node {
         }
     }
 
+    /// A member that may lack what was committed, because its disk lied, until a settle gives it back.
+    pub(crate) fn is_healing(&self, group: usize) -> bool {
+        self.flipped && self.slots[group].replica.as_ref().is_none_or(|r| r.situation().unsettled)
+    }
+
     /// Timers, and the log's sync.
     pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
         let now = self.clock(ctx);
@@ -293,6 +317,9 @@ impl Node {
                 if let Some(r) = self.slots[group].replica.as_mut() {
                     r.records.sync(lsn);
                     r.flushed(now);
+                    if ctx.rng.chance(300) || ctx.broken(Mutant::CheckpointEarly) {
+                        r.records.checkpoint(ctx.broken(Mutant::CheckpointEarly));
+                    }
                 }
             }
         }
@@ -345,8 +372,12 @@ impl Node {
             Effect::Ack { to, ack } => (to, Answer::Ack(ack)),
             Effect::Refuse { to, why } => (to, Answer::Refused(why)),
             Effect::Fail { to, error } => (to, Answer::Failed(error)),
-            Effect::Snapshot { to, tail, lease, .. } => (to, Answer::Snapshot { tail, lease }),
-            Effect::Granted { to, tail, token, lease, .. } => (to, Answer::Granted { tail, token, lease }),
+            Effect::Snapshot { to, known, tail, lease } => {
+                (to, Answer::Snapshot { tail, changes: self.changes(group, known, tail.lsn), lease })
+            }
+            Effect::Granted { to, known, tail, token, lease } => {
+                (to, Answer::Granted { tail, changes: self.changes(group, known, tail.lsn), token, lease })
+            }
             Effect::Busy { to, ticket } => (to, Answer::Busy { ticket }),
             Effect::Outcome { to, committed, tail } => (to, Answer::Outcome { committed, tail }),
             Effect::Callback { session, token } => {
@@ -369,6 +400,11 @@ impl Node {
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };
         self.answer(group, to, answer, ctx);
+    }
+
+    /// Pages changed behind `known`, if the records of all that are kept.
+    fn changes(&self, group: usize, known: Lsn, tail: Lsn) -> Changes {
+        self.records(group).and_then(|r| r.changes(known, tail))
     }
 
     pub(crate) fn answer(&self, group: usize, to: Caller, answer: Answer, ctx: &mut Ctx<'_>) {
@@ -405,7 +441,7 @@ fn session_of(ask: &Ask) -> Option<Session> {
 /// A member that cannot prove the exact version says so; it never answers with a newer page.
 fn read(records: &SimRecords, m: &Read, newest: bool) -> Answer {
     if newest {
-        return Answer::Pages(m.pages.iter().map(|p| (*p, records.page(*p, records.last()))).collect());
+        return Answer::Pages(m.pages.iter().map(|p| records.version(*p, records.last())).collect());
     }
     if m.at < records.horizon() {
         return Answer::Failed(Error::TooOld(format!("{} is below {}", m.at, records.horizon())));
@@ -413,5 +449,5 @@ fn read(records: &SimRecords, m: &Read, newest: bool) -> Answer {
     if m.at > records.tail().lsn {
         return Answer::Refused(Refusal::Unsettled);
     }
-    Answer::Pages(m.pages.iter().map(|p| (*p, records.page(*p, m.at))).collect())
+    Answer::Pages(m.pages.iter().map(|p| records.version(*p, m.at)).collect())
 }

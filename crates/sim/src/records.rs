@@ -1,14 +1,25 @@
 //! A member's own records of one group, in the simulator's memory: a log of records whose pages are single numbers.
 //!
 //! Fault model: the process dies and comes back with everything (`Records` stand at a publication boundary); power
-//! fails and what was not synced is gone; the machine's memory is lost and so are these. Fence, session numbers and
-//! log are one: where the log outlives a power cut they do, because a fence is synced before it is answered.
+//! fails and what the disk says is left ([`crate::disk`]); the machine's memory is lost and so are these. Fence,
+//! session numbers and log are one: where the log outlives a power cut they do, because a fence is synced before it is
+//! answered.
 
+use crate::cache::Changes;
+use crate::disk::{Base, Credulous, Disk};
+use crate::rng::Rng;
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Lsn, PageNo, RecordId, Refusal, Session};
+use dspm_proto::{ClientId, Lsn, PageNo, RecordId, Refusal, Session, Token};
 use dspm_txn::{Fence, Origin, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// Records behind the newest committed one whose identity is remembered: so few that questions come too late.
+const IDENTITIES: u64 = 6;
+/// Records whose changed pages can be listed.
+const RECORDS: u64 = 12;
+/// Clients whose newest record is remembered.
+const WRITERS_MAX: usize = 2;
 
 /// Deliberate lies of these records.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,6 +32,8 @@ pub(crate) struct Lies {
     pub(crate) no_sessions: bool,
     /// Keeps nothing back for settles.
     pub(crate) no_reserve: bool,
+    /// Takes this for the fence's token.
+    pub(crate) token: Option<Token>,
 }
 
 /// The records.
@@ -28,9 +41,13 @@ pub(crate) struct Lies {
 pub struct SimRecords {
     log: Vec<Rc<Record>>,
     committed: Lsn,
-    synced: Lsn,
+    disk: Disk,
+    /// What the log was replayed onto: older versions are not here.
+    rebuilt: Base,
     fence: Fence,
     sessions: BTreeMap<ClientId, u64>,
+    /// Each client's newest record, the one that wrote longest ago first.
+    newest: Vec<(ClientId, RecordId)>,
     horizon: Lsn,
     /// The node has no room for commits now.
     pub(crate) short: bool,
@@ -50,7 +67,7 @@ impl SimRecords {
 
     /// Up to where the log is synced, whatever is said about it.
     pub fn synced(&self) -> Lsn {
-        self.synced
+        self.disk.last()
     }
 
     /// Records not known to be committed: their room cannot be given back.
@@ -70,35 +87,66 @@ impl SimRecords {
 
     /// A sync returned: everything up to here is on disk.
     pub fn sync(&mut self, upto: Lsn) {
-        self.synced = self.synced.max(upto.min(self.last()));
+        let upto = (upto.0 as usize).min(self.log.len());
+        self.disk.sync(&self.log[self.disk.last().0 as usize..upto.max(self.disk.last().0 as usize)]);
     }
 
-    /// Power failed: what is not synced is gone.
-    pub fn power_cut(&mut self) {
-        self.truncate(self.synced);
-        self.horizon = Lsn(0);
+    /// What nobody may need to read as it was, and the log has, goes to the base.
+    pub(crate) fn checkpoint(&mut self, before_sync: bool) {
+        let to = self.synced().min(self.committed).min(self.horizon);
+        self.disk.checkpoint(&self.log, if before_sync { self.last() } else { to });
+    }
+
+    /// A synced record of the log reads with another bit from now on. False: there is none.
+    pub(crate) fn flip_at(&mut self, lsn: Lsn) -> bool {
+        self.disk.flip(lsn)
+    }
+
+    /// Power failed; with `torn`, in the middle of a write. False: the log is damaged.
+    pub(crate) fn power_cut(&mut self, torn: Option<&mut Rng>, credulous: Credulous) -> bool {
+        if let Some(rng) = torn {
+            self.disk.power_cut(&self.log[self.disk.last().0 as usize..], rng);
+        }
+        let Some(log) = self.disk.recover(credulous) else { return false };
+        self.log = log;
+        self.rebuilt = self.disk.base.clone();
+        self.truncate(self.last());
+        self.horizon = self.rebuilt.at.min(self.last());
+        true
     }
 
     pub(crate) fn truncate(&mut self, last: Lsn) {
         self.log.truncate(last.0 as usize);
+        self.newest.retain(|(_, id)| id.lsn <= last);
         self.committed = self.committed.min(last);
-        self.synced = self.synced.min(last);
+        self.disk.truncate(last);
     }
 
     pub(crate) fn forget_fence(&mut self) {
         self.fence = Fence::default();
     }
 
-    /// A page as of a commit; 0 when it was never written.
-    pub fn page(&self, page: PageNo, at: Lsn) -> u64 {
-        page_of(&self.log[..(at.0 as usize).min(self.log.len())], page)
+    /// A page as of a commit, with the commit that made it; 0 when it was never written. Of what lies in the base only
+    /// that it is not newer is known.
+    pub(crate) fn version(&self, page: PageNo, at: Lsn) -> (PageNo, Lsn, u64) {
+        let end = (at.0 as usize).min(self.log.len());
+        let from = (self.rebuilt.at.0 as usize).min(end);
+        let newest = self.log[from..end].iter().rev().find_map(|r| {
+            let page = r.pages.iter().find(|p| p.page == page)?;
+            Some((r.id.lsn, page.checksum))
+        });
+        let base = || (self.rebuilt.at.min(at), self.rebuilt.pages.get(&page).copied().unwrap_or(0));
+        let (lsn, value) = newest.unwrap_or_else(base);
+        (page, lsn, value)
     }
-}
 
-/// A page's value in a sequence of records: its "checksum" is its content.
-fn page_of(log: &[Rc<Record>], page: PageNo) -> u64 {
-    let newest = log.iter().rev().find_map(|r| r.pages.iter().find(|p| p.page == page));
-    newest.map_or(0, |p| p.checksum)
+    /// The newest commit of each page in `(known, tail]`; None when records of them are no longer kept.
+    pub(crate) fn changes(&self, known: Lsn, tail: Lsn) -> Changes {
+        let all_kept = known.0 + RECORDS >= tail.0 && known >= self.rebuilt.at && known > Lsn(0);
+        let records = self.log.get(known.0 as usize..tail.0 as usize).filter(|_| all_kept)?;
+        let pages = |r: &Rc<Record>| r.pages.iter().map(|p| (p.page, r.id.lsn)).collect::<Vec<_>>();
+        Some(records.iter().flat_map(pages).collect::<BTreeMap<_, _>>().into_iter().collect())
+    }
 }
 
 impl Records for SimRecords {
@@ -112,11 +160,15 @@ impl Records for SimRecords {
     }
 
     fn id_at(&self, lsn: Lsn) -> Option<RecordId> {
-        self.record(lsn).map(|r| r.id)
+        self.record(lsn).filter(|r| r.id.lsn.0 + IDENTITIES > self.committed.0).map(|r| r.id)
     }
 
     fn fence(&self) -> Fence {
-        if self.lies.fresh { Fence::default() } else { self.fence }
+        match self.lies {
+            Lies { fresh: true, .. } => Fence::default(),
+            Lies { token: Some(token), .. } => Fence { token, ..self.fence },
+            _ => self.fence,
+        }
     }
 
     fn set_fence(&mut self, fence: Fence) {
@@ -132,7 +184,7 @@ impl Records for SimRecords {
     }
 
     fn flushed(&self) -> Lsn {
-        if self.lies.synced { self.last() } else { self.synced }
+        if self.lies.synced { self.last() } else { self.synced() }
     }
 
     fn session(&self, client: ClientId) -> u64 {
@@ -145,10 +197,20 @@ impl Records for SimRecords {
         *number = session.number.max(*number);
     }
 
+    fn newest_of(&self, client: ClientId) -> Option<RecordId> {
+        self.newest.iter().find(|(c, _)| *c == client).map(|n| n.1)
+    }
+
     fn append(&mut self, record: &Record, (): (), origin: Origin) -> Result<(), Refusal> {
         if self.short && (origin == Origin::Commit || self.lies.no_reserve) {
             return Err(Refusal::Full);
         }
+        let client = record.session.client;
+        self.newest.retain(|(c, _)| *c != client);
+        if self.newest.len() == WRITERS_MAX {
+            self.newest.remove(0);
+        }
+        self.newest.push((client, record.id));
         self.log.push(Rc::new(record.clone()));
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! A grant counts from when its question went out; one that lapsed on the way is renewed first. A grant that nobody
 //! can take up goes back at once. A lapsed lease is given up before it is asked for again.
 
+use crate::cache::Changes;
 use crate::client::{Client, stretched};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
@@ -73,7 +74,7 @@ impl Client {
         &mut self,
         g: usize,
         request: u64,
-        tail: RecordId,
+        (tail, changes): (RecordId, &Changes),
         token: Token,
         lease: Duration,
         ctx: &mut Ctx<'_>,
@@ -93,6 +94,8 @@ impl Client {
             let known = std::mem::replace(&mut desk.holder, Holder::new());
             desk.holder.learned(known.tail());
         }
+        self.learn(g, changes, ctx);
+        let desk = &mut self.desks[g];
         let taken = desk.holder.granted(token, counted, lease, tail, ctx.now);
         ctx.trace.say(|| format!("client{} {} {token}", self.no, if taken { "takes" } else { "does not take" }));
         if taken {
@@ -116,7 +119,8 @@ impl Client {
         let Some(t) = self.acquiring(g, request) else { return };
         self.desks[g].holder.asked();
         ctx.check.counts.busy += 1;
-        if self.calm.is_none() && ctx.rng.chance(150) {
+        // A record that goes out again does not wait: its snapshot is older than what the open transaction makes.
+        if self.threads[t].again || (self.calm.is_none() && ctx.rng.chance(150)) {
             return self.forget(t, ticket, ctx);
         }
         self.threads[t].ticket = ticket;

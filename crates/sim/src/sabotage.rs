@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{Ack, Completed, Fenced, Probed, Recalled};
 use dspm_proto::record::Record;
-use dspm_proto::{Instant, Lsn, Refusal};
+use dspm_proto::{Error, Instant, Lsn, Refusal};
 use dspm_txn::{Caller, Effect, Fence, Origin, PeerMessage, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -53,10 +53,10 @@ impl Node {
                 Answer::Outcome { committed: tail.lsn >= o.id.lsn && r.records.holds(o.id), tail }
             }
             (Mutant::NoProbe, Ask::Snapshot(_)) if primary && !situation.unsettled && !situation.settling => {
-                Answer::Snapshot { tail, lease: Duration::ZERO }
+                Answer::Snapshot { tail, changes: None, lease: Duration::ZERO }
             }
             (Mutant::RestartServes, Ask::Snapshot(_)) if primary && situation.unsettled => {
-                Answer::Snapshot { tail, lease: Duration::ZERO }
+                Answer::Snapshot { tail, changes: None, lease: Duration::ZERO }
             }
             (Mutant::DuplicateByToken | Mutant::NotRechecked, _) if disk => return false, // it would break the sync's rule too
             (Mutant::DuplicateByToken, Ask::Commit(c)) => {
@@ -149,6 +149,10 @@ impl Node {
             let back = Recalled { session: *session, below: *below };
             self.slots[g].replica.as_mut()?.recalled(&back, now);
             return None;
+        }
+        if let (Mutant::OutcomeForgotten, Effect::Fail { to, error: Error::OutcomeUnknown(_) }) = (broken, &effect) {
+            let tail = self.slots[g].replica.as_ref()?.records.tail();
+            return Some(Effect::Outcome { to: *to, committed: false, tail });
         }
         let Effect::Send { to, message } = effect else {
             let drop = broken == Mutant::NoCallback && matches!(effect, Effect::Callback { .. });

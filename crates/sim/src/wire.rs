@@ -1,6 +1,7 @@
 //! Messages in flight. What the real wire puts into headers (group, generation, store ids, request numbers) stands in
 //! the envelope; the metadata are the wire's own.
 
+use crate::cache::Changes;
 use dspm_proto::message::{self, Ack, Note, Release};
 use dspm_proto::record::Record;
 use dspm_proto::{Error, Generation, Lsn, PageNo, RecordId, Refusal, Session, StoreId, Token};
@@ -129,15 +130,37 @@ pub enum Ask {
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
 pub enum Answer {
     Hello,
-    Renewed { token: Token, lease: Duration },
-    Snapshot { tail: RecordId, lease: Duration },
-    Granted { tail: RecordId, token: Token, lease: Duration },
-    Busy { ticket: u64 },
+    Renewed {
+        token: Token,
+        lease: Duration,
+    },
+    Snapshot {
+        tail: RecordId,
+        changes: Changes,
+        lease: Duration,
+    },
+    Granted {
+        tail: RecordId,
+        changes: Changes,
+        token: Token,
+        lease: Duration,
+    },
+    Busy {
+        ticket: u64,
+    },
     Ack(Ack),
-    Pages(Vec<(PageNo, u64)>),
-    Outcome { committed: bool, tail: RecordId },
+    /// Each with the commit that made the version.
+    Pages(Vec<(PageNo, Lsn, u64)>),
+    Outcome {
+        committed: bool,
+        tail: RecordId,
+    },
     Refused(Refusal),
     Failed(Error),
+}
+
+fn listed(changes: &Changes) -> u64 {
+    changes.as_ref().map_or(u64::MAX, |c| c.iter().fold(0, |h, (page, lsn)| h.rotate_left(9) ^ page.0 ^ lsn.0))
 }
 
 fn code(token: Token) -> u64 {
@@ -189,11 +212,11 @@ impl Answer {
         match self {
             Answer::Hello => (1, 0),
             Answer::Renewed { lease, .. } => (2, lease.as_nanos() as u64),
-            Answer::Snapshot { tail, lease } => (3, tail.hash ^ lease.as_nanos() as u64),
-            Answer::Granted { tail, token, .. } => (4, tail.hash ^ code(*token)),
+            Answer::Snapshot { tail, changes, lease } => (3, tail.hash ^ listed(changes) ^ lease.as_nanos() as u64),
+            Answer::Granted { tail, token, changes, .. } => (4, tail.hash ^ code(*token) ^ listed(changes)),
             Answer::Busy { ticket } => (5, *ticket),
             Answer::Ack(a) => (6, a.id.hash),
-            Answer::Pages(p) => (7, p.iter().fold(0, |h, (n, v)| h ^ n.0 ^ v)),
+            Answer::Pages(p) => (7, p.iter().fold(0, |h, (n, _, v)| h ^ n.0 ^ v)),
             Answer::Outcome { committed, tail } => (8, tail.hash ^ u64::from(*committed)),
             Answer::Refused(r) => (9, *r as u64),
             Answer::Failed(e) => (10, u64::from(e.code())),

@@ -309,7 +309,7 @@ impl World {
         self.trace.say(|| format!("{who} crashes, loses {loss:?}"));
         if let Who::Node(n) = who {
             let store = StoreId(self.rng.bits() | 1);
-            self.nodes[n as usize].crash(loss, store, self.mutant);
+            self.nodes[n as usize].crash(loss, store, self.mutant, &mut self.rng);
             if loss != Loss::Nothing {
                 self.set_clock(who);
                 self.horizons.iter_mut().for_each(|h| h[n as usize] = Lsn(0));

@@ -25,6 +25,13 @@ const PROBE_SIZE: usize = 16;
 /// … at this offset of page 1.
 const PROBE_AT: u64 = 24;
 
+/// The epoch of a handle's first snapshot, and how many have begun since.
+#[derive(Clone, Copy)]
+pub struct Epoch {
+    first: u64,
+    passed: u32,
+}
+
 /// An open database. `born` comes first in every entry: after a fork nothing else of it may be touched.
 pub struct Handle {
     pub born: u64,
@@ -46,6 +53,9 @@ pub struct Handle {
     /// What the pager cached may be of a transaction that is not in the store, or differ from what was stored: the
     /// next probe answers something else, once, so that the pager drops its cache.
     pub distrust_cache: bool,
+    /// The epoch of the last snapshot, counted from the handle's first: where it changed, the numbers by which SQLite
+    /// knows its cached pages and its schema may stand for other content than before.
+    pub epoch: Option<Epoch>,
     /// This transaction may not be published: it would be one of several.
     pub refused: bool,
     /// A super-journal of another VFS that this transaction was refused for.
@@ -79,6 +89,7 @@ impl Handle {
             wrote: 0,
             ticket_idle: false,
             distrust_cache: false,
+            epoch: None,
             refused: false,
             foreign_super: None,
             exclusive: false,
@@ -116,6 +127,7 @@ impl Handle {
         };
         if offset == 0 {
             header::show_no_wal(buf);
+            header::disguise(buf, self.epochs_passed());
         }
         let there = size.saturating_sub(offset).min(buf.len() as u64) as usize;
         if self.distrust_cache && offset == PROBE_AT && buf.len() == PROBE_SIZE {
@@ -148,7 +160,26 @@ impl Handle {
 
     /// `xWrite`.
     pub fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Code> {
+        if offset == 0 && self.epochs_passed() > 0 {
+            let mut stored = data.to_vec();
+            header::disguise(&mut stored, self.epochs_passed());
+            return self.change("a write", |overlay, base| overlay.write(base, offset, &stored));
+        }
         self.change("a write", |overlay, base| overlay.write(base, offset, data))
+    }
+
+    /// A read transaction begins. In another epoch than the last one did, pages and schema that SQLite has are of a
+    /// history that is gone, though the change counter and the schema's number may well be the same again: the pager
+    /// is made to drop its cache, and the handle shows another number for the schema from here on.
+    pub fn enter_epoch(&mut self, snapshot: &Snapshot) {
+        let epoch = self.epoch.get_or_insert(Epoch { first: snapshot.epoch, passed: 0 });
+        let passed = (snapshot.epoch - epoch.first) as u32;
+        self.distrust_cache |= passed != epoch.passed;
+        epoch.passed = passed;
+    }
+
+    fn epochs_passed(&self) -> u32 {
+        self.epoch.map_or(0, |e| e.passed)
     }
 
     /// `xTruncate`.

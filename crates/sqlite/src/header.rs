@@ -10,6 +10,8 @@ const PAGE_SIZE: std::ops::Range<usize> = 16..18;
 const VERSIONS: std::ops::Range<usize> = 18..20;
 const COUNTER: std::ops::Range<usize> = 24..28;
 const PAGE_COUNT: std::ops::Range<usize> = 28..32;
+/// What a connection knows its schema by.
+const SCHEMA_COOKIE: std::ops::Range<usize> = 40..44;
 /// The change counter for which version and page count are valid.
 const VALID_FOR: std::ops::Range<usize> = 92..96;
 
@@ -28,6 +30,16 @@ pub fn show_no_wal(start: &mut [u8]) -> bool {
     let changed = versions.contains(&2);
     versions.iter_mut().filter(|version| **version == 2).for_each(|version| *version = 1);
     changed
+}
+
+/// Turns the schema's number into the one that a handle shows in its epoch, and back. Nothing in epoch 0.
+pub fn disguise(start: &mut [u8], epoch: u32) {
+    if epoch == 0 || start.len() < SCHEMA_COOKIE.end || !is_plain(start) {
+        return;
+    }
+    // Spread over all bits: numbers of schemas are small, so those of two epochs are never the same.
+    let mask = epoch.wrapping_mul(0x9E37_79B1).to_be_bytes();
+    start[SCHEMA_COOKIE].iter_mut().zip(mask).for_each(|(byte, m)| *byte ^= m);
 }
 
 /// The change counter.
@@ -87,6 +99,24 @@ mod tests {
         let mut foreign = [2; SIZE];
         assert!(!show_no_wal(&mut foreign) && foreign == [2; SIZE]);
         assert!(!show_no_wal(&mut h[..19]));
+    }
+
+    #[test]
+    fn a_schema_has_another_number_in_each_epoch() {
+        let stored = header(4096, 1, 1, 1);
+        let shown: Vec<[u8; SIZE]> = (0..100)
+            .map(|epoch| {
+                let mut h = stored;
+                disguise(&mut h, epoch);
+                h
+            })
+            .collect();
+        assert_eq!(shown[0], stored);
+        assert!((0..100).all(|a| (0..a).all(|b| shown[a][40..43] != shown[b][40..43])), "small numbers do not meet");
+        let mut back = shown[7];
+        disguise(&mut back, 7);
+        assert_eq!(back, stored);
+        assert!(shown.iter().all(|h| h[..40] == stored[..40] && h[44..] == stored[44..]));
     }
 
     #[test]

@@ -124,12 +124,14 @@ impl Handle {
             self.ticket = snapshot.ticket.or(self.ticket);
             if !self.exclusive || self.holding || self.read_only {
                 self.ticket_idle = self.ticket.is_some();
+                self.enter_epoch(&snapshot);
                 self.snapshot = Some(snapshot);
                 self.wrote <<= 1;
                 return Ok(());
             }
             match self.take_hold(&snapshot) {
                 Ok(true) => {
+                    self.enter_epoch(&snapshot);
                     self.snapshot = Some(snapshot);
                     return Ok(());
                 }

@@ -75,6 +75,7 @@ fn main() {
         flush_interval: Duration::from_millis(100),
         dirty_max: MEMORY / 2,
         history_max: MEMORY / 4,
+        outcome_retention: Duration::from_secs(3600),
     };
     let start = Instant::now();
     let (store, _) = Store::open(options.clone()).expect("open");

@@ -108,6 +108,7 @@ impl GroupStore {
     fn index_record(&mut self, record: &dspm_proto::record::Record, position: u64, placed: &[Option<FrameNo>]) {
         let lsn = record.id.lsn;
         self.note_sizes(record);
+        self.sessions.wrote(record.session, record.id);
         for (page, frame) in record.pages.iter().zip(placed) {
             let Some(frame) = frame else { continue };
             let id = record.datasets[page.dataset as usize].dataset;
@@ -176,6 +177,7 @@ impl GroupStore {
         self.arena.dirty.fetch_sub(dirty, Ordering::Relaxed);
         self.free_above(to);
         self.records.truncate((to.0 - self.base.lsn.0) as usize);
+        self.sessions.cut(to);
         self.superseded.retain(|s| s.0 <= to);
         self.tail = tail;
         self.counted_clean = self.counted_clean.min(to);

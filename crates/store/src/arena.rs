@@ -51,6 +51,8 @@ pub(crate) struct Arena {
     pub(crate) hand: AtomicUsize,
     /// Dirty pages at which the flusher begins at once.
     pub(crate) flush_at: AtomicU64,
+    /// How long a client's newest record is remembered, at least.
+    pub(crate) outcome_retention_ms: AtomicU64,
 }
 
 /// Wakes a thread behind the store.
@@ -111,6 +113,7 @@ impl Arena {
             wanted: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             flush_at: AtomicU64::new(u64::MAX),
+            outcome_retention_ms: AtomicU64::new(u64::MAX),
         }
     }
 

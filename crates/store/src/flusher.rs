@@ -65,6 +65,8 @@ impl Store {
     pub fn start_flusher(self: &Arc<Self>, groups: Arc<dyn FlushSource>) -> Result<Flusher, Error> {
         self.arena.disk.store(true, Ordering::Release);
         self.arena.flush_at.store(self.options.dirty_max / 2 / PAGE_SIZE as u64, Ordering::Release);
+        let retention_ms = self.options.outcome_retention.as_millis() as u64;
+        self.arena.outcome_retention_ms.store(retention_ms, Ordering::Relaxed);
         let stop = Arc::new(AtomicBool::new(false));
         let mut flusher = Flusher { store: self.clone(), stop: stop.clone(), threads: Vec::new() };
         let (store, stopped, source) = (self.clone(), stop.clone(), groups.clone());

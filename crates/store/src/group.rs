@@ -17,10 +17,8 @@ use crate::base::BaseFile;
 use crate::index::Dataset;
 use crate::ring::Ring;
 use crate::room::Draw;
+use crate::sessions::Sessions;
 use crate::slot::{Fence, Slot, SlotNo};
-
-/// Sessions that a group remembers.
-pub(crate) const SESSIONS_MAX: usize = 1024;
 
 /// Why an older version is out of sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,8 +48,7 @@ pub struct GroupStore {
     /// Records base.lsn + 1 ..= tail.lsn.
     pub(crate) records: VecDeque<Kept>,
     pub(crate) datasets: BTreeMap<DatasetId, Dataset>,
-    /// Oldest use first.
-    pub(crate) sessions: VecDeque<Session>,
+    pub(crate) sessions: Sessions,
     /// What may be freed once the horizon reaches the LSN; rising.
     pub(crate) superseded: VecDeque<(Lsn, DatasetId, Hidden)>,
     /// Up to here records were taken off the arena's count of dirty pages.
@@ -89,7 +86,7 @@ impl GroupStore {
             tail: RecordId::default(),
             records: VecDeque::new(),
             datasets: BTreeMap::new(),
-            sessions: VecDeque::new(),
+            sessions: Sessions::default(),
             superseded: VecDeque::new(),
             counted_clean: slot.flushed,
             wanted: slot.horizon,
@@ -178,10 +175,15 @@ impl GroupStore {
 
     /// The highest session number seen of a client, 0 if none.
     pub fn session_number(&self, client: ClientId) -> u64 {
-        self.sessions.iter().rev().find(|s| s.client == client).map_or(0, |s| s.number)
+        self.sessions.number(client)
     }
 
-    /// Notes a session; in the arena when this returns. The oldest of 1024 is forgotten. A lower number than one
+    /// The newest record of a client, if it is remembered: there is no newer one of it in the group.
+    pub fn newest_of(&self, client: ClientId) -> Option<RecordId> {
+        self.sessions.newest(client)
+    }
+
+    /// Notes a session; in the arena when this returns. One of 1024 is forgotten for it. A lower number than one
     /// already seen of the client changes nothing.
     ///
     /// # Errors
@@ -197,16 +199,8 @@ impl GroupStore {
         let mut header = Header::new(Kind::Renew).for_meta(&meta);
         header.group = self.id();
         self.ring.push(header, &meta);
-        self.note_session(session);
+        self.sessions.note(session);
         Ok(())
-    }
-
-    pub(crate) fn note_session(&mut self, session: Session) {
-        self.sessions.retain(|s| s.client != session.client);
-        if self.sessions.len() == SESSIONS_MAX {
-            self.sessions.pop_front();
-        }
-        self.sessions.push_back(session);
     }
 
     /// Snapshots below are no longer kept.

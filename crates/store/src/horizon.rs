@@ -5,13 +5,15 @@
 
 use dspm_proto::codec::{Reader, Writer};
 use dspm_proto::header::HEADER_SIZE;
-use dspm_proto::{ClientId, DatasetId, Error, Generation, Header, Kind, Lsn, PAGE_SIZE, RecordId, Session, limits};
+use dspm_proto::{DatasetId, Error, Generation, Header, Kind, Lsn, PAGE_SIZE, RecordId, limits};
+use std::sync::atomic::Ordering;
 
 use crate::group::{GroupStore, Hidden};
 use crate::index::Dataset;
 use crate::layout::FrameNo;
 use crate::ring::padded;
 use crate::room::Draw;
+use crate::sessions::Sessions;
 use crate::step::step;
 
 impl GroupStore {
@@ -151,9 +153,7 @@ impl GroupStore {
                 w.u64(l.0).u64(*page);
             });
         }
-        for s in &self.sessions {
-            w.u64(s.client.0).u64(s.number);
-        }
+        self.sessions.encode(&mut w, self.arena.outcome_retention_ms.load(Ordering::Relaxed));
         w.bytes
     }
 
@@ -170,10 +170,7 @@ impl GroupStore {
             let d = read_dataset(&mut r)?;
             self.datasets.insert(d.id, d);
         }
-        self.sessions.clear();
-        for _ in 0..sessions {
-            self.sessions.push_back(Session { client: ClientId(r.u64()?), number: r.u64()? });
-        }
+        self.sessions = Sessions::decode(&mut r, sessions)?;
         r.end()?;
         Ok((base, tail))
     }

@@ -36,6 +36,7 @@ mod recover;
 mod replay;
 mod ring;
 mod room;
+mod sessions;
 mod slot;
 mod step;
 mod store;

@@ -19,6 +19,8 @@ pub struct StoreOptions {
     pub dirty_max: u64,
     /// Most bytes that one reader may pin.
     pub history_max: u64,
+    /// A client's newest record is remembered this long, if no more than 1024 clients write.
+    pub outcome_retention: Duration,
 }
 
 /// What opening found; the node reports it.

@@ -180,7 +180,7 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
             Kind::Complete => cut(g, header.lsn, &mut expected)?,
             Kind::Renew if meta.len() == 16 => {
                 let word = |i| dspm_proto::codec::get_u64(&meta, i);
-                g.note_session(Session { client: ClientId(word(0)), number: word(8) });
+                g.sessions.note(Session { client: ClientId(word(0)), number: word(8) });
             }
             _ => return Err(gap),
         }
@@ -196,6 +196,7 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
 
 fn note_record(g: &mut GroupStore, record: &Record, position: u64, expected: &mut Expected) {
     g.note_sizes(record);
+    g.sessions.wrote(record.session, record.id);
     let mut pages = 0;
     for p in record.pages.iter().filter(|p| p.payload != Payload::Zero) {
         expected.insert((record.datasets[p.dataset as usize].dataset, p.page.0, record.id.lsn), p.checksum);
@@ -209,6 +210,7 @@ fn cut(g: &mut GroupStore, to: Lsn, expected: &mut Expected) -> Result<(), Error
     let keep = to.0.checked_sub(g.base.lsn.0).filter(|k| *k as usize <= g.records.len());
     let keep = keep.ok_or_else(|| Error::Corrupt("a cut below the oldest record".into()))?;
     g.records.truncate(keep as usize);
+    g.sessions.cut(to);
     g.tail = if keep == 0 { g.base } else { g.decoded(to)?.map_or(g.base, |r| r.0.id) };
     expected.retain(|k, _| k.2 <= to);
     let arena = g.arena.clone();

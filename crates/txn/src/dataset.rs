@@ -25,6 +25,10 @@ pub struct Snapshot {
     pub turn: u64,
     /// The place in the queue that its begin was sent away with: the lease is in use elsewhere.
     pub ticket: Option<Ticket>,
+    /// The history that it belongs to, as this process counts them. A group that lost all its memories goes on from an
+    /// older state, and LSNs come again with other content: states of different epochs have nothing in common, and a
+    /// snapshot of an epoch that is over is [`Error::TooOld`] in every call. It never falls.
+    pub epoch: u64,
 }
 
 /// What a transaction that begins is going to do, as far as its engine can tell.

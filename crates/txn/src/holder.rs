@@ -260,15 +260,8 @@ impl Holder {
         self.drop_token();
     }
 
-    /// The final answer about the record in doubt.
-    pub fn resolved(&mut self, committed: bool) {
-        if let Some(f) = self.flight.take().filter(|_| committed) {
-            self.learned(f.id);
-        }
-    }
-
-    /// The outcome is known, and the thread that committed is gone: nobody here knows what the record changed, so the
-    /// newest state known stays where it was and the next snapshot tells.
+    /// The outcome is known. Only who knows what a committed record changed may say [`Holder::learned`]: where the thread
+    /// that committed is gone, the newest state known stays where it was and the next snapshot tells.
     pub fn abandon(&mut self) {
         self.flight = None;
     }

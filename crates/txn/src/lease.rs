@@ -8,7 +8,7 @@ use crate::effect::{Caller, Effect};
 use crate::replica::{Records, Replica};
 use crate::{PARK, QUEUE_MAX, RESEND};
 use dspm_proto::message::{Acquire, Outcome, Release};
-use dspm_proto::{Error, Instant, Lsn, RecordId, Refusal, Session, Token};
+use dspm_proto::{ClientId, Error, Instant, Lsn, RecordId, Refusal, Session, Token};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ pub(crate) struct Leases {
 /// Somebody asks what became of a record.
 struct Question {
     from: Caller,
+    client: ClientId,
     id: RecordId,
     /// The writer that still held the lease when it asked.
     holder: Option<Session>,
@@ -271,7 +272,12 @@ impl<R: Records> Replica<R> {
         if holds {
             self.leases.end();
         }
-        self.leases.outcomes.push(Question { from, id: m.id, holder: holds.then_some(m.session) });
+        self.leases.outcomes.push(Question {
+            from,
+            client: m.session.client,
+            id: m.id,
+            holder: holds.then_some(m.session),
+        });
         if m.token >= self.records.fence().token || self.unsettled || !self.serving {
             self.start_settle(now);
         }
@@ -287,21 +293,29 @@ impl<R: Records> Replica<R> {
         // Of what came after the last settle only what is known to be committed may be told.
         let (last, committed) = (self.records.tail().lsn, self.records.committed());
         let Some(tail) = self.identity(committed) else { return };
-        for Question { from: to, id, holder } in std::mem::take(&mut self.leases.outcomes) {
-            let effect = match self.records.id_at(id.lsn) {
-                _ if id.lsn > last => {
-                    if let Some(session) = holder {
-                        self.leases.keep_turn(session, now);
-                    }
-                    Effect::Outcome { to, committed: false, tail }
-                }
-                Some(held) => Effect::Outcome { to, committed: held == id, tail },
+        for Question { from: to, client, id, holder } in std::mem::take(&mut self.leases.outcomes) {
+            let known = if id.lsn > last { Some(false) } else { self.was_committed(client, id) };
+            if let Some(session) = holder.filter(|_| id.lsn > last) {
+                self.leases.keep_turn(session, now);
+            }
+            self.effects.push(match known {
+                Some(committed) => Effect::Outcome { to, committed, tail },
                 None => {
                     let text = format!("commit {} is too long ago, its outcome is no longer kept", id.lsn);
                     Effect::Fail { to, error: Error::OutcomeUnknown(text) }
                 }
-            };
-            self.effects.push(effect);
+            });
         }
+    }
+
+    /// Whether a client's record at or below the settled tail is in the history; None: nobody knows any more.
+    fn was_committed(&self, client: ClientId, id: RecordId) -> Option<bool> {
+        if let Some(held) = self.records.id_at(id.lsn) {
+            return Some(held == id);
+        }
+        // The record at that LSN is forgotten. Its writer's newest one is that one, or shows that it is another's, or
+        // came later and shows nothing.
+        let newest = self.records.newest_of(client)?;
+        (newest.lsn <= id.lsn).then_some(newest == id)
     }
 }

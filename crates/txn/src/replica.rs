@@ -42,6 +42,8 @@ pub struct Setup {
     pub me: Member,
     /// Raised at each start of this node.
     pub boot: u32,
+    /// When it started.
+    pub started: Instant,
     /// Lease length L.
     pub lease: Duration,
     /// How long replaced versions are kept.
@@ -93,6 +95,9 @@ pub trait Records {
     fn tail(&self) -> RecordId;
     /// The record at an LSN, while its identity is remembered.
     fn id_at(&self, lsn: Lsn) -> Option<RecordId>;
+    /// The newest record of a client, while it is remembered: there is no newer one of it. Members that take records
+    /// back, or skip some, forget those whom that may concern.
+    fn newest_of(&self, client: ClientId) -> Option<RecordId>;
     /// The fence.
     fn fence(&self) -> Fence;
     /// Raises the fence.
@@ -169,7 +174,12 @@ impl<R: Records> Replica<R> {
     /// A replica over what its node remembers. It starts unsettled unless it remembers nothing.
     pub fn new(records: R, setup: Setup, now: Instant) -> Self {
         let fresh = records.tail().lsn == Lsn(0) && records.fence() == Fence::default();
-        let quarantine = if fresh { now } else { now.after(setup.lease) };
+        // Records are no proof that no lease was given: one whose commits were all in lost memories looks fresh.
+        let quarantine = match (fresh, setup.boot) {
+            (true, 0 | 1) => now,
+            (true, _) => setup.started.after(setup.lease),
+            (false, _) => now.after(setup.lease),
+        };
         let mut views = Views::new(setup.history, now);
         views.floors_unknown = !fresh;
         Replica {

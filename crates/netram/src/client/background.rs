@@ -21,7 +21,7 @@ use std::time::Duration;
 /// Pause between two looks while something was committed and not told yet, or nothing is due.
 const TICK: Duration = Duration::from_millis(10);
 /// Pause between two tries to connect.
-const REDIAL: Duration = Duration::from_millis(400);
+const REDIAL: Duration = Duration::from_millis(100);
 const DIAL: Duration = Duration::from_millis(300);
 const MESSAGE_MAX: usize = 1 << 20;
 
@@ -149,6 +149,7 @@ impl Background {
         let note = quiet && state.noted != tail && state.holder.flight().is_none();
         let token = state.holder.token().filter(|_| note);
         if let Some(token) = token {
+            // A hint: where it is lost, the next snapshot's probe finds out.
             state.noted = tail;
             drop(state);
             let place = g.place();
@@ -204,11 +205,10 @@ fn renewal(g: &GroupClient) -> Option<RenewGroup> {
     let mut state = g.lock();
     let floor = g.floor(&state);
     let told = std::mem::replace(&mut state.told, floor) == floor;
-    let token = state.holder.token();
-    if token.is_none() && state.pins.lowest().is_none() && told {
+    if state.holder.token().is_none() && state.pins.lowest(g.epoch()).is_none() && told {
         return None;
     }
-    Some(RenewGroup { group: g.entry.group, floor, token: token.unwrap_or_default() })
+    Some(g.renewal(&state))
 }
 
 fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<(), Error> {

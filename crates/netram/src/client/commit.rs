@@ -116,6 +116,7 @@ impl GroupClient {
         deltas: bool,
     ) -> Result<Built, Error> {
         let mut state = self.lock();
+        self.check_epoch(snapshot)?;
         let token = state.holder.token().ok_or_else(conflict)?;
         let base = state.holder.tail();
         if !state.holder.is_open() || base.lsn != snapshot.lsn {
@@ -153,8 +154,13 @@ impl GroupClient {
             ));
         };
         let question = || Outcome { session: self.client.session, token: flight.token, id: flight.id };
-        let answer = self.ask_primary::<_, OutcomeReply>(Kind::Outcome, deadline, question);
-        let mut state = self.lock();
+        let (answer, mut state) = loop {
+            let answer = self.ask_primary::<_, OutcomeReply>(Kind::Outcome, deadline, question);
+            let state = self.lock();
+            if !matches!(&answer, Ok((_, asked)) if asked.epoch != self.epoch()) {
+                break (answer, state); // else it was final for who has forgotten it since
+            }
+        };
         state.resolving = false;
         let result = match answer {
             Ok((reply, _)) => {
@@ -191,6 +197,7 @@ impl GroupClient {
                 return Err(conflict());
             }
             let mut state = self.lock();
+            self.check_epoch(snapshot)?;
             let now = clock::now();
             if state.holder.valid(now) {
                 if state.holder.tail().lsn != snapshot.lsn {
@@ -229,9 +236,10 @@ impl GroupClient {
             state.sizes.insert(dataset, change.size);
         }
         state.copies_now = self.place().peers.len() as u32;
-        state.pins.remove(Lsn(snapshot.pin));
-        state.pins.add(id.lsn);
-        (snapshot.lsn, snapshot.size, snapshot.pin) = (id.lsn, change.size, id.lsn.0);
+        state.pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
+        let epoch = self.epoch();
+        state.pins.add((epoch, id.lsn));
+        (snapshot.lsn, snapshot.size, snapshot.pin, snapshot.epoch) = (id.lsn, change.size, id.lsn.0, epoch);
     }
 }
 

@@ -66,10 +66,10 @@ impl ClusterDataset {
     /// Fetches a page, and with it the ones behind it when pages are read in order.
     fn fetch(&self, snapshot: &Snapshot, page: PageNo, at: usize, buf: &mut [u8]) -> Result<(), Error> {
         let mut pages = self.run(snapshot, page);
-        let mut answer = self.ask_members(snapshot.lsn, &pages);
+        let mut answer = self.ask_members(snapshot, &pages);
         if pages.len() > 1 && matches!(answer, Err(Error::Corrupt(_) | Error::TooOld(_))) {
             pages.truncate(1); // a bad page that nobody asked for does not fail the one that somebody did
-            answer = self.ask_members(snapshot.lsn, &pages);
+            answer = self.ask_members(snapshot, &pages);
         }
         let answer = answer?;
         let reply: ReadReply = message::decode(&answer.meta)?;
@@ -89,6 +89,7 @@ impl ClusterDataset {
         }
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
+        self.group.check_epoch(snapshot)?;
         let until = if state.holder.tail().lsn > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
         for ((no, version), content) in pages.iter().zip(&reply.pages).zip(&checked) {
             self.group.client.cache.put(self.dataset, *no, version.lsn, until, content);
@@ -135,12 +136,14 @@ impl ClusterDataset {
     }
 
     /// Any member holds the pages of a snapshot; the primary is asked first.
-    fn ask_members(&self, at: Lsn, pages: &[PageNo]) -> Result<Answer, Error> {
+    fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Answer, Error> {
         let deadline = self.group.deadline();
         let session = self.group.client.session;
-        let meta = message::encode(&Read { session, dataset: self.dataset, at, pages: pages.to_vec() });
+        let meta = message::encode(&Read { session, dataset: self.dataset, at: snapshot.lsn, pages: pages.to_vec() });
         loop {
+            self.group.check_epoch(snapshot)?;
             let mut last = Error::Unavailable("the set has no members".into());
+            let mut moved = false;
             let place = self.group.place();
             let mut peers: Vec<_> = place.peers.iter().collect();
             peers.sort_by_key(|p| p.link.is_down());
@@ -151,7 +154,10 @@ impl ClusterDataset {
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
-                    Err(e) => last = e,
+                    Err(e) => {
+                        moved |= matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember));
+                        last = e;
+                    }
                 }
             }
             if Instant::now() >= deadline {
@@ -160,7 +166,7 @@ impl ClusterDataset {
                     e => self.group.outage(place.primary(), &e),
                 });
             }
-            if matches!(last, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
+            if moved {
                 self.group.relocate()?;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -192,8 +198,11 @@ impl Dataset for ClusterDataset {
         let inside = snapshot.size.saturating_sub(start).min(buf.len() as u64) as usize;
         let (inside, beyond) = buf.split_at_mut(inside);
         beyond.fill(0);
-        if inside.is_empty() || self.group.client.cache.read(self.dataset, page, snapshot.lsn, at, inside) {
+        if inside.is_empty() {
             return Ok(());
+        }
+        if self.group.client.cache.read(self.dataset, page, snapshot.lsn, at, inside) {
+            return self.group.check_epoch(snapshot); // after the copy: see GroupClient::epoch
         }
         self.fetch(snapshot, page, at, inside)
     }
@@ -210,8 +219,8 @@ impl Dataset for ClusterDataset {
         self.group.commit(self.dataset, snapshot, change)
     }
 
-    fn confirm(&self, _snapshot: &Snapshot) -> Result<(), Error> {
-        self.group.confirm()
+    fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        self.group.confirm(snapshot)
     }
 
     fn release_write(&self) {

@@ -8,6 +8,7 @@ use crate::clock;
 use dspm_proto::control::{DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId, Token};
+use dspm_txn::dataset::Snapshot;
 use dspm_txn::{Holder, NodeNo, Recall};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,8 @@ pub(crate) struct Peer {
 
 /// Where the group is, as far as this process knows.
 pub(crate) struct Place {
+    /// The epoch of the group's history whose stores these are.
+    pub(crate) epoch: u64,
     pub(crate) set: SetEntry,
     /// The primary first.
     pub(crate) peers: Vec<Peer>,
@@ -45,12 +48,20 @@ impl Place {
             return Err(Error::Protocol("a replica set without members".into()));
         }
         peers.sort_by_key(|p| p.name != located.set.primary);
-        Ok(Place { set: located.set.clone(), peers })
+        Ok(Place { epoch: 0, set: located.set.clone(), peers })
     }
 
     pub(crate) fn primary(&self) -> &Peer {
         &self.peers[0]
     }
+}
+
+/// A question that was answered.
+pub(crate) struct Asked {
+    /// A clock read before it went out.
+    pub(crate) sent: dspm_proto::Instant,
+    /// The epoch that it was asked in.
+    pub(crate) epoch: u64,
 }
 
 /// One group.
@@ -60,6 +71,9 @@ pub(crate) struct GroupClient {
     place: RwLock<Arc<Place>>,
     pub(crate) lease: Duration,
     state: Mutex<State>,
+    /// Changes under the state's lock only, with the place. A reader of the cache looks at it afterwards: pages of a
+    /// new epoch are put there only when it has begun.
+    epoch: AtomicU64,
     changed: Condvar,
     /// Threads in [`GroupClient::wait`]; a notification is a system call even when there are none.
     waiting: AtomicU64,
@@ -124,6 +138,7 @@ impl GroupClient {
                 told: Lsn(0),
                 linger: None,
             }),
+            epoch: AtomicU64::new(0),
             changed: Condvar::new(),
             waiting: AtomicU64::new(0),
             run_next: AtomicU64::new(0),
@@ -160,22 +175,45 @@ impl GroupClient {
     /// A member said that it is not, or no longer, what we took it for: asks the nodes where the group is now.
     pub(crate) fn relocate(&self) -> Result<(), Error> {
         let located = self.locate_again()?;
-        let place = Arc::new(Place::new(&self.client, &located)?);
-        let stores = |p: &Place| p.peers.iter().map(|p| p.store).collect::<Vec<_>>();
-        if stores(&place).iter().all(|s| !stores(&self.place()).contains(s)) {
-            self.restart();
+        let mut place = Place::new(&self.client, &located)?;
+        let mut state = self.lock(); // threads that find out at the same time see one change
+        let before = self.place();
+        let remembers = |p: &Peer| before.peers.iter().any(|b| b.store == p.store);
+        if !place.peers.iter().any(remembers) {
+            self.restart(&mut state);
         }
-        *self.place.write().unwrap_or_else(PoisonError::into_inner) = place;
+        place.epoch = self.epoch();
+        *self.place.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(place);
         Ok(())
     }
 
     /// No member remembers what this process was told: the set went on from its logs, perhaps from an older state.
-    fn restart(&self) {
-        let mut state = self.lock();
+    fn restart(&self, state: &mut State) {
+        self.epoch.fetch_add(1, Ordering::Release); // before the cache takes anything of the new one
         state.holder.restart();
         for (dataset, _) in state.sizes.drain() {
             self.client.cache.forget(dataset);
         }
+    }
+
+    /// The present epoch of the group's history. It stays while the caller holds the state's lock.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// What is of an epoch that is over must not meet what is of this one.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`].
+    pub(crate) fn check_epoch(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        if snapshot.epoch == self.epoch() {
+            return Ok(());
+        }
+        Err(Error::TooOld(format!(
+            "the transaction began before all copies of dataset {} lost their memory; the newest commits of then may \
+             be missing now: begin again",
+            self.entry.name
+        )))
     }
 
     fn locate_again(&self) -> Result<Located, Error> {
@@ -199,13 +237,14 @@ impl GroupClient {
         h
     }
 
-    /// Asks the primary; tries again until the deadline while it cannot be reached or is not ready.
+    /// Asks the primary; tries again until the deadline while it cannot be reached or is not ready. Answers when the
+    /// question was sent, and in which epoch: an answer of one that is over says nothing about this one.
     pub(crate) fn ask_primary<T: message::Field, R: message::Field>(
         &self,
         kind: Kind,
         deadline: Instant,
         mut question: impl FnMut() -> T,
-    ) -> Result<(R, dspm_proto::Instant), Error> {
+    ) -> Result<(R, Asked), Error> {
         loop {
             let place = self.place();
             let peer = place.primary();
@@ -215,7 +254,7 @@ impl GroupClient {
             let dialer = || self.client.dialer(false);
             let answer = peer.link.ask(dialer, self.header(kind, &place, peer), &meta, deadline);
             match answer.and_then(|a| message::decode(&a.meta)) {
-                Ok(reply) => return Ok((reply, sent)),
+                Ok(reply) => return Ok((reply, Asked { sent, epoch: place.epoch })),
                 Err(e) if !is_outage(&e) => return Err(e),
                 Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
                 Err(e) => {
@@ -266,7 +305,7 @@ impl GroupClient {
     pub(crate) fn floor(&self, state: &State) -> Lsn {
         // Never more than what is known: a word that arrives late must be true of every later snapshot too.
         let known = state.holder.floor();
-        state.pins.lowest().map_or(known, |p| p.min(known))
+        state.pins.lowest(self.epoch()).map_or(known, |p| p.min(known))
     }
 
     /// Does what the lease machine decided about a call-back.

@@ -82,6 +82,7 @@ impl GroupClient {
         let mut ticket = ticket.unwrap_or(LOCAL);
         let mut acquired = false;
         loop {
+            self.check_epoch(snapshot)?;
             let now = clock::now();
             if state.holder.flight().is_some() || state.holder.is_open() {
                 return Ok(Reserved::Busy(LOCAL)); // another thread's: the turn was over before it was used
@@ -140,14 +141,17 @@ impl GroupClient {
         state.holder.asked();
         state.asking = false;
         self.notify();
-        let (reply, sent) = answer?;
+        let (reply, asked) = answer?;
+        if asked.epoch != self.epoch() {
+            return Ok(None); // the caller looks again, and finds no lease
+        }
         if reply.ticket != 0 {
             return Ok(Some(Ticket(reply.ticket)));
         }
         let lease = Duration::from_nanos(reply.lease_ns);
         self.learn(&mut state, &reply.state);
         let now = clock::now();
-        if state.holder.granted(reply.token, sent, lease, reply.state.tail, now) {
+        if state.holder.granted(reply.token, asked.sent, lease, reply.state.tail, now) {
             state.noted = reply.state.tail;
             if !state.holder.valid(now) {
                 drop(state);
@@ -165,15 +169,12 @@ impl GroupClient {
     fn renew_now(&self) -> Result<(), Error> {
         let question = || {
             let state = self.lock();
-            let group = self.entry.group;
-            let token = state.holder.token().unwrap_or_default();
-            let groups = vec![RenewGroup { group, floor: self.floor(&state), token }];
-            Renew { session: self.client.session, groups }
+            Renew { session: self.client.session, groups: vec![self.renewal(&state)] }
         };
-        let (reply, sent) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
+        let (reply, asked) = self.ask_primary::<_, Renewed>(Kind::Renew, self.deadline(), question)?;
         let mut state = self.lock();
         for g in &reply.groups {
-            state.holder.renewed(g.token, sent, Duration::from_nanos(g.lease_ns));
+            state.holder.renewed(g.token, asked.sent, Duration::from_nanos(g.lease_ns));
         }
         if reply.groups.iter().any(|g| g.lease_ns == 0 && Some(g.token) == state.holder.token()) {
             state.holder.lapse();
@@ -181,10 +182,24 @@ impl GroupClient {
         Ok(())
     }
 
+    /// What a renewal says of this group.
+    pub(crate) fn renewal(&self, state: &State) -> RenewGroup {
+        let place = self.place();
+        RenewGroup {
+            group: self.entry.group,
+            generation: place.set.generation,
+            store: place.primary().store,
+            floor: self.floor(state),
+            token: state.holder.token().unwrap_or_default(),
+        }
+    }
+
     /// Asks whether this process is still the group's writer.
-    pub(crate) fn confirm(&self) -> Result<(), Error> {
+    pub(crate) fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error> {
         self.renew_now()?;
-        match self.lock().holder.valid(clock::now()) {
+        let state = self.lock();
+        self.check_epoch(snapshot)?;
+        match state.holder.valid(clock::now()) {
             true => Ok(()),
             false => Err(Error::Conflict("the write lease was lost inside the transaction".into())),
         }

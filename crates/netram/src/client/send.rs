@@ -140,7 +140,7 @@ impl GroupClient {
         let deadline = Instant::now() + self.lease * SILENCE + Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
         for (i, mut c, request) in waiting {
             let answer = c.receive(request, deadline).and_then(Answer::accept);
-            self.hear(&place.peers[i], i, c, answer, commit, &mut round);
+            self.hear(place, i, c, answer, commit, &mut round);
         }
         round
     }
@@ -148,19 +148,23 @@ impl GroupClient {
     /// Takes a member's answer.
     fn hear(
         &self,
-        peer: &Peer,
+        place: &Place,
         i: usize,
         c: Connection,
         answer: Result<Answer, Error>,
         commit: &mut Commit<'_>,
         round: &mut Round,
     ) {
+        let peer = &place.peers[i];
         match answer.and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header))) {
             Ok((ack, header)) if header.store == peer.store => {
                 peer.link.give(c);
                 round.copies += 1;
                 // The newest state and what this process has cached of it change at once.
                 let mut state = self.lock();
+                if place.epoch != self.epoch() {
+                    return; // who says so has forgotten it since: the outcome is asked for
+                }
                 if state.holder.acked(peer.number, ack.id, clock::now()) {
                     self.absorb(&mut state, commit, ack.id);
                     round.done = true;

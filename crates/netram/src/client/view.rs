@@ -1,6 +1,7 @@
 //! Snapshots: where a transaction begins.
 
 use super::group::{GroupClient, State};
+use super::pins::Pin;
 use super::reserve::LOCAL;
 use crate::clock;
 use dspm_proto::message::{self, SnapshotReply};
@@ -25,7 +26,7 @@ impl GroupClient {
             let now = clock::now();
             let local = self.client.options.lease_reads;
             match state.holder.begin(now) {
-                Begin::Local(tail) if local => return Ok(pin(&mut state, dataset, tail.lsn)),
+                Begin::Local(tail) if local => return Ok(self.pin(&mut state, dataset, tail.lsn)),
                 Begin::Wait => {
                     if Instant::now() >= deadline {
                         return Err(self.in_doubt());
@@ -62,21 +63,28 @@ impl GroupClient {
 
     /// One round trip to the primary.
     fn ask_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
-        // Until the answer is pinned the floor stays where the question was asked: the answer is not older.
-        let floor = self.pin_known();
-        let snapshot = self.ask_pinned_snapshot(dataset, deadline);
-        self.lock().pins.remove(floor);
-        snapshot
+        loop {
+            // Until the answer is pinned the floor stays where the question was asked: the answer is not older.
+            let known = self.pin_known();
+            let snapshot = self.ask_pinned_snapshot(dataset, deadline);
+            self.lock().pins.remove(known);
+            match snapshot? {
+                Some(snapshot) => return Ok(snapshot),
+                None if Instant::now() >= deadline => return Err(self.overtaken()),
+                None => {}
+            }
+        }
     }
 
-    fn pin_known(&self) -> Lsn {
+    fn pin_known(&self) -> Pin {
         let mut state = self.lock();
-        let lsn = state.holder.tail().lsn;
-        state.pins.add(lsn);
-        lsn
+        let pin = (self.epoch(), state.holder.tail().lsn);
+        state.pins.add(pin);
+        pin
     }
 
-    fn ask_pinned_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Snapshot, Error> {
+    /// None: the answer came from an epoch that is over.
+    fn ask_pinned_snapshot(&self, dataset: DatasetId, deadline: Instant) -> Result<Option<Snapshot>, Error> {
         let local = self.client.options.lease_reads;
         let mut known = Lsn(0);
         let question = || {
@@ -87,21 +95,23 @@ impl GroupClient {
             let read_lease = local && self.place().primary().link.has_background();
             message::Snapshot { session, known, floor: self.floor(&state), read_lease }
         };
-        let (reply, sent) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
+        let (reply, asked) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
         let mut state = self.lock();
+        if asked.epoch != self.epoch() {
+            return Ok(None);
+        }
         self.learn(&mut state, &reply.state);
         let lsn = reply.state.tail.lsn;
         state.holder.learned(reply.state.tail);
-        state.holder.may_read(lsn, sent, Duration::from_nanos(reply.lease_ns));
-        state.pins.add(lsn);
+        state.holder.may_read(lsn, asked.sent, Duration::from_nanos(reply.lease_ns));
         let size = reply.state.sizes.iter().find(|s| s.dataset == dataset).map_or(0, |s| s.size);
-        Ok(Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None })
+        Ok(Some(self.pinned(&mut state, lsn, size)))
     }
 
     /// Ends a read.
     pub(crate) fn unpin(&self, snapshot: &Snapshot) {
         let mut state = self.lock();
-        state.pins.remove(Lsn(snapshot.pin));
+        state.pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
         if snapshot.turn != 0 && state.line.has_turn(snapshot.turn) && !state.holder.is_open() {
             state.line.end_turn(); // it did not write
             state.line.wake();
@@ -113,10 +123,19 @@ impl GroupClient {
         let text = format!("dataset {name}: the outcome of an earlier commit of this process is not known yet");
         Error::Unavailable(text)
     }
-}
 
-fn pin(state: &mut State, dataset: DatasetId, lsn: Lsn) -> Snapshot {
-    state.pins.add(lsn);
-    let size = state.sizes.get(&dataset).copied().unwrap_or(0);
-    Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None }
+    fn overtaken(&self) -> Error {
+        Error::Unavailable(format!("dataset {}: all copies lost their memory a moment ago; try again", self.entry.name))
+    }
+
+    fn pin(&self, state: &mut State, dataset: DatasetId, lsn: Lsn) -> Snapshot {
+        let size = state.sizes.get(&dataset).copied().unwrap_or(0);
+        self.pinned(state, lsn, size)
+    }
+
+    fn pinned(&self, state: &mut State, lsn: Lsn, size: u64) -> Snapshot {
+        let epoch = self.epoch();
+        state.pins.add((epoch, lsn));
+        Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None, epoch }
+    }
 }

@@ -214,6 +214,7 @@ impl Node {
         let mut reply = Renewed::default();
         for g in renew.groups {
             let lease = self.with_group(g.group, |group| {
+                group.replica.check_addressee(g.generation, g.store).map_err(Error::Refused)?;
                 Ok(group.replica.renew(session, g.token, g.floor, clock::now()).as_nanos() as u64)
             });
             let lease_ns = lease.unwrap_or(0);

@@ -92,6 +92,7 @@ impl Node {
             members,
             me: Member { node: catalog.number(&self.options.name), store: self.store_id },
             boot: self.boot,
+            started: self.started,
             lease: self.options.lease,
             history: std::time::Duration::from_millis(entry.history_ms),
             disk: entry.durability == dspm_proto::control::Durability::Disk,

@@ -48,6 +48,8 @@ pub struct NodeOptions {
     pub dirty_max: u64,
     /// Most bytes that one reader may pin.
     pub history_max: u64,
+    /// How long the outcome of a commit can be asked.
+    pub outcome_retention: Duration,
     /// Threads that serve connections.
     pub workers: usize,
 }
@@ -77,6 +79,7 @@ pub struct Node {
     pub(crate) store: Arc<Store>,
     pub(crate) store_id: StoreId,
     pub(crate) boot: u32,
+    pub(crate) started: dspm_proto::Instant,
     pub(crate) opened: Opened,
     catalog: Mutex<Catalog>,
     pub(crate) groups: RwLock<HashMap<GroupId, SharedGroup>>,
@@ -118,6 +121,7 @@ impl Node {
             flush_interval: options.flush_interval,
             dirty_max: options.dirty_max,
             history_max: options.history_max,
+            outcome_retention: options.outcome_retention,
         })?;
         let catalog = Catalog::open(&options.data_dir.join("catalog.json"))?;
         let (mailboxes, inboxes) = worker::mailboxes(options.workers)?;
@@ -125,6 +129,7 @@ impl Node {
             store,
             store_id: opened.store,
             boot: opened.boot,
+            started: crate::clock::now(),
             opened: opened.clone(),
             catalog: Mutex::new(catalog),
             groups: RwLock::default(),

@@ -77,6 +77,10 @@ impl Records for StoreRecords {
         self.group.record_id(lsn)
     }
 
+    fn newest_of(&self, client: ClientId) -> Option<RecordId> {
+        self.group.newest_of(client)
+    }
+
     fn fence(&self) -> Fence {
         let f = self.group.fence();
         Fence { generation: f.generation, token: f.token }

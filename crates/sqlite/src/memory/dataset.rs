@@ -45,7 +45,8 @@ impl Dataset for MemoryDataset {
 
     fn release(&self, snapshot: Snapshot) {
         let mut state = self.group.locked();
-        assert!(state.pins > 0 && snapshot.lsn <= state.lsn(), "released once");
+        let known = snapshot.lsn <= state.lsn() || snapshot.epoch < state.epoch;
+        assert!(state.pins > 0 && known, "released once");
         state.pins -= 1;
     }
 
@@ -54,6 +55,7 @@ impl Dataset for MemoryDataset {
         let mut state = self.group.locked();
         state.reads += 1;
         state.faults.check(Call::Read)?;
+        state.check_epoch(snapshot)?;
         match state.page_at(page, snapshot.lsn) {
             Some(content) => buf.copy_from_slice(&content[at..at + buf.len()]),
             None => buf.fill(0),
@@ -67,6 +69,7 @@ impl Dataset for MemoryDataset {
     fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
         let mut state = self.group.locked();
         state.faults.check(Call::Reserve)?;
+        state.check_epoch(snapshot)?;
         let ticket = ticket.map(|t| t.0);
         if !state.lease.is_free_for(self.process, ticket) {
             return Ok(Reserved::Busy(Ticket(state.lease.queue(ticket))));
@@ -90,12 +93,14 @@ impl Dataset for MemoryDataset {
     fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error> {
         let mut state = self.group.locked();
         state.faults.check(Call::Commit)?;
+        state.check_epoch(snapshot)?;
         if !state.lease.reserved || state.lease.owner != Some(self.process) || state.lsn() != snapshot.lsn {
             return Err(Error::Conflict("another commit came first".into()));
         }
         let lsn = state.apply(change);
         state.faults.check(Call::Committed)?;
         (snapshot.lsn, snapshot.size, snapshot.pin) = (lsn, change.size, lsn.0);
+        snapshot.epoch = state.epoch;
         Ok(lsn)
     }
 

@@ -24,6 +24,8 @@ pub(super) struct State {
     sizes: Vec<u64>,
     /// Versions of each page in ascending order; `None` where it was cut off.
     pages: HashMap<PageNo, Vec<Version>>,
+    /// Raised when the newest versions are lost.
+    pub epoch: u64,
     pub lease: Lease,
     pub faults: Faults,
     /// Snapshots that were not released.
@@ -36,6 +38,7 @@ impl Group {
         let state = State {
             sizes: vec![0],
             pages: HashMap::new(),
+            epoch: 0,
             lease: Lease::default(),
             faults: Faults::default(),
             pins: 0,
@@ -121,6 +124,16 @@ impl Group {
         self.locked().apply(&Change { pages: &pages, size: bytes.len() as u64 });
     }
 
+    /// All copies lose their memory and go on from an older version. A lease goes with it.
+    pub fn lose_after(&self, lsn: Lsn) {
+        let mut state = self.locked();
+        state.sizes.truncate(lsn.0 as usize + 1);
+        for versions in state.pages.values_mut() {
+            versions.retain(|(at, _)| *at <= lsn);
+        }
+        state.epoch += 1;
+    }
+
     pub(super) fn check(&self, call: Call) -> Result<(), Error> {
         self.locked().faults.check(call)
     }
@@ -149,7 +162,15 @@ impl State {
     pub fn snapshot(&mut self) -> Snapshot {
         self.pins += 1;
         let lsn = self.lsn();
-        Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0, turn: 0, ticket: None }
+        Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0, turn: 0, ticket: None, epoch: self.epoch }
+    }
+
+    /// A snapshot of before the newest versions were lost shows nothing any more.
+    pub fn check_epoch(&self, snapshot: &Snapshot) -> Result<(), Error> {
+        match snapshot.epoch == self.epoch {
+            true => Ok(()),
+            false => Err(Error::TooOld("the newest commits were lost since".into())),
+        }
     }
 
     /// Makes the next version. The change has to be as the contract says.

@@ -8,6 +8,7 @@ mod attach;
 mod backup;
 mod copies;
 mod counter;
+mod epochs;
 mod faults;
 mod golden;
 mod harness;

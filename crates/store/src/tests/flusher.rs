@@ -38,6 +38,8 @@ fn what_is_flushed_comes_back_without_memory() {
     assert_eq!(again.opened.previous, w.opened.store);
     assert_eq!(again.opened.log_tails, vec![(GROUP, again.model.records[9].0)]);
     again.check(1, PAGES);
+    let newest = w.model.records[9].0;
+    again.with(|g| assert_eq!(g.newest_of(ClientId(1)), Some(newest), "of the records that the log still has"));
 }
 
 #[test]

@@ -66,6 +66,18 @@ impl World {
         }
     }
 
+    /// A record of another process than the usual one.
+    fn append_of(&mut self, session: Session, fill: u8) -> RecordId {
+        let (sizes, writes) = (vec![(DatasetId(1), 4096), (DatasetId(2), 0)], vec![(DatasetId(1), 0, Some(fill))]);
+        let g = self.g.as_mut().unwrap();
+        let (mut r, _) = record(g, &sizes, &writes);
+        r.session = session;
+        let meta = r.seal();
+        g.append(&r, &meta, frames(&self.store, &r, &writes).unwrap()).unwrap();
+        self.model.push(&r, &sizes, &writes);
+        r.id
+    }
+
     fn apply(&mut self, op: Op) {
         let tail = self.model.tail().0;
         let g = self.g.as_mut().unwrap();
@@ -120,6 +132,8 @@ impl World {
         for (client, number) in &self.sessions {
             assert_eq!(g.session_number(ClientId(*client)), *number);
         }
+        let last = self.model.records.last().map(|r| r.0);
+        assert!(g.newest_of(ClientId(1)).is_none_or(|id| Some(id) == last), "one writer: its newest is the newest");
         self.check_changes(g);
         for lsn in g.oldest_record().0..=self.model.tail().0 {
             let r = g.record(Lsn(lsn)).expect("kept");
@@ -166,7 +180,10 @@ fn a_long_history_folds_its_records_and_survives_restarts() {
     let (store, _) = dir.open(MEMORY);
     let g = Some(store.open_group(GROUP).unwrap());
     let mut w = World { dir, store, g, model: Model::default(), sessions: BTreeMap::new(), generation: 0 };
-    for i in 0..2000u64 {
+    let once = Session { client: ClientId(9), number: 4 };
+    let first = w.append_of(once, 7);
+    w.sessions.insert(9, 4);
+    for i in 1..2000u64 {
         w.append(vec![(1, i % 7, Some(i as u8)), (2, i % 11, (i % 5 != 0).then_some(3))], (i % 50 == 0).then_some(3));
         w.g.as_mut().unwrap().set_committed(Lsn(i));
         w.g.as_mut().unwrap().set_horizon(Lsn(i.saturating_sub(3)));
@@ -175,6 +192,9 @@ fn a_long_history_folds_its_records_and_survives_restarts() {
         }
     }
     assert_eq!(w.model.tail(), Lsn(2000));
-    assert!(w.g.as_ref().unwrap().oldest_record() > Lsn(1000), "the ring is bounded");
+    let g = w.g.as_ref().unwrap();
+    assert!(g.oldest_record() > Lsn(1000) && g.record_id(first.lsn).is_none(), "the ring is bounded");
+    assert_eq!(g.newest_of(once.client), Some(first), "who wrote it long ago can still be told so");
+    assert_eq!(g.newest_of(ClientId(1)), Some(g.tail()));
     w.check();
 }

@@ -33,6 +33,7 @@ impl Dir {
             flush_interval: Duration::from_millis(20),
             dirty_max: memory / 2,
             history_max: memory / 4,
+            outcome_retention: Duration::from_secs(3600),
         }
     }
 
