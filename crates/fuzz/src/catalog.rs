@@ -39,12 +39,12 @@ pub const REPLICATED: &str = "replicated";
 pub const ERROR: &str = "error";
 
 /// Of every kind that carries metadata, each way.
-pub static MESSAGES: [Message; 30] = [
+pub static MESSAGES: [Message; 32] = [
     message(Kind::Hello, false, JSON, |_, b| json::<Hello>(b) | json::<Proof>(b)),
     message(Kind::Hello, true, JSON, |_, b| json::<Challenge>(b)),
     message(Kind::Control, false, JSON, |_, b| json::<Control>(b)),
     message(Kind::Control, true, JSON, control_reply),
-    message(Kind::Renew, false, "88[888 44]", binary::<m::Renew>),
+    message(Kind::Renew, false, "88[8888 844]", binary::<m::Renew>),
     message(Kind::Renew, true, "[8 844 8]", binary::<m::Renewed>),
     message(Kind::Snapshot, false, "88 8 8 b", binary::<m::Snapshot>),
     message(Kind::Snapshot, true, "888 8[88]b[888][888] 8", binary::<m::SnapshotReply>),
@@ -52,6 +52,8 @@ pub static MESSAGES: [Message; 30] = [
     message(Kind::Acquire, true, "8 844 8 888 8[88]b[888][888]", binary::<m::Acquired>),
     message(Kind::Release, false, "88 844 b 888", binary::<m::Release>),
     message(Kind::Callback, false, "844", binary::<m::Callback>),
+    message(Kind::Recall, false, "8", binary::<m::Recall>),
+    message(Kind::Recalled, false, "88 8", binary::<m::Recalled>),
     message(Kind::Commit, false, RECORD, record),
     message(Kind::Commit, true, "888 8", binary::<m::Ack>),
     message(Kind::Note, false, "844 888", binary::<m::Note>),

@@ -144,9 +144,11 @@ fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {
             r#"{"role":"node","name":"n1","nonce":"","store":9}"#,
             r#"{"proof":"00112233"}"#,
         ],
-        (Kind::Hello, true) => &[r#"{"name":"n1","store":9,"boot":1,"nonce":"00","proof":"ab"}"#],
+        (Kind::Hello, true) => {
+            &[r#"{"name":"n1","store":9,"boot":1,"nonce":"00","proof":"ab","record_pages_max":16384}"#]
+        }
         (Kind::Control, false) => &[
-            r#"{"op":"locate","name":"fuzz.db","create":{"durability":"memory","copies":2,"min_copies":1,"exclusive":false}}"#,
+            r#"{"op":"locate","name":"fuzz.db","create":{"durability":"memory","copies":2,"min_copies":1,"history_ms":60000,"exclusive":false}}"#,
             r#"{"op":"locate","name":"x","create":null}"#,
             r#"{"op":"remove","name":"no such"}"#,
             r#"{"op":"rename","name":"no such","to":"nothing"}"#,

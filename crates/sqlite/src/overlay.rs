@@ -8,6 +8,8 @@ use dspm_proto::{Error, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{Dataset, PageBuf, Snapshot};
 use std::collections::BTreeMap;
 
+static ZEROS: PageBuf = [0; PAGE_SIZE];
+
 /// The state under an overlay.
 #[derive(Clone, Copy)]
 pub struct Base<'a> {
@@ -42,14 +44,19 @@ impl Overlay {
         self.size
     }
 
-    /// True once anything was written or cut.
+    /// True once anything was written or cut, also if the size is the old one again.
     pub fn is_written(&self) -> bool {
-        !self.pages.is_empty() || self.size != self.size_before
+        !self.pages.is_empty() || self.size != self.size_before || self.floor < self.size_before
     }
 
-    /// The written pages in ascending order.
+    /// The pages that the commit changes, in ascending order. What was cut off and is inside the size again is zeros.
     pub fn pages(&self) -> Vec<(PageNo, &PageBuf)> {
-        self.pages.iter().map(|(page, content)| (*page, &**content)).collect()
+        let mut pages: Vec<(PageNo, &PageBuf)> = self.pages.iter().map(|(page, c)| (*page, &**c)).collect();
+        let regrown = PageNo::count(self.floor)..PageNo::count(self.size_before.min(self.size));
+        let zeros = regrown.map(PageNo).filter(|p| !self.pages.contains_key(p));
+        pages.extend(zeros.map(|p| (p, &ZEROS)));
+        pages.sort_unstable_by_key(|p| p.0);
+        pages
     }
 
     /// Begins again over a state of that size.

@@ -22,12 +22,29 @@ fn with_base(test: impl Fn(Base<'_>, &[u8])) {
     test(Base { dataset: &*dataset, snapshot: &snapshot }, &model);
 }
 
+/// What the dataset holds when the overlay was committed, if that is done at all.
+fn stored(overlay: &Overlay, base: Base<'_>) -> Vec<u8> {
+    let mut all = vec![0; base.snapshot.size as usize];
+    read_snapshot(base, 0, &mut all).unwrap();
+    if !overlay.is_written() {
+        return all;
+    }
+    all.resize(overlay.size() as usize, 0);
+    for (page, content) in overlay.pages() {
+        let start = page.0 as usize * PAGE_SIZE;
+        let end = all.len().min(start + PAGE_SIZE);
+        all[start..end].copy_from_slice(&content[..end - start]);
+    }
+    all
+}
+
 fn check(overlay: &Overlay, base: Base<'_>, model: &[u8]) {
     assert_eq!(overlay.size(), model.len() as u64);
     let mut all = vec![0xee; model.len() + 100];
     overlay.read(base, 0, &mut all).unwrap();
     assert!(all[..model.len()] == *model, "content differs");
     assert!(all[model.len()..].iter().all(|b| *b == 0), "zeros beyond the size");
+    assert!(stored(overlay, base) == *model, "a commit stores something else");
     for (page, content) in overlay.pages() {
         let start = (page.0 * P) as usize;
         assert!(start < model.len(), "no page beyond the size");
@@ -74,6 +91,9 @@ fn what_was_cut_off_does_not_come_back() {
         let mut model = model[..100].to_vec();
         model.resize(3 * PAGE_SIZE, 0);
         check(&overlay, base, &model);
+        overlay.truncate(base, 0).unwrap();
+        overlay.truncate(base, base.snapshot.size).unwrap();
+        check(&overlay, base, &vec![0; base.snapshot.size as usize]);
     });
 }
 
