@@ -194,7 +194,7 @@ impl Store {
     /// What to tell a writer whose record found no frame.
     pub fn shortage_text(&self) -> String {
         let frames = u64::from(self.arena.layout.frames);
-        let full = || format!("its memory ({} MiB) is in use", frames * PAGE_SIZE as u64 >> 20);
+        let full = || format!("its memory ({} MiB) is in use", (frames * PAGE_SIZE as u64) >> 20);
         self.shortage(0).unwrap_or_else(full)
     }
 

@@ -86,7 +86,7 @@ impl GroupClient {
                 None => self.ask_room(peer, deadline)?,
             };
             if pages as u64 > most {
-                let mib = pages * PAGE_SIZE >> 20;
+                let mib = (pages * PAGE_SIZE) >> 20;
                 let text = format!(
                     "a transaction of {pages} pages ({mib} MiB); node {} ({}) has memory for at most {most} in one",
                     peer.name, peer.link.address
