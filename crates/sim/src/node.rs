@@ -391,7 +391,8 @@ impl Node {
                 let Some(records) = self.records(group) else { return };
                 let list: Vec<_> = (from.0..=last.0).filter_map(|l| records.record(Lsn(l)).cloned()).collect();
                 let store = self.slots[group].config.store_of(to);
-                for record in list {
+                // One at a time: what is left has to be asked for again.
+                for record in list.into_iter().take(1) {
                     let body = Body::Replicate { generation: GENERATION, store, token, record };
                     ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
                 }

@@ -31,7 +31,7 @@ impl GroupStore {
         meta: &[u8],
         frames: Vec<Option<FrameBuf>>,
     ) -> Result<(), Error> {
-        self.publish(record, meta, frames, Draw::Commit)
+        self.publish(record, meta, frames, Draw::Entry)
     }
 
     /// [`GroupStore::append`] of a record that another member, or the log, holds already: from the reserve if need be.

@@ -106,7 +106,9 @@ impl Store {
 
     pub(crate) fn note_log(&self, log: &Log) {
         self.log_bytes.store(log.bytes(), Ordering::Relaxed);
-        self.log_room.store(log.room(), Ordering::Relaxed);
+        for (shown, bytes) in self.log_room.iter().zip(<[u64; 2]>::from(log.room())) {
+            shown.store(bytes, Ordering::Relaxed);
+        }
     }
 
     /// True once a write or sync of the log failed.

@@ -62,9 +62,10 @@ impl Store {
     /// Makes segments before they are needed: commits are taken in as far as there is room for them, so a full disk shows
     /// before one depends on it. The log is not held meanwhile.
     fn lay_segments_by(&self) {
-        let wanted = self.log_wanted.swap(0, Ordering::Relaxed).max(self.log_need(0) * 2);
+        let one = self.log_wanted.swap(0, Ordering::Relaxed);
+        let more = one + self.log_need(0) * 2;
         loop {
-            let Some((dir, path, len)) = lock(&self.log).lacks_segment(wanted) else {
+            let Some((dir, path, len)) = lock(&self.log).lacks_segment(more, one) else {
                 return Stalls::note(&self.stalls.next, &self.stalled_next, &Ok(()));
             };
             match Segment::blank(&*self.disk, &dir, path, len) {

@@ -24,8 +24,10 @@ const SLACK: u64 = 64 << 10;
 /// What a frame is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Draw {
-    /// A writer's record.
+    /// A page of a writer's record.
     Commit,
+    /// Its place in the ring: a record whose pages found room does not fail for want of that.
+    Entry,
     /// A record that another member holds already, or that a restart reads back.
     Settle,
     /// What keeps the store itself going.
@@ -51,6 +53,7 @@ impl Reserve {
     pub(crate) fn left(&self, draw: Draw) -> usize {
         match draw {
             Draw::Commit => self.keep + self.settle + self.claimed.load(Ordering::Relaxed),
+            Draw::Entry => self.keep + self.settle / 2,
             Draw::Settle => self.keep,
             Draw::Keep => 0,
         }
@@ -157,13 +160,22 @@ impl Store {
         (self.arena.dirty.load(Ordering::Relaxed) + pages as u64) * LOGGED + SLACK
     }
 
+    /// True when no segment has to be made for a record of that many pages and for what is not on disk yet.
+    fn has_log_room(&self, pages: usize) -> bool {
+        let one = pages as u64 * LOGGED + SLACK;
+        let [room, piece] = [0, 1].map(|i| self.log_room[i].load(Ordering::Relaxed));
+        let enough = room >= self.log_need(pages) && piece >= one;
+        if !enough {
+            self.log_wanted.fetch_max(one, Ordering::Relaxed);
+            self.arena.short.now();
+        }
+        enough
+    }
+
     /// Why a commit of that many pages has to wait before it is published; None when there is room for it.
     pub fn shortage(&self, pages: usize) -> Option<String> {
         let flushes = self.arena.disk.load(Ordering::Relaxed);
-        let need = self.log_need(pages);
-        if flushes && (self.is_stalled() || self.log_room.load(Ordering::Relaxed) < need) {
-            self.log_wanted.fetch_max(need, Ordering::Relaxed);
-            self.arena.short.now();
+        if flushes && (self.is_stalled() || !self.has_log_room(pages)) {
             return Some(self.stalls.reason().unwrap_or_else(|| "its log waits for the next segment".into()));
         }
         if self.is_dirty_full() {
@@ -193,7 +205,7 @@ impl Store {
 
     /// A commit of that many pages found too few frames: as many are made free.
     pub fn want(&self, frames: usize) {
-        self.arena.wanted.fetch_max(frames, Ordering::Relaxed);
+        self.arena.wanted.fetch_max(frames + frames / 32, Ordering::Relaxed);
         self.arena.is_short();
     }
 

@@ -43,10 +43,10 @@ pub struct Store {
     /// Held for a round of maintenance.
     pub(crate) maintaining: Mutex<()>,
     pub(crate) log_bytes: AtomicU64,
-    /// Bytes of room in the log that a commit did not find.
+    /// Bytes of the largest record that found no room in the log.
     pub(crate) log_wanted: AtomicU64,
-    /// Bytes that the log can take before a segment has to be made.
-    pub(crate) log_room: AtomicU64,
+    /// Bytes that the log can take before a segment has to be made, in all and in one piece.
+    pub(crate) log_room: [AtomicU64; 2],
     pub(crate) stalled: AtomicBool,
     pub(crate) stalled_next: AtomicBool,
     pub(crate) stalls: Stalls,
@@ -124,7 +124,7 @@ impl Store {
             maintaining: Mutex::new(()),
             log_bytes: AtomicU64::new(joined.log.bytes()),
             log_wanted: AtomicU64::new(0),
-            log_room: AtomicU64::new(joined.log.room()),
+            log_room: <[u64; 2]>::from(joined.log.room()).map(AtomicU64::new),
             log: Mutex::new(joined.log),
             stalled: AtomicBool::new(false),
             stalled_next: AtomicBool::new(false),

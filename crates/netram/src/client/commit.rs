@@ -39,6 +39,9 @@ impl GroupClient {
             return Err(Error::Full(text));
         }
         let deadline = self.deadline();
+        if self.lock().holder.token().is_none() {
+            self.regain(snapshot)?; // an earlier commit of this reservation was in doubt, which cost the token
+        }
         let mut again = false;
         loop {
             let place = self.place();

@@ -173,22 +173,25 @@ impl Log {
         Ok(())
     }
 
-    /// Bytes that batches can certainly take before a segment has to be made.
-    pub(crate) fn room(&self) -> u64 {
+    /// Bytes that batches can certainly take before a segment has to be made, in all and in one piece.
+    pub(crate) fn room(&self) -> (u64, u64) {
         let most = self.batch_max();
         let usable = |len: u64, from: u64| len.saturating_sub(from + most);
         let ready = self.spare.iter().chain(&self.pool).filter(|s| s.len >= self.segment_bytes);
-        self.live.back().map_or(0, |s| usable(s.len, self.at)) + ready.map(|s| usable(s.len, FIRST)).sum::<u64>()
+        let pieces = ready.map(|s| usable(s.len, FIRST)).chain(self.live.back().map(|s| usable(s.len, self.at)));
+        pieces.fold((0, 0), |(sum, largest), piece| (sum + piece, largest.max(piece)))
     }
 
-    /// What to make so that there is a segment's room and `more`: directory, path and length.
-    pub(crate) fn lacks_segment(&mut self, more: u64) -> Option<(PathBuf, PathBuf, u64)> {
-        if self.room() >= self.segment_bytes / 2 + more {
+    /// What to make so that there is room for `more` and half a segment, and for a batch of `one`: directory, path, length.
+    pub(crate) fn lacks_segment(&mut self, more: u64, one: u64) -> Option<(PathBuf, PathBuf, u64)> {
+        let (room, piece) = self.room();
+        if room >= self.segment_bytes / 2 + more && piece >= one {
             return None;
         }
         self.next_name += 1;
         let path = self.dir.join(format!("{:08}.seg", self.next_name - 1));
-        Some((self.dir.clone(), path, self.segment_bytes))
+        let len = self.segment_bytes.max((FIRST + one + self.batch_max()).next_multiple_of(ALIGN));
+        Some((self.dir.clone(), path, len))
     }
 
     /// A segment for the time when the last one is full.
@@ -217,7 +220,8 @@ impl Log {
     }
 
     fn retire(&mut self, mut segment: Segment) {
-        if self.pool.len() >= POOL_MAX || segment.len != self.segment_bytes {
+        let usual = (self.segment_bytes..=self.segment_bytes * POOL_MAX as u64).contains(&segment.len);
+        if self.pool.len() >= POOL_MAX || !usual {
             let _ = self.disk.remove(&segment.path); // a file that stays is found and reused at the next start
             return;
         }

@@ -9,5 +9,6 @@ mod disk_model;
 mod flusher;
 mod groups;
 mod meddling;
+mod room;
 mod simdisk;
 mod support;
