@@ -72,7 +72,8 @@ def test_requests_carry_op() -> None:
     assert messages.encode(messages.Ping()) == b'{"op":"ping"}'
     locate = messages.Locate("a.db", messages.CreateOptions())
     assert messages.encode(locate) == (
-        b'{"op":"locate","name":"a.db","create":{"durability":null,"copies":null,"min_copies":null,"exclusive":false}}'
+        b'{"op":"locate","name":"a.db",'
+        b'"create":{"durability":null,"copies":null,"min_copies":null,"history_ms":null,"exclusive":false}}'
     )
     assert messages.encode(messages.Datasets(True, [], ["x"])) == (
         b'{"op":"datasets","whole":true,"put":[],"del":["x"],"drop":[]}'

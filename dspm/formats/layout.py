@@ -26,6 +26,10 @@ DATASETS_MAX = 4096
 RECORD_ID = Struct("<QQQ")
 PAIR = Struct("<QQ")
 SESSION = PAIR
+STATE_NEWEST = Struct("<II")
+"""Number of newest records, 0."""
+NEWEST = Struct("<QQQQQ")
+"""A client's newest record: client, generation, LSN, hash, when it was published."""
 
 # arena.md
 ARENA = Struct("<8sIIQQIIQQ16s16sQ")

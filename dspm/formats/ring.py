@@ -15,7 +15,18 @@ from dspm.formats import record as records
 from dspm.formats.arena import Arena
 from dspm.formats.files import hexadecimal, pages_of
 from dspm.formats.header import SIZE, Header
-from dspm.formats.layout import PAGE, PAIR, RECORD_ID, SESSION, STATE, STATE_DATASET, Kind, Payload
+from dspm.formats.layout import (
+    NEWEST,
+    PAGE,
+    PAIR,
+    RECORD_ID,
+    SESSION,
+    STATE,
+    STATE_DATASET,
+    STATE_NEWEST,
+    Kind,
+    Payload,
+)
 from dspm.formats.record import Record
 from dspm.formats.report import Malformed, Report
 from dspm.formats.slots import Slot
@@ -231,7 +242,8 @@ class _Reader:
 
     def _state(self, header: Header, meta: bytes) -> None:
         ring = self._ring
-        base, tail, extents, sessions = _parse_state(meta)
+        state = _parse_state(meta)
+        base, tail = state.base, state.tail
         if (header.generation, header.lsn) != (base.generation, base.lsn):
             found = (header.generation, header.lsn)
             raise Malformed("generation and LSN of a state", f"its base's, {base[:2]}", found, 32)
@@ -239,10 +251,25 @@ class _Reader:
         if self._states_left == 0:
             self._check_joint(base)
             ring.chain = [r for r in ring.chain if r.lsn > base.lsn]
-            ring.base, ring.extents, ring.sessions = base, extents, sessions
+            ring.base, ring.extents, ring.sessions = base, state.extents, state.sessions
             self._anchored = True
         if (ring.chain or self._anchored) and ring.tail != tail:
             raise Malformed("tail of a state", f"the newest record, {ring.tail}", tail, SIZE + RECORD_ID.size)
+        self._check_newest(state)
+
+    def _check_newest(self, state: _State) -> None:
+        """Newest records are of known sessions, and those that are still in the ring are the records of their LSN."""
+        chain = {r.lsn: r.hash for r in self._ring.chain}
+        for n, (client, found) in enumerate(state.newest.items()):
+            at = SIZE + state.newest_at + NEWEST.size * n
+            if client not in state.sessions:
+                raise Malformed("client of a newest record", "one of the sessions'", hexadecimal(client), at)
+            if found.lsn > state.tail.lsn:
+                raise Malformed("LSN of a newest record", f"at most {state.tail.lsn}", found.lsn, at + 16)
+            if chain.get(found.lsn, found.hash) != found.hash:
+                raise Malformed(
+                    "hash of a newest record", hexadecimal(chain[found.lsn]), hexadecimal(found.hash), at + 24
+                )
 
     def _check_joint(self, base: RecordId) -> None:
         """What was read so far and the base are one history."""
@@ -256,7 +283,17 @@ class _Reader:
             raise Malformed("base of a state", f"LSN {chain[0].lsn - 1} or more", base.lsn, SIZE + 8)
 
 
-def _parse_state(meta: bytes) -> tuple[RecordId, RecordId, dict[int, Extents], dict[int, int]]:
+@dataclass(slots=True)
+class _State:
+    base: RecordId
+    tail: RecordId
+    extents: dict[int, Extents]
+    sessions: dict[int, int]
+    newest: dict[int, RecordId]
+    newest_at: int
+
+
+def _parse_state(meta: bytes) -> _State:
     if len(meta) < STATE.size:
         raise Malformed("metadata of a state", f"at least {STATE.size} bytes", len(meta), 8)
     *ids, datasets, sessions = STATE.unpack_from(meta)
@@ -273,11 +310,16 @@ def _parse_state(meta: bytes) -> tuple[RecordId, RecordId, dict[int, Extents], d
         lists = [[(a, b) for a, b in PAIR.iter_unpack(meta[x:y])] for x, y in zip(bounds, bounds[1:], strict=False)]
         extents[dataset] = Extents(*lists)
         at = bounds[3]
-    if len(meta) != at + SESSION.size * sessions:
-        raise Malformed("metadata of a state", f"{at + SESSION.size * sessions} bytes", len(meta), 8)
-    ended = {client: number for client, number in SESSION.iter_unpack(meta[at:])}
+    newest_at = at + SESSION.size * sessions + STATE_NEWEST.size
+    if len(meta) < newest_at:
+        raise Malformed("metadata of a state", f"at least {newest_at} bytes", len(meta), 8)
+    numbers = {client: number for client, number in SESSION.iter_unpack(meta[at : newest_at - STATE_NEWEST.size])}
+    count, _ = STATE_NEWEST.unpack_from(meta, newest_at - STATE_NEWEST.size)
+    if len(meta) != newest_at + NEWEST.size * count:
+        raise Malformed("metadata of a state", f"{newest_at + NEWEST.size * count} bytes", len(meta), 8)
+    newest = {client: RecordId(*of) for client, *of, _ in NEWEST.iter_unpack(meta[newest_at:])}
     base, tail = (RecordId(*r) for r in RECORD_ID.iter_unpack(meta[: 2 * RECORD_ID.size]))
-    return base, tail, extents, ended
+    return _State(base, tail, extents, numbers, newest, newest_at)
 
 
 def learn(extents: dict[int, Extents], record: Record) -> None:
