@@ -227,7 +227,10 @@ class _Run:
             self._save()
             self._write_config()
             self._register()
-        except KeyboardInterrupt:
+        except UnavailableError:
+            raise  # tried again, with what runs
+        except BaseException:
+            # Half a start would be taken for a whole one by the next call, which would ask what does not serve yet.
             self.end()
             raise
 
