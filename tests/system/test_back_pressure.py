@@ -228,9 +228,8 @@ def test_a_database_much_larger_than_the_memory(clusters: Clusters, children: Ch
 def test_a_steady_load(clusters: Clusters, children: Children) -> None:
     """Guards against a slow death: minutes of small and large commits over a small memory, nobody fails or starves."""
     small = clusters(2, memory="32MiB")
-    name = make_table(small, children)
     for size, rows in [(3 * KIB, 300), (300 * KIB, 20)]:
-        counts = load(small, children, name, seconds(60), 3, size, rows)
+        counts = load(small, children, make_table(small, children), seconds(60), 3, size, rows)
         assert min(counts) > 0.3 * sum(counts) / len(counts), counts
     assert metric(small, "dspm_alarms") == 0
     small.end()

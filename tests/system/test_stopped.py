@@ -17,6 +17,7 @@ from .ledger import Ledger
 IOERR = 10
 BUSY_SNAPSHOT = 517
 PAST_THE_LEASE_S = 1.0
+PAST_THE_FLOOR_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +166,29 @@ def test_a_reader_stops_under_a_read_lease(pair: Cluster, children: Children) ->
     finally:
         os.kill(reader.process.pid, signal.SIGCONT)
     assert reader.one("SELECT who FROM t") == "second"
+
+
+@pytest.mark.parametrize("history", ["0s", "1m"])
+def test_a_reader_stops_for_longer_than_its_floor_counts(pair: Cluster, children: Children, history: str) -> None:
+    """Guards `history`: old versions are there for a reader that nobody heard of; without it, it is told."""
+    name, db = opened(pair, children, DSPM_HISTORY=history)
+    db.sql("CREATE TABLE big(a INTEGER PRIMARY KEY, b)")
+    rows = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300)"
+    db.sql(f"{rows} INSERT INTO big SELECT i, zeroblob(2000) FROM n")
+    reader = children.session(pair, name)
+    reader.sql("BEGIN")
+    assert reader.one("SELECT count(*) FROM t") == 1
+    os.kill(reader.process.pid, signal.SIGSTOP)
+    try:
+        end = time.monotonic() + PAST_THE_FLOOR_S
+        while time.monotonic() < end:
+            db.sql("UPDATE big SET b = randomblob(2000)")
+            time.sleep(0.2)
+    finally:
+        os.kill(reader.process.pid, signal.SIGCONT)
+    if history == "1m":
+        assert reader.one("SELECT sum(length(b) * (b = zeroblob(2000))) FROM big") == 600_000
+        return
+    with pytest.raises(SqlError) as failed:
+        reader.sql("SELECT sum(length(b)) FROM big")
+    assert failed.value.code == BUSY_SNAPSHOT

@@ -1,7 +1,7 @@
 //! `history`: replaced versions are kept for a time, whether anybody reads them or not.
 //!
 //! Marks (time, LSN) say what the newest committed state was when; the horizon stays at or below the newest mark that
-//! is at least as old as `history`, so it may keep a little more (a 64th), never less. A restarted primary knows
+//! is at least as old as `history`, so it may keep a little more (a 256th), never less. A restarted primary knows
 //! nothing of before: it keeps what is there for a whole `history`.
 
 use dspm_proto::{Instant, Lsn};
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Marks of one `history`.
-const MARKS: u32 = 64;
+const MARKS: u32 = 256;
 
 /// What was the newest state when.
 pub(crate) struct Past {
@@ -40,8 +40,12 @@ impl Past {
     }
 
     /// It takes more room than it may: the oldest part goes. False: there is none but the newest state.
-    pub(crate) fn shorten(&mut self) -> bool {
-        self.marks.len() > 1 && self.marks.pop_front().is_some()
+    pub(crate) fn shorten(&mut self, committed: Lsn) -> bool {
+        if self.marks.len() > 1 {
+            self.marks.pop_front();
+            return true;
+        }
+        self.marks.front_mut().is_some_and(|m| std::mem::replace(&mut m.1, committed) < committed)
     }
 
     /// When the limit rises, or the next mark is due.
@@ -76,7 +80,8 @@ mod tests {
         assert_eq!((none.limit(), none.wake(Lsn(9))), (Lsn(u64::MAX), None));
         let mut past = Past::new(Duration::from_secs(10), Instant(0));
         past.mark(Lsn(5), Instant(SECOND));
-        assert!(past.shorten() && past.limit() == Lsn(5));
-        assert!(!past.shorten());
+        assert!(past.shorten(Lsn(6)) && past.limit() == Lsn(5));
+        assert!(past.shorten(Lsn(6)) && past.limit() == Lsn(6));
+        assert!(!past.shorten(Lsn(6)));
     }
 }
