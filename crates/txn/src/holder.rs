@@ -336,3 +336,44 @@ impl Holder {
         self.tail.lsn
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const L: Duration = Duration::from_millis(300);
+
+    fn id(lsn: u64) -> RecordId {
+        RecordId { lsn: Lsn(lsn), hash: lsn, ..RecordId::default() }
+    }
+
+    /// The primary takes the sender of a record to read nothing meanwhile, and may show the record to others.
+    #[test]
+    fn a_read_lease_ends_where_the_process_sends_a_record() {
+        let (mut h, token, sent) = (Holder::new(), Token { n: 1, ..Token::default() }, Instant(5));
+        h.learned(id(7));
+        h.may_read(Lsn(7), sent, L);
+        assert_eq!(h.begin(Instant(6)), Begin::Local(id(7)));
+        assert!(h.granted(token, sent, L, id(7), Instant(6)));
+        h.open(Instant(6));
+        assert!(h.send(id(8), vec![0, 1]).is_some());
+        h.doubt();
+        h.abandon();
+        h.close(Instant(7));
+        assert_eq!(h.begin(Instant(8)), Begin::Ask, "8 may have been committed");
+    }
+
+    /// A call-back by LSN also ends a read lease whose grant is still on its way.
+    #[test]
+    fn a_late_read_lease_is_not_taken_up() {
+        let mut h = Holder::new();
+        h.learned(id(7));
+        h.recall_read(Lsn(8));
+        h.may_read(Lsn(7), Instant(5), L);
+        assert_eq!(h.begin(Instant(6)), Begin::Ask);
+        h.learned(id(8));
+        h.may_read(Lsn(8), Instant(6), L);
+        assert_eq!(h.begin(Instant(7)), Begin::Local(id(8)));
+        assert_eq!(h.begin(Instant(6).after(L)), Begin::Ask, "lapsed");
+    }
+}
