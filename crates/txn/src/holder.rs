@@ -49,7 +49,7 @@ pub enum Recall {
     Kept,
     /// In use a moment ago, or not for long: look again then.
     Linger(Instant),
-    /// Answered before; nothing to send.
+    /// Answered since it was asked last, or nothing to answer.
     Nothing,
 }
 
@@ -236,7 +236,9 @@ impl Holder {
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
         let token = self.token.filter(|_| !self.open || self.tail == self.reserved)?;
         let base = self.tail;
-        self.read_until = Instant(0); // the primary takes the sender to read nothing from here on
+        // The primary takes the sender to read nothing older from here on, and forgets the read lease that it gave: one
+        // whose grant is still on its way is over too, or it would outlive a doubt about this record.
+        self.recall_read(id.lsn);
         self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
         self.flight.as_ref()
     }
@@ -287,7 +289,8 @@ impl Holder {
             }
             return Recall::Nothing;
         }
-        self.recalled = true;
+        // Asked again, also after "kept" was said: that may have been lost, and who waits would never be sent away.
+        (self.recalled, self.said_kept) = (true, false);
         self.recall(now)
     }
 
@@ -334,5 +337,54 @@ impl Holder {
     /// The lowest state that this process may still read when no snapshot is open.
     pub fn floor(&self) -> Lsn {
         self.tail.lsn
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dspm_proto::Generation;
+
+    const L: Duration = Duration::from_millis(300);
+    const TOKEN: Token = Token { generation: Generation(1), boot: 1, n: 1 };
+
+    fn id(lsn: u64) -> RecordId {
+        RecordId { generation: Generation(1), lsn: Lsn(lsn), hash: lsn }
+    }
+
+    fn ms(n: u64) -> Instant {
+        Instant(n * 1_000_000)
+    }
+
+    /// It has the lease since `ms(2)`, at LSN 4.
+    fn holder() -> Holder {
+        let mut h = Holder::new();
+        h.learned(id(4));
+        assert!(h.granted(TOKEN, ms(1), L, id(4), ms(2)));
+        h
+    }
+
+    #[test]
+    fn a_read_lease_asked_for_before_a_record_was_sent_does_not_outlive_its_doubt() {
+        let mut h = holder();
+        h.open(ms(3));
+        assert!(h.send(id(5), vec![0, 1]).is_some());
+        h.may_read(Lsn(4), ms(0), L); // another thread's answer, late: the primary has forgotten that lease since
+        h.doubt();
+        h.abandon(); // committed, or nobody knows
+        assert_eq!(h.begin(ms(10)), Begin::Ask);
+        h.learned(id(5));
+        h.may_read(Lsn(5), ms(11), L);
+        assert_eq!(h.begin(ms(12)), Begin::Local(id(5)));
+    }
+
+    #[test]
+    fn every_call_back_is_answered() {
+        let mut h = holder();
+        h.open(ms(3));
+        assert_eq!(h.callback(TOKEN, ms(50)), Recall::Kept);
+        assert_eq!(h.recall(ms(51)), Recall::Nothing, "once is enough");
+        assert_eq!(h.callback(TOKEN, ms(100)), Recall::Kept, "the first answer was lost");
+        assert_eq!(h.close(ms(101)), Recall::Return(id(4)));
     }
 }
