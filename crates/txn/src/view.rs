@@ -205,7 +205,7 @@ impl<R: Records> Replica<R> {
             }
             match lowest.filter(|_| floor <= past) {
                 Some((_, client)) => drop(self.views.floors.remove(&client)),
-                None if !self.views.past.shorten() => return,
+                None if !self.views.past.shorten(self.records.committed()) => return,
                 None => {}
             }
         }
