@@ -150,15 +150,15 @@ impl Node {
 
     fn commit(self: &Arc<Self>, hello: &Hello, out: &Arc<Sender>, m: Message) -> Result<(), Error> {
         let Message { header, meta, body } = m;
+        let caller = Caller { connection: out.id, request: header.request };
         let (record, pages) = match body {
             Body::Pages { record, frames, deltas } => (record, Pages { meta, frames, deltas }),
             Body::NoRoom { record } => {
                 self.check_session(hello, &record)?;
-                self.with_group(header.group, |g| {
-                    g.replica.commit_without_room(header.store, &record, clock::now());
+                return self.with_group(header.group, |g| {
+                    g.replica.commit_without_room(caller, header.store, &record, clock::now());
                     Ok(())
-                })?;
-                return Err(self.without_room());
+                });
             }
             Body::None => return Err(Error::Protocol("a commit without a record".into())),
         };
@@ -168,7 +168,6 @@ impl Node {
             Error::Refused(why)
         })?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        let caller = Caller { connection: out.id, request: header.request };
         self.with_group(header.group, |g| {
             g.replica.commit(caller, header.store, &record, pages, clock::now());
             Ok(())
