@@ -31,7 +31,10 @@ impl Node {
     /// A connection is gone.
     pub(crate) fn closed(&self, receiver: &Receiver) {
         self.senders.write().unwrap_or_else(PoisonError::into_inner).remove(&receiver.out.id);
-        self.sessions.closed(&receiver.out);
+        let session = if let Phase::Open { hello } = &receiver.phase { hello.session } else { None };
+        if let Some(session) = session {
+            self.sessions.closed(session, &receiver.out);
+        }
         self.forwarded.closed(&receiver.out);
     }
 
