@@ -146,6 +146,14 @@ impl Holder {
         }
     }
 
+    /// Gives the read lease up, if there is one: the LSN below which it is called back then. A lease at the same LSN is
+    /// not taken up again, since the word about this one may arrive after its grant.
+    pub fn end_read(&mut self, now: Instant) -> Option<Lsn> {
+        let below = (now < self.read_until).then(|| self.read_at.next())?;
+        self.recall_read(below);
+        Some(below)
+    }
+
     /// A snapshot of the primary: a newer committed state.
     pub fn learned(&mut self, tail: RecordId) {
         if tail.lsn > self.tail.lsn {
@@ -376,6 +384,17 @@ mod tests {
         h.learned(id(5));
         h.may_read(Lsn(5), ms(11), L);
         assert_eq!(h.begin(ms(12)), Begin::Local(id(5)));
+    }
+
+    #[test]
+    fn a_read_lease_that_was_given_up_is_not_taken_up_again() {
+        let mut h = Holder::new();
+        h.learned(id(4));
+        assert_eq!(h.end_read(ms(1)), None);
+        h.may_read(Lsn(4), ms(1), L);
+        assert_eq!((h.begin(ms(2)), h.end_read(ms(3))), (Begin::Local(id(4)), Some(Lsn(5))));
+        h.may_read(Lsn(4), ms(4), L); // the primary may yet hear that it is over
+        assert_eq!((h.begin(ms(5)), h.end_read(ms(5))), (Begin::Ask, None));
     }
 
     #[test]
