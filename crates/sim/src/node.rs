@@ -264,7 +264,11 @@ impl Node {
                 r.records.lies.no_sessions = ctx.broken(Mutant::SessionIgnored);
                 r.records.short = short;
                 r.records.lies.token = ctx.broken(Mutant::NoFence).then_some(record.token);
-                r.commit(from, store, &record, (), now);
+                if short && ctx.rng.chance(500) {
+                    r.commit_without_room(from, store, &record, now); // its pages found none while they came in
+                } else {
+                    r.commit(from, store, &record, (), now);
+                }
                 (r.records.lies.no_sessions, r.records.lies.token) = (false, None);
                 let published = r.records.last() > before;
                 self.check_session(published, &record, ctx);

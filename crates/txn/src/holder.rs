@@ -49,7 +49,7 @@ pub enum Recall {
     Kept,
     /// In use a moment ago, or not for long: look again then.
     Linger(Instant),
-    /// Answered before; nothing to send.
+    /// Answered since it was asked last, or nothing to answer.
     Nothing,
 }
 
@@ -146,6 +146,14 @@ impl Holder {
         }
     }
 
+    /// Gives the read lease up, if there is one: the LSN below which it is called back then. A lease at the same LSN is
+    /// not taken up again, since the word about this one may arrive after its grant.
+    pub fn end_read(&mut self, now: Instant) -> Option<Lsn> {
+        let below = (now < self.read_until).then(|| self.read_at.next())?;
+        self.recall_read(below);
+        Some(below)
+    }
+
     /// A snapshot of the primary: a newer committed state.
     pub fn learned(&mut self, tail: RecordId) {
         if tail.lsn > self.tail.lsn {
@@ -236,7 +244,9 @@ impl Holder {
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
         let token = self.token.filter(|_| !self.open || self.tail == self.reserved)?;
         let base = self.tail;
-        self.read_until = Instant(0); // the primary takes the sender to read nothing from here on
+        // The primary takes the sender to read nothing older from here on, and forgets the read lease that it gave: one
+        // whose grant is still on its way is over too, or it would outlive a doubt about this record.
+        self.recall_read(id.lsn);
         self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
         self.flight.as_ref()
     }
@@ -287,7 +297,8 @@ impl Holder {
             }
             return Recall::Nothing;
         }
-        self.recalled = true;
+        // Asked again, also after "kept" was said: that may have been lost, and who waits would never be sent away.
+        (self.recalled, self.said_kept) = (true, false);
         self.recall(now)
     }
 
@@ -340,17 +351,66 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dspm_proto::Generation;
 
     const L: Duration = Duration::from_millis(300);
+    const TOKEN: Token = Token { generation: Generation(1), boot: 1, n: 1 };
 
     fn id(lsn: u64) -> RecordId {
-        RecordId { lsn: Lsn(lsn), hash: lsn, ..RecordId::default() }
+        RecordId { generation: Generation(1), lsn: Lsn(lsn), hash: lsn }
+    }
+
+    fn ms(n: u64) -> Instant {
+        Instant(n * 1_000_000)
+    }
+
+    /// It has the lease since `ms(2)`, at LSN 4.
+    fn holder() -> Holder {
+        let mut h = Holder::new();
+        h.learned(id(4));
+        assert!(h.granted(TOKEN, ms(1), L, id(4), ms(2)));
+        h
+    }
+
+    #[test]
+    fn a_read_lease_asked_for_before_a_record_was_sent_does_not_outlive_its_doubt() {
+        let mut h = holder();
+        h.open(ms(3));
+        assert!(h.send(id(5), vec![0, 1]).is_some());
+        h.may_read(Lsn(4), ms(0), L); // another thread's answer, late: the primary has forgotten that lease since
+        h.doubt();
+        h.abandon(); // committed, or nobody knows
+        assert_eq!(h.begin(ms(10)), Begin::Ask);
+        h.learned(id(5));
+        h.may_read(Lsn(5), ms(11), L);
+        assert_eq!(h.begin(ms(12)), Begin::Local(id(5)));
+    }
+
+    #[test]
+    fn a_read_lease_that_was_given_up_is_not_taken_up_again() {
+        let mut h = Holder::new();
+        h.learned(id(4));
+        assert_eq!(h.end_read(ms(1)), None);
+        h.may_read(Lsn(4), ms(1), L);
+        assert_eq!((h.begin(ms(2)), h.end_read(ms(3))), (Begin::Local(id(4)), Some(Lsn(5))));
+        h.may_read(Lsn(4), ms(4), L); // the primary may yet hear that it is over
+        assert_eq!((h.begin(ms(5)), h.end_read(ms(5))), (Begin::Ask, None));
+    }
+
+    #[test]
+    fn every_call_back_is_answered() {
+        let mut h = holder();
+        h.open(ms(3));
+        assert_eq!(h.callback(TOKEN, ms(50)), Recall::Kept);
+        assert_eq!(h.recall(ms(51)), Recall::Nothing, "once is enough");
+        assert_eq!(h.callback(TOKEN, ms(100)), Recall::Kept, "the first answer was lost");
+        assert_eq!(h.close(ms(101)), Recall::Return(id(4)));
     }
 
     /// The primary takes the sender of a record to read nothing meanwhile, and may show the record to others.
     #[test]
     fn a_read_lease_ends_where_the_process_sends_a_record() {
-        let (mut h, token, sent) = (Holder::new(), Token { n: 1, ..Token::default() }, Instant(5));
+        let (mut h, token, sent) = (Holder::new(), TOKEN, Instant(5));
         h.learned(id(7));
         h.may_read(Lsn(7), sent, L);
         assert_eq!(h.begin(Instant(6)), Begin::Local(id(7)));

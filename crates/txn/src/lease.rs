@@ -272,6 +272,8 @@ impl<R: Records> Replica<R> {
         if holds {
             self.leases.end();
         }
+        // A process asks about one record at a time: what it asked before, it gave up.
+        self.leases.outcomes.retain(|q| q.client != m.session.client);
         self.leases.outcomes.push(Question {
             from,
             client: m.session.client,
@@ -284,6 +286,7 @@ impl<R: Records> Replica<R> {
         if self.settle.is_none() {
             self.answer_outcomes(now);
         }
+        self.advance(now); // the asker's lease is over
     }
 
     pub(crate) fn answer_outcomes(&mut self, now: Instant) {

@@ -39,13 +39,14 @@ impl Past {
         }
     }
 
-    /// It takes more room than it may: the oldest part goes. False: there is none but the newest state.
+    /// It takes more room than it may: the oldest part goes. False: there is none but the newest state. The last mark
+    /// may be much older than that: marks are a 256th of `history` apart.
     pub(crate) fn shorten(&mut self, committed: Lsn) -> bool {
-        if self.marks.len() > 1 {
-            self.marks.pop_front();
-            return true;
+        let Some(oldest) = self.marks.pop_front() else { return false };
+        if self.marks.is_empty() {
+            self.marks.push_back((oldest.0, committed.max(oldest.1)));
         }
-        self.marks.front_mut().is_some_and(|m| std::mem::replace(&mut m.1, committed) < committed)
+        self.limit() > oldest.1
     }
 
     /// When the limit rises, or the next mark is due.
@@ -80,8 +81,17 @@ mod tests {
         assert_eq!((none.limit(), none.wake(Lsn(9))), (Lsn(u64::MAX), None));
         let mut past = Past::new(Duration::from_secs(10), Instant(0));
         past.mark(Lsn(5), Instant(SECOND));
-        assert!(past.shorten(Lsn(6)) && past.limit() == Lsn(5));
-        assert!(past.shorten(Lsn(6)) && past.limit() == Lsn(6));
-        assert!(!past.shorten(Lsn(6)));
+        assert!(past.shorten(Lsn(5)) && past.limit() == Lsn(5));
+        assert!(!past.shorten(Lsn(5)));
+    }
+
+    #[test]
+    fn room_comes_first_also_between_two_marks() {
+        let mut past = Past::new(Duration::from_secs(256 * 3600), Instant(0));
+        past.mark(Lsn(9), Instant(SECOND));
+        assert_eq!(past.limit(), Lsn(0), "the next mark is due in an hour");
+        assert!(past.shorten(Lsn(9)) && past.limit() == Lsn(9));
+        assert!(!past.shorten(Lsn(9)), "the newest state stays");
+        assert!(!Past::new(Duration::ZERO, Instant(0)).shorten(Lsn(9)));
     }
 }

@@ -249,18 +249,26 @@ impl<R: Records> Replica<R> {
     pub fn commit(&mut self, from: Caller, store: StoreId, record: &Record, payload: R::Payload, now: Instant) {
         let done = self.publish(store, record, payload, now);
         match done {
-            Ok(()) => {
-                self.withheld.push((from, record.id));
-                self.acknowledge(now);
-            }
+            Ok(()) => self.hold(from, record.id, now),
             Err(why) => self.effects.push(Effect::Refuse { to: from, why }),
         }
     }
 
-    /// A commit record whose page data found no room: what it says of the record before it counts all the same, and may
-    /// be what makes room.
-    pub fn commit_without_room(&mut self, store: StoreId, record: &Record, now: Instant) {
-        let _ = self.admit(store, record, now); // the writer is told that there is no room, and asks again
+    /// A commit record whose page data found no room. What it says of the record before it counts all the same, and may
+    /// be what makes room; one that is here already needs none, and one that could not be published anyway is told so:
+    /// "no room" means that the same record may be sent again.
+    pub fn commit_without_room(&mut self, from: Caller, store: StoreId, record: &Record, now: Instant) {
+        match self.admit(store, record, now) {
+            Ok(Admitted::Held) => self.hold(from, record.id, now),
+            Ok(Admitted::Next) => self.effects.push(Effect::Refuse { to: from, why: Refusal::Full }),
+            Err(why) => self.effects.push(Effect::Refuse { to: from, why }),
+        }
+    }
+
+    /// The record is here: its writer is told when it may know.
+    fn hold(&mut self, writer: Caller, id: RecordId, now: Instant) {
+        self.withheld.push((writer, id));
+        self.acknowledge(now);
     }
 
     /// The one critical section: every check, then the append.

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::socket::Socket;
 use crate::wire::Connection;
 use dspm_proto::header::{FLAG_REPLY, HEADER_SIZE};
-use dspm_proto::message::{self, Callback, Note, Recall, Recalled, Renew, RenewGroup, Renewed};
+use dspm_proto::message::{self, Callback, Note, Recall, Renew, RenewGroup, Renewed};
 use dspm_proto::{Error, Header, Instant, Kind, RecordId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::HashMap;
@@ -168,7 +168,7 @@ impl Background {
         let group = g.clone();
         let spawned = std::thread::Builder::new().name("dspm-outcome".into()).spawn(move || {
             let deadline = std::time::Instant::now() + Duration::from_secs(1);
-            let _ = group.resolve(deadline);
+            let _ = group.resolve(deadline, |_| {}); // who knew what it changed is gone: the next snapshot tells
         });
         if spawned.is_err() {
             g.lock().resolving = false;
@@ -226,10 +226,7 @@ fn handle(client: &Client, line: &mut Line, h: Header, meta: &[u8]) -> Result<()
             let recall: Recall = message::decode(meta)?;
             let group = client.groups().get(&h.group).cloned();
             if let Some(g) = group {
-                g.lock().holder.recall_read(recall.below);
-                let place = g.place();
-                let recalled = Recalled { session: client.session, below: recall.below };
-                g.tell(&place, place.primary(), Kind::Recalled, &recalled);
+                g.end_read_lease(&mut g.lock(), recall.below);
             }
         }
         Kind::Renew if h.flags == FLAG_REPLY => {

@@ -54,7 +54,10 @@ impl GroupClient {
             };
             let full = matches!(error, Error::Full(_));
             let last_word = Instant::now() + LAST_WORD.max(self.lease * 4);
-            let outcome = self.resolve(if full { deadline.max(last_word) } else { deadline });
+            // Under one lock with the end of the doubt: no transaction of another thread begins before it, and no other
+            // epoch.
+            let absorb = |state: &mut State| self.absorb(state, &mut commit, id);
+            let outcome = self.resolve(if full { deadline.max(last_word) } else { deadline }, absorb);
             let outcome = outcome.map_err(|e| match (e, &error) {
                 (Error::OutcomeUnknown(text), Error::Unavailable(why) | Error::Full(why)) => {
                     Error::OutcomeUnknown(format!("{why}; {text}"))
@@ -62,8 +65,6 @@ impl GroupClient {
                 (e, _) => e,
             });
             if outcome? {
-                self.absorb(&mut self.lock(), &mut commit, id);
-                self.notify();
                 return Ok(id.lsn);
             }
             match error {
@@ -104,6 +105,10 @@ impl GroupClient {
             match (peer.link.record_pages_max(), dialled) {
                 (Some(most), _) => return Ok(most),
                 (None, Err(e)) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
+                (None, Ok(())) => {
+                    let text = format!("node {} ({}) does not say how much it takes", peer.name, peer.link.address);
+                    return Err(Error::Protocol(text));
+                }
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
@@ -148,9 +153,9 @@ impl GroupClient {
         Ok(built)
     }
 
-    /// Asks until it is known whether the record in doubt was committed. The caller has set `resolving`, so there is
-    /// one asker at a time; the background thread goes on asking when the caller's time is over.
-    pub(crate) fn resolve(&self, deadline: Instant) -> Result<bool, Error> {
+    /// Asks until it is known whether the record in doubt was committed, which `absorb` takes in. The caller has set
+    /// `resolving`, so there is one asker at a time; the background thread goes on asking when the caller's time is over.
+    pub(crate) fn resolve(&self, deadline: Instant, absorb: impl FnOnce(&mut State)) -> Result<bool, Error> {
         let Some(flight) = self.lock().holder.flight().cloned() else {
             return Err(Error::OutcomeUnknown(
                 "the commit is not in doubt any more, and its outcome was not kept".into(),
@@ -168,6 +173,9 @@ impl GroupClient {
         let result = match answer {
             Ok((reply, _)) => {
                 state.holder.abandon();
+                if reply.committed {
+                    absorb(&mut state);
+                }
                 Ok(reply.committed)
             }
             Err(e) => {

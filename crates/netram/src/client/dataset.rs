@@ -40,7 +40,8 @@ impl Client {
 }
 
 impl Drop for ClusterDataset {
-    /// The last handle of the process gives the lease back, so that nobody has to ask for it.
+    /// The last handle of the process gives the leases back, so that nobody has to ask for them: a process that ended
+    /// does not answer, and the next commit would wait for its read lease to lapse.
     fn drop(&mut self) {
         if !self.group.client.is_own() {
             return;
@@ -52,6 +53,9 @@ impl Drop for ClusterDataset {
             if let Some(token) = state.holder.give_up() {
                 let tail = state.holder.tail();
                 self.group.answer_recall(&mut state, token, dspm_txn::Recall::Return(tail));
+            }
+            if let Some(below) = state.holder.end_read(crate::clock::now()) {
+                self.group.end_read_lease(&mut state, below);
             }
         }
     }

@@ -296,7 +296,7 @@ impl GroupClient {
         let surplus = state.ended.len().saturating_sub(REFRESH_MOST);
         state.ended.drain(..surplus);
         changes.truncated.iter().for_each(|c| cache.supersede_from(c.dataset, c.page, c.lsn));
-        if changes.tail.lsn > known || state.sizes.is_empty() {
+        if changes.tail.lsn >= known {
             state.sizes = changes.sizes.iter().map(|s| (s.dataset, s.size)).collect();
         }
     }

@@ -4,7 +4,7 @@ use super::group::{GroupClient, State};
 use super::pins::Pin;
 use super::reserve::LOCAL;
 use crate::clock;
-use dspm_proto::message::{self, SnapshotReply};
+use dspm_proto::message::{self, Recalled, SnapshotReply};
 use dspm_proto::{DatasetId, Error, Kind, Lsn};
 use dspm_txn::Begin;
 use dspm_txn::dataset::{Intent, Snapshot, Ticket};
@@ -106,6 +106,14 @@ impl GroupClient {
         state.holder.may_read(lsn, asked.sent, Duration::from_nanos(reply.lease_ns));
         let size = reply.state.sizes.iter().find(|s| s.dataset == dataset).map_or(0, |s| s.size);
         Ok(Some(self.pinned(&mut state, lsn, size)))
+    }
+
+    /// Begins nothing below an LSN without asking any more, and says so.
+    pub(crate) fn end_read_lease(&self, state: &mut State, below: Lsn) {
+        state.holder.recall_read(below);
+        let place = self.place();
+        let recalled = Recalled { session: self.client.session, below };
+        self.tell(&place, place.primary(), Kind::Recalled, &recalled);
     }
 
     /// Ends a read.

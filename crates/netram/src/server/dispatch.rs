@@ -31,7 +31,10 @@ impl Node {
     /// A connection is gone.
     pub(crate) fn closed(&self, receiver: &Receiver) {
         self.senders.write().unwrap_or_else(PoisonError::into_inner).remove(&receiver.out.id);
-        self.sessions.closed(&receiver.out);
+        let session = if let Phase::Open { hello } = &receiver.phase { hello.session } else { None };
+        if let Some(session) = session {
+            self.sessions.closed(session, &receiver.out);
+        }
         self.forwarded.closed(&receiver.out);
     }
 
@@ -150,15 +153,15 @@ impl Node {
 
     fn commit(self: &Arc<Self>, hello: &Hello, out: &Arc<Sender>, m: Message) -> Result<(), Error> {
         let Message { header, meta, body } = m;
+        let caller = Caller { connection: out.id, request: header.request };
         let (record, pages) = match body {
             Body::Pages { record, frames, deltas } => (record, Pages { meta, frames, deltas }),
             Body::NoRoom { record } => {
                 self.check_session(hello, &record)?;
-                self.with_group(header.group, |g| {
-                    g.replica.commit_without_room(header.store, &record, clock::now());
+                return self.with_group(header.group, |g| {
+                    g.replica.commit_without_room(caller, header.store, &record, clock::now());
                     Ok(())
-                })?;
-                return Err(self.without_room());
+                });
             }
             Body::None => return Err(Error::Protocol("a commit without a record".into())),
         };
@@ -168,7 +171,6 @@ impl Node {
             Error::Refused(why)
         })?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        let caller = Caller { connection: out.id, request: header.request };
         self.with_group(header.group, |g| {
             g.replica.commit(caller, header.store, &record, pages, clock::now());
             Ok(())

@@ -12,6 +12,8 @@ pub(crate) struct Sessions(Mutex<HashMap<ClientId, Entry>>);
 struct Entry {
     number: u64,
     callbacks: Option<Arc<Sender>>,
+    /// Connections of that session; with the last one it is forgotten.
+    connections: usize,
 }
 
 impl Sessions {
@@ -22,13 +24,15 @@ impl Sessions {
     /// A connection of that session was opened. False: a higher session exists.
     pub(crate) fn hello(&self, session: Session, callbacks: Option<&Arc<Sender>>) -> bool {
         let mut all = self.lock();
-        let e = all.entry(session.client).or_insert(Entry { number: session.number, callbacks: None });
+        let fresh = || Entry { number: session.number, callbacks: None, connections: 0 };
+        let e = all.entry(session.client).or_insert_with(fresh);
         if session.number < e.number {
             return false;
         }
         if session.number > e.number {
-            *e = Entry { number: session.number, callbacks: None };
+            *e = fresh();
         }
+        e.connections += 1;
         if let Some(sender) = callbacks {
             e.callbacks = Some(sender.clone());
         }
@@ -47,8 +51,51 @@ impl Sessions {
         e.callbacks.clone()
     }
 
-    /// A connection ended. A process without its call-back connection is forgotten; its number lives in the arena.
-    pub(crate) fn closed(&self, sender: &Arc<Sender>) {
-        self.lock().retain(|_, e| !e.callbacks.as_ref().is_some_and(|c| Arc::ptr_eq(c, sender)));
+    /// A connection of that session ended. A process without connections is forgotten; its number lives in the arena.
+    pub(crate) fn closed(&self, session: Session, sender: &Arc<Sender>) {
+        let mut all = self.lock();
+        let Some(e) = all.get_mut(&session.client).filter(|e| e.number == session.number) else { return };
+        e.callbacks.take_if(|c| Arc::ptr_eq(c, sender));
+        e.connections = e.connections.saturating_sub(1);
+        if e.connections == 0 {
+            all.remove(&session.client);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::{Phase, Receiver};
+    use super::*;
+    use mio::net::TcpStream;
+
+    const OLD: Session = Session { client: ClientId(7), number: 1 };
+    const NEW: Session = Session { client: ClientId(7), number: 2 };
+
+    fn sender() -> Arc<Sender> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let twin = TcpStream::from_std(stream.try_clone().unwrap());
+        Receiver::new(1, TcpStream::from_std(stream), twin, Phase::New).out
+    }
+
+    #[test]
+    fn a_process_is_forgotten_with_its_last_connection() {
+        let (sessions, one, two) = (Sessions::default(), sender(), sender());
+        assert!(sessions.hello(OLD, None) && sessions.hello(OLD, Some(&two)));
+        assert!(sessions.callbacks(OLD).is_some_and(|s| Arc::ptr_eq(&s, &two)));
+        sessions.closed(OLD, &two);
+        assert!(sessions.callbacks(OLD).is_none());
+        sessions.closed(OLD, &one);
+        assert!(sessions.lock().is_empty(), "one that never took call-backs too");
+    }
+
+    #[test]
+    fn the_end_of_an_old_session_is_not_that_of_the_new_one() {
+        let (sessions, old, new) = (Sessions::default(), sender(), sender());
+        assert!(sessions.hello(OLD, Some(&old)) && sessions.hello(NEW, Some(&new)));
+        assert!(sessions.is_over(OLD) && !sessions.hello(OLD, None));
+        sessions.closed(OLD, &old);
+        assert!(sessions.is_over(OLD) && sessions.callbacks(NEW).is_some());
     }
 }
