@@ -135,11 +135,13 @@ impl BaseFile {
         Ok(newest.map(|c| c.1))
     }
 
-    /// The log has the CHECKPOINT: says so in the sidecar, and makes it durable before a segment is freed (the caller
-    /// syncs).
-    pub(crate) fn set_checkpoint(&self, h: &Handles, c: &Checkpoint) -> Result<(), Error> {
+    /// The synced log has the CHECKPOINT: says so in the sidecar, durably, before a segment is freed.
+    pub(crate) fn name(&self, c: &Checkpoint) -> Result<(), Error> {
+        let h = self.handles()?;
         let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
         h.index.write_at(&c.encode(sequence), COPIES[(sequence % 2) as usize]).map_err(full)?;
+        h.index.sync().map_err(full)?;
+        self.close();
         Ok(())
     }
 
