@@ -4,6 +4,7 @@ use super::cache::OPEN;
 use super::core::Client;
 use super::group::GroupClient;
 use super::link::Link;
+use super::send::SLOWEST_NS_PER_BYTE;
 use crate::wire::Answer;
 use dspm_proto::control::CreateOptions;
 use dspm_proto::message::{self, Read, ReadReply};
@@ -139,6 +140,7 @@ impl ClusterDataset {
     fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Answer, Error> {
         let deadline = self.group.deadline();
         let session = self.group.client.session;
+        let transfer = Duration::from_nanos((pages.len() * PAGE_SIZE) as u64 * SLOWEST_NS_PER_BYTE);
         let meta = message::encode(&Read { session, dataset: self.dataset, at: snapshot.lsn, pages: pages.to_vec() });
         loop {
             self.group.check_epoch(snapshot)?;
@@ -150,7 +152,7 @@ impl ClusterDataset {
             for peer in peers {
                 self.group.client.count_round_trip();
                 let header = self.group.header(Kind::Read, &place, peer);
-                let patience = deadline.min(Instant::now() + self.group.lease * 2);
+                let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
