@@ -24,6 +24,7 @@ from dspm.txn import Dataset, PageNo
 
 SEED = int(os.environ.get("LIAR_SEED", "1"))
 ROUND_S = 1.5
+ROUNDS_MIN = int(os.environ.get("LIAR_ROUNDS", "1"))
 ROUNDS_MAX = 40
 
 
@@ -83,10 +84,10 @@ def test_nodes_that_lie(cluster: Path, liars: list[Liar], tmp_path: Path) -> Non
         program.ask("work before")
         for liar in liars:
             liar.lies = True
-        for n in range(ROUNDS_MAX):
+        for n in range(max(ROUNDS_MIN, ROUNDS_MAX)):
             came.update(program.ask(f"run {ROUND_S} {SEED * 1000 + n}"))
             told: Counter[Any] = sum((liar.told for liar in liars), Counter[str]())
-            if told.keys() >= {*KINDS.values(), *HARMS}:
+            if n + 1 >= ROUNDS_MIN and told.keys() >= {*KINDS.values(), *HARMS}:
                 break
         for liar in liars:
             liar.lies = False

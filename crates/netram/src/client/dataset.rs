@@ -80,6 +80,9 @@ impl ClusterDataset {
         let mut contents = answer.data.chunks_exact(PAGE_SIZE);
         let mut checked: Vec<&[u8; PAGE_SIZE]> = Vec::with_capacity(pages.len());
         for version in &reply.pages {
+            if version.lsn > snapshot.lsn {
+                return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", version.lsn, snapshot.lsn)));
+            }
             checked.push(if version.zero {
                 &[0; PAGE_SIZE]
             } else {
