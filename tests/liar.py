@@ -5,6 +5,7 @@ What it never does is to harm a page and its checksum so that they fit: nobody c
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import struct
@@ -38,7 +39,7 @@ _PAGE = 4096
 
 
 class Liar:
-    """Listens at `address`, in front of the node at `real`. Addresses in what the node says are changed by `instead`."""
+    """Listens at `address`, in front of the node at `real`; `instead` changes addresses in what the node says."""
 
     def __init__(self, real: str, seed: int) -> None:
         self.real = real
@@ -251,8 +252,6 @@ def _exactly(s: socket.socket, n: int) -> bytes:
 
 
 def _end(s: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):
         s.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     s.close()

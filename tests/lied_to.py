@@ -1,4 +1,4 @@
-"""A program whose nodes lie: it reads and writes, and says what came of it. Commands come line by line, answers go back.
+"""A program whose nodes lie: it reads and writes, and says what came of it. Commands and answers are lines.
 
 Every page that it writes carries a checksum of its own, so that a page that nobody wrote shows.
 """
@@ -54,7 +54,7 @@ def run(seconds: float, seed: int) -> dict[str, int]:
         try:
             if ds is None or r.random() < 0.1:
                 ds = None  # other settings make another client: it asks where everything is
-                ds = Dataset.open("lied about", create=True, settings={"cache.size": f"{r.randint(1, 8)}MiB"})
+                ds = Dataset.open("lied-about", create=True, settings={"cache.size": f"{r.randint(1, 8)}MiB"})
             elif r.random() < 0.5:
                 write(ds, r)
                 came["written"] += 1
