@@ -1,8 +1,8 @@
 """The client core against nodes that lie: no crash, no hang, no page whose content does not fit its checksum.
 
-Every call ends well or with an error of dspm; when the nodes speak the truth again, the same process works with them, and
-another finds nothing wrong in what it wrote meanwhile. A primary that lies well about a group's newest commit is believed
-by the processes that use the group: whether they can go on with that one is not asked here.
+Every call ends well or with an error of dspm; when the nodes speak the truth again, the same process works with them,
+and another finds nothing wrong in what it wrote meanwhile. A primary that lies well about a group's newest commit is
+believed by the processes that use the group: whether they can go on with that one is not asked here.
 """
 
 from __future__ import annotations
