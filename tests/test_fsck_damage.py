@@ -171,8 +171,9 @@ def map_bases(disk: Disk, alive: Places, unused: Places) -> None:
                     unused["sidecar entry"].append(dead(base.idx, entry, entry + layout.ENTRY.size))
                     unused["base page"].append(dead(base.db, at, at + PAGE))
                 else:
-                    # The checksum of an entry is wrong where the page is.
-                    alive["sidecar entry"].append(live(base.idx, entry + 8, entry + 16, (base.db, at, at + PAGE)))
+                    # An entry that is wrong does not fit its page, and is reported there.
+                    end = entry + layout.ENTRY.size
+                    alive["sidecar entry"].append(live(base.idx, entry, end, (base.db, at, at + PAGE)))
                     alive["base page"].append(live(base.db, at, at + PAGE))
 
 

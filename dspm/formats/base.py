@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dspm.formats.files import ZERO_SUM, checksum, expect, hexadecimal, pages_of, read_at
-from dspm.formats.layout import ENTRIES_AT, ENTRY, PAGE, SIDECAR, SIDECAR_COPY, SIDECAR_MAGIC, VERSION
+from dspm.formats.layout import ENTRIES_AT, ENTRY, ENTRY_PLACE, PAGE, SIDECAR, SIDECAR_COPY, SIDECAR_MAGIC, VERSION
 from dspm.formats.report import Malformed, Report
 from dspm.formats.ring import RecordId
 
@@ -38,11 +38,16 @@ class Base:
     header: SidecarHeader | None
 
     def entry(self, page: int) -> tuple[int, int]:
-        """LSN and checksum of a page; zeros behind the end of the sidecar."""
+        """LSN and checksum of a page's content; zeros for one that nobody wrote, or behind the end of the sidecar."""
         with open(self.idx, "rb") as f:
             raw = read_at(f.fileno(), ENTRY.size, ENTRIES_AT + page * ENTRY.size)
         lsn, summed = ENTRY.unpack(raw) if len(raw) == ENTRY.size else (0, 0)
-        return lsn, summed
+        return lsn, summed ^ _version_sum(page, lsn) if lsn else summed
+
+
+def _version_sum(page: int, lsn: int) -> int:
+    """What an entry's checksum is xor'ed with: it covers page number and LSN as well."""
+    return checksum(ENTRY_PLACE.pack(page, lsn))
 
 
 def find(directory: Path, report: Report) -> dict[int, Base]:
@@ -114,7 +119,7 @@ def _check_page(base: Base, page: int, data: memoryview, lsn: int, summed: int, 
         report.problem(base.idx, at, f"LSN of page {page}", f"at most the checkpoint's {newest}", lsn)
     if lsn == 0 and summed != 0:
         report.problem(base.idx, at + 8, f"checksum of page {page}, which nobody wrote", 0, hexadecimal(summed))
-    wanted = summed if lsn else ZERO_SUM
+    wanted = summed ^ _version_sum(page, lsn) if lsn else ZERO_SUM
     found = checksum(data)
     if found != wanted:
         what = f"checksum of page {page}, " + (f"LSN {lsn}" if lsn else "zeros that nobody wrote")

@@ -60,6 +60,7 @@ SIDECAR_MAGIC = b"DSPMBASE"
 SIDECAR_COPY = 512
 ENTRIES_AT = 4096
 ENTRY = PAIR
+ENTRY_PLACE = PAIR  # what an entry's checksum covers besides the page
 
 
 class Kind(IntEnum):

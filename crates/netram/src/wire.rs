@@ -234,19 +234,42 @@ pub fn write_all(stream: &TcpStream, head: &[u8], data: &[&[u8]]) -> Result<(), 
     Ok(())
 }
 
+/// What can be read at once is taken whatever the time is; behind it the time counts, also for a peer that sends byte by
+/// byte.
 fn read_exact(stream: &mut impl Read, mut buf: &mut [u8], deadline: Instant) -> Result<(), Error> {
     while !buf.is_empty() {
         match stream.read(buf) {
             Ok(0) => return Err(Error::Unavailable("the connection was closed".into())),
             Ok(n) => buf = &mut buf[n..],
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                if Instant::now() >= deadline {
-                    return Err(Error::Unavailable("no answer in time".into()));
-                }
-            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
             Err(e) => return Err(Error::Unavailable(format!("receiving failed: {e}"))),
+        }
+        if !buf.is_empty() && Instant::now() >= deadline {
+            return Err(Error::Unavailable("no answer in time".into()));
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a zero at each read, for ever.
+    struct Trickle;
+
+    impl Read for Trickle {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            out[..1].fill(0);
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn a_peer_that_sends_byte_by_byte_is_not_waited_for_beyond_the_deadline() {
+        let answer = read_exact(&mut Trickle, &mut vec![0; 64 << 20], Instant::now());
+        assert!(matches!(answer, Err(Error::Unavailable(_))));
+        assert_eq!(read_exact(&mut &[7u8; 9][..], &mut [0; 9], Instant::now()), Ok(()));
+    }
 }

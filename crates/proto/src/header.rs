@@ -96,6 +96,13 @@ kinds! {
     Checkpoint = 41,
 }
 
+impl Kind {
+    /// False for what no node answers, not even with an error: the sender may use any connection for it.
+    pub fn has_answer(self) -> bool {
+        !matches!(self, Kind::Release | Kind::Recalled | Kind::Note)
+    }
+}
+
 /// A checked header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {

@@ -16,3 +16,7 @@ pub const NAME_MAX: usize = 1024;
 pub const CHANGES_MAX: usize = 65_536;
 /// Most bytes of a dataset.
 pub const DATASET_MAX: u64 = 8 << 40;
+/// Highest LSN that a node is believed: a million commits a second reach it in 146,000 years.
+pub const LSN_MAX: u64 = 1 << 62;
+/// Longest lease that a node is believed.
+pub const LEASE_MS_MAX: u64 = 60_000;

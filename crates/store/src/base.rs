@@ -135,11 +135,13 @@ impl BaseFile {
         Ok(newest.map(|c| c.1))
     }
 
-    /// The log has the CHECKPOINT: says so in the sidecar, and makes it durable before a segment is freed (the caller
-    /// syncs).
-    pub(crate) fn set_checkpoint(&self, h: &Handles, c: &Checkpoint) -> Result<(), Error> {
+    /// The synced log has the CHECKPOINT: says so in the sidecar, durably, before a segment is freed.
+    pub(crate) fn name(&self, c: &Checkpoint) -> Result<(), Error> {
+        let h = self.handles()?;
         let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
         h.index.write_at(&c.encode(sequence), COPIES[(sequence % 2) as usize]).map_err(full)?;
+        h.index.sync().map_err(full)?;
+        self.close();
         Ok(())
     }
 
@@ -174,7 +176,7 @@ impl BaseFile {
         h.data.write_at(content, page * PAGE_SIZE as u64).map_err(full)?;
         let mut entry = [0u8; ENTRY as usize];
         entry[..8].copy_from_slice(&lsn.0.to_le_bytes());
-        entry[8..].copy_from_slice(&sum.to_le_bytes());
+        entry[8..].copy_from_slice(&(sum ^ version_sum(page, lsn)).to_le_bytes());
         h.index.write_at(&entry, ENTRIES + page * ENTRY).map_err(full)?;
         Ok(())
     }
@@ -219,12 +221,24 @@ impl BaseFile {
         h.data.read_at(out, page.0 * PAGE_SIZE as u64)?;
         let (lsn, sum) = (Lsn(get_u64(&entry, 0)), get_u64(&entry, 8));
         // A page that nobody wrote has an entry of zeros and must be a hole.
-        let fits = if lsn.0 == 0 { sum == 0 && out.iter().all(|b| *b == 0) } else { checksum(out) == sum };
+        let fits = match lsn.0 {
+            0 => sum == 0 && out.iter().all(|b| *b == 0),
+            _ => checksum(out) ^ version_sum(page.0, lsn) == sum,
+        };
         if fits {
             return Ok(lsn);
         }
         Err(Error::Corrupt(format!("page {page} of {}", self.data.display())))
     }
+}
+
+/// What a page's entry says besides its content: goes into the entry's checksum, so that an LSN that was damaged, or an
+/// entry in another's place, does not fit either.
+fn version_sum(page: u64, lsn: Lsn) -> u64 {
+    let mut b = [0u8; 16];
+    b[..8].copy_from_slice(&page.to_le_bytes());
+    b[8..].copy_from_slice(&lsn.0.to_le_bytes());
+    checksum(&b)
 }
 
 /// What ends when somebody else gives something back (room on the disk, descriptors, memory of the kernel) is told apart

@@ -75,10 +75,7 @@ fn write_page(w: &DatasetWork, h: &Handles, p: &PageWork) -> Result<(), Error> {
 pub(crate) fn name_checkpoint(work: &GroupWork) -> Result<(), Error> {
     for d in &work.datasets {
         if d.changed {
-            let h = d.file.handles()?;
-            d.file.set_checkpoint(&h, &d.checkpoint)?;
-            d.file.sync(&h)?;
-            d.file.close();
+            d.file.name(&d.checkpoint)?;
         }
         d.file.set_size(d.checkpoint.size);
     }

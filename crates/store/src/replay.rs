@@ -3,6 +3,8 @@
 //! With an intact arena the arena wins: the log is only compared with it. Without, groups are rebuilt from the last
 //! CHECKPOINT and the records behind it, up to each group's first gap. Versions below a rebuilt group's tail are not
 //! kept as snapshots: a checkpoint that the crash cut short may have torn what only they would see.
+//!
+//! Invariant: when the log may be written again, the sidecars name every checkpoint that the log does.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -44,22 +46,45 @@ pub(crate) struct DiskState {
 }
 
 impl DiskState {
-    /// Reads the sidecars' headers and sorts the log's entries.
+    /// Reads the sidecars' headers and sorts the log's entries; afterwards the sidecars name what the log does.
     pub(crate) fn load(disk: &Arc<dyn Disk>, dir: &Path, scan: &Scan) -> Result<DiskState, Error> {
         let mut state = DiskState::default();
+        let mut headers = HashMap::new();
         for path in disk.list(dir)? {
             let Some(id) = BaseFile::dataset_of(&path) else { continue };
             let file = Arc::new(BaseFile::new(disk.clone(), dir, id));
             let named = file.load()?;
             file.close();
             if let Some(c) = named.filter(|c| c.dataset == id) {
+                headers.insert(id, c);
                 state.note_file(c, file);
             }
         }
         for (i, entry) in scan.entries.iter().enumerate() {
             state.note_entry(i, entry, disk, dir)?;
         }
+        let last = scan.entries.iter().rev().find(|e| e.header.kind == Kind::Checkpoint).map(|e| e.header.group);
+        state.name_checkpoints(&headers, last)?;
         Ok(state)
+    }
+
+    /// Finishes the checkpoint that a crash cut short behind its log entry. It has to be now: once the records are covered
+    /// their segments are freed, and the entry goes with its segment. The entry is synced: the log was opened.
+    ///
+    /// Checkpoints follow each other, so it can only be the last one of the log. Its headers are always written: those
+    /// that can be read may stand in the page cache alone.
+    fn name_checkpoints(&self, headers: &HashMap<DatasetId, Checkpoint>, last: Option<GroupId>) -> Result<(), Error> {
+        for (group, g) in &self.groups {
+            let named_at = |d| headers.get(d).is_some_and(|c: &Checkpoint| c.at == g.at);
+            let is_named = last != Some(*group) && g.sizes.keys().any(named_at);
+            for (dataset, size) in &g.sizes {
+                let right = is_named && headers.get(dataset).is_some_and(|c| c.size == *size);
+                if let Some((_, file)) = self.files.get(dataset).filter(|_| !right) {
+                    file.name(&Checkpoint { group: *group, dataset: *dataset, at: g.at, size: *size })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn note_file(&mut self, c: Checkpoint, file: Arc<BaseFile>) {

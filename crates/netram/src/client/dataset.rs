@@ -4,6 +4,7 @@ use super::cache::OPEN;
 use super::core::Client;
 use super::group::GroupClient;
 use super::link::Link;
+use super::send::SLOWEST_NS_PER_BYTE;
 use crate::wire::Answer;
 use dspm_proto::control::CreateOptions;
 use dspm_proto::message::{self, Read, ReadReply};
@@ -83,6 +84,9 @@ impl ClusterDataset {
         let mut contents = answer.data.chunks_exact(PAGE_SIZE);
         let mut checked: Vec<&[u8; PAGE_SIZE]> = Vec::with_capacity(pages.len());
         for version in &reply.pages {
+            if version.lsn > snapshot.lsn {
+                return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", version.lsn, snapshot.lsn)));
+            }
             checked.push(if version.zero {
                 &[0; PAGE_SIZE]
             } else {
@@ -143,6 +147,7 @@ impl ClusterDataset {
     fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Answer, Error> {
         let deadline = self.group.deadline();
         let session = self.group.client.session;
+        let transfer = Duration::from_nanos((pages.len() * PAGE_SIZE) as u64 * SLOWEST_NS_PER_BYTE);
         let meta = message::encode(&Read { session, dataset: self.dataset, at: snapshot.lsn, pages: pages.to_vec() });
         loop {
             self.group.check_epoch(snapshot)?;
@@ -154,7 +159,7 @@ impl ClusterDataset {
             for peer in peers {
                 self.group.client.count_round_trip();
                 let header = self.group.header(Kind::Read, &place, peer);
-                let patience = deadline.min(Instant::now() + self.group.lease * 2);
+                let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),

@@ -7,7 +7,7 @@ use super::pins::Pins;
 use crate::clock;
 use dspm_proto::control::{DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
-use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId, Token};
+use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId, Token, limits};
 use dspm_txn::dataset::Snapshot;
 use dspm_txn::{Holder, NodeNo, Recall};
 use std::collections::{HashMap, VecDeque};
@@ -114,8 +114,11 @@ impl GroupClient {
     /// A group over the nodes of its set.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when the answer names a member without an address.
+    /// [`Error::Protocol`] when the answer names a member without an address, or a lease that no cluster has.
     pub(crate) fn new(client: &Arc<Client>, located: Located) -> Result<GroupClient, Error> {
+        if located.lease_ms > limits::LEASE_MS_MAX {
+            return Err(Error::Protocol(format!("a lease of {} ms", located.lease_ms)));
+        }
         let place = Place::new(client, &located)?;
         let copies_now = place.peers.len() as u32;
         Ok(GroupClient {
@@ -344,8 +347,41 @@ impl GroupClient {
     }
 }
 
+/// What a primary says of the newest state, if it can be: nobody computes with numbers out of range later.
+///
+/// # Errors
+/// [`Error::Protocol`].
+pub(crate) fn check_state(state: &Changes) -> Result<(), Error> {
+    if state.tail.lsn.0 > limits::LSN_MAX {
+        return Err(Error::Protocol(format!("a newest commit {}", state.tail.lsn)));
+    }
+    match state.sizes.iter().find(|s| s.size > limits::DATASET_MAX) {
+        Some(s) => Err(Error::Protocol(format!("a dataset of {} bytes", s.size))),
+        None => Ok(()),
+    }
+}
+
 /// True for errors that may pass while the caller waits.
 pub(crate) fn is_outage(e: &Error) -> bool {
     let passing = |r: &Refusal| matches!(r, Refusal::Unsettled | Refusal::Fenced | Refusal::NotMember);
     matches!(e, Error::Unavailable(_)) || matches!(e, Error::Refused(r) if passing(r))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dspm_proto::message::DatasetSize;
+
+    #[test]
+    fn a_state_that_cannot_be_is_not_believed() {
+        let state = |lsn: u64, size: u64| Changes {
+            tail: RecordId { lsn: Lsn(lsn), ..RecordId::default() },
+            sizes: vec![DatasetSize { dataset: DatasetId(1), size }],
+            ..Changes::default()
+        };
+        assert_eq!(check_state(&state(limits::LSN_MAX, limits::DATASET_MAX)), Ok(()));
+        for (lsn, size) in [(u64::MAX, 0), (limits::LSN_MAX + 1, 0), (1, limits::DATASET_MAX + 1)] {
+            assert!(matches!(check_state(&state(lsn, size)), Err(Error::Protocol(_))), "{lsn} {size}");
+        }
+    }
 }

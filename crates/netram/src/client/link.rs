@@ -3,7 +3,7 @@
 
 use crate::socket::Socket;
 use crate::wire::{Answer, Connection, Dialer, frame, write_all};
-use dspm_proto::{Error, Header, Kind};
+use dspm_proto::{Error, Header};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -120,8 +120,9 @@ impl Link {
         self.background.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
-    /// Sends a message of the background thread, or one that has no answer. Nothing while that connection is down; one
-    /// that fails is shut down, so that its thread dials again.
+    /// Sends a message whose answer nobody waits for, on the background connection. While that is down another one carries
+    /// what is never answered; anything else is lost, as any message may be. A connection that fails is shut down, so that
+    /// its thread dials again.
     pub(crate) fn tell(&self, header: Header, meta: &[u8]) {
         let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = background.as_mut() {
@@ -132,8 +133,8 @@ impl Link {
             return;
         }
         drop(background);
-        if header.kind == Kind::Renew {
-            return; // its answer would be taken for another request's
+        if header.kind.has_answer() {
+            return; // nobody would read it before the connection's next request, and take it for that one's
         }
         let pooled = self.pool().pop();
         if let Some(mut c) = pooled {
@@ -141,5 +142,89 @@ impl Link {
                 self.give(c);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{from_json, json, reply_to};
+    use dspm_proto::auth::{Challenge, ClusterKey, Hello, Role};
+    use dspm_proto::header::HEADER_SIZE;
+    use dspm_proto::{Kind, StoreId};
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Arc;
+
+    fn key() -> ClusterKey {
+        ClusterKey::new("a secret")
+    }
+
+    fn hear(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
+        let mut head = [0; HEADER_SIZE];
+        stream.read_exact(&mut head).ok()?;
+        let header = Header::decode(&head).unwrap();
+        let mut meta = vec![0; header.meta_len as usize];
+        stream.read_exact(&mut meta).unwrap();
+        Some((header, meta))
+    }
+
+    /// A node that knows no group: it answers as every node does then.
+    fn serve(mut stream: TcpStream, told: &Mutex<Vec<Kind>>) {
+        let (h, meta) = hear(&mut stream).unwrap();
+        let hello: Hello = from_json(&meta).unwrap();
+        let proof = key().proof("acceptor", &hello.nonce, "00").unwrap();
+        let challenge =
+            Challenge { name: "n".into(), store: StoreId(1), boot: 1, nonce: "00".into(), proof, record_pages_max: 99 };
+        write_all(&stream, &frame(reply_to(&h), &json(&challenge), 0), &[]).unwrap();
+        let (h, _) = hear(&mut stream).unwrap();
+        write_all(&stream, &frame(reply_to(&h), b"{}", 0), &[]).unwrap();
+        while let Some((h, _)) = hear(&mut stream) {
+            told.lock().unwrap().push(h.kind);
+            if !matches!(h.kind, Kind::Release | Kind::Recalled | Kind::Note) {
+                let unknown = Error::NotFound(format!("no group {}", h.group));
+                write_all(&stream, &crate::wire::error_reply(h.kind, h.request, &unknown), &[]).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_told_leaves_no_answer_for_the_next_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = Link::new(&listener.local_addr().unwrap().to_string());
+        let told: Arc<Mutex<Vec<Kind>>> = Arc::default();
+        let heard = told.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                serve(stream.unwrap(), &heard);
+            }
+        });
+        let dialer = || Dialer {
+            role: Role::Client,
+            name: "test".into(),
+            cluster: String::new(),
+            key: key(),
+            session: None,
+            store: StoreId(0),
+            callbacks: false,
+        };
+        let ask = || {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            link.ask(dialer, Header::new(Kind::Outcome), &[], deadline)
+        };
+        assert!(matches!(ask(), Err(Error::NotFound(_))), "and the connection is pooled again");
+        for kind in [Kind::Acquire, Kind::Renew, Kind::Release, Kind::Recalled, Kind::Note] {
+            let pooled = link.take(dialer).unwrap();
+            link.give(pooled);
+            link.tell(Header::new(kind), &[]);
+            let c = link.pool().pop().expect("the connection is kept");
+            link.give(c);
+            let mut c = link.take(dialer).unwrap();
+            let answer = c.ask(Header::new(Kind::Outcome), &[], &[], Instant::now() + Duration::from_secs(20));
+            assert!(matches!(answer.and_then(Answer::accept), Err(Error::NotFound(_))), "after {kind:?}");
+            link.give(c);
+        }
+        let told = told.lock().unwrap().clone();
+        assert!([Kind::Release, Kind::Recalled, Kind::Note].iter().all(|k| told.contains(k)), "{told:?}");
     }
 }

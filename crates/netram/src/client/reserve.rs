@@ -3,7 +3,7 @@
 //! Threads of the process wait for each other in a line, first come, first served; then for the lease. Neither wait is
 //! needed for a right answer: whether the snapshot is the newest state is checked when the reservation is taken.
 
-use super::group::{GroupClient, State};
+use super::group::{GroupClient, State, check_state};
 use crate::clock;
 use dspm_proto::message::{Acquire, Acquired, Renew, RenewGroup, Renewed};
 use dspm_proto::{Error, Kind, Lsn};
@@ -142,6 +142,7 @@ impl GroupClient {
         state.asking = false;
         self.notify();
         let (reply, asked) = answer?;
+        check_state(&reply.state)?;
         if asked.epoch != self.epoch() {
             return Ok(None); // the caller looks again, and finds no lease
         }

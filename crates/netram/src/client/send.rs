@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 /// A member that says nothing for this many lease lengths is not waited for any longer: the primary is asked.
 const SILENCE: u32 = 2;
-/// A link slower than this (10 MB/s) makes large commits doubtful.
-const SLOWEST_NS_PER_BYTE: u64 = 100;
+/// A link slower than this (10 MB/s) makes large commits doubtful, and large reads go to another member.
+pub(super) const SLOWEST_NS_PER_BYTE: u64 = 100;
 /// Pauses before a member without room is asked again: the first, each next one twice as long, up to the last.
 const PAUSE_MIN: Duration = Duration::from_micros(500);
 const PAUSE_MAX: Duration = Duration::from_millis(20);

@@ -1,6 +1,6 @@
 //! Snapshots: where a transaction begins.
 
-use super::group::{GroupClient, State};
+use super::group::{GroupClient, State, check_state};
 use super::pins::Pin;
 use super::reserve::LOCAL;
 use crate::clock;
@@ -96,6 +96,7 @@ impl GroupClient {
             message::Snapshot { session, known, floor: self.floor(&state), read_lease }
         };
         let (reply, asked) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;
+        check_state(&reply.state)?;
         let mut state = self.lock();
         if asked.epoch != self.epoch() {
             return Ok(None);

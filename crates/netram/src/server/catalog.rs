@@ -6,7 +6,9 @@ use dspm_proto::{Error, GroupId};
 use dspm_txn::NodeNo;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The cached placement.
@@ -29,10 +31,14 @@ impl Catalog {
     /// What was saved, or nothing.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the file cannot be read as one.
+    /// [`Error::Corrupt`] when the file is not one; [`Error::Unavailable`] when it cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Catalog, Error> {
         let mut catalog = Catalog { path: path.to_owned(), ..Catalog::default() };
-        let Ok(text) = std::fs::read(path) else { return Ok(catalog) };
+        let text = match std::fs::read(path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(catalog),
+            Err(e) => return Err(Error::Unavailable(format!("{}: {e}", path.display()))),
+        };
         let saved: Saved =
             serde_json::from_slice(&text).map_err(|e| Error::Corrupt(format!("{}: {e}", path.display())))?;
         catalog.view = saved.view;
@@ -40,7 +46,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Writes the file: whole or not at all.
+    /// Writes the file, whole or not at all; it is there for good when this returns.
     ///
     /// # Errors
     /// Those of the file system.
@@ -48,10 +54,17 @@ impl Catalog {
         let saved = Saved { view: self.view.clone(), datasets: self.datasets.values().cloned().collect() };
         let text = serde_json::to_vec(&saved).map_err(|e| Error::Failed(e.to_string()))?;
         let next = self.path.with_extension("next");
-        let mut f = std::fs::File::create(&next)?;
+        // A file that a crash left would keep the mode it was made with.
+        match std::fs::remove_file(&next) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+        let mut f = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
         f.write_all(&text)?;
         f.sync_all()?;
         std::fs::rename(&next, &self.path)?;
+        let dir = self.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(dir)?.sync_all()?;
         Ok(())
     }
 
@@ -164,6 +177,27 @@ mod tests {
             }
             assert!(c.has_group(GroupId(1)) && c.list() == [entry("new", 1)]);
         }
+    }
+
+    #[test]
+    fn the_file_is_for_its_owner_alone_and_comes_back() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = std::env::temp_dir().join(format!("dspm-catalog-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("catalog.json");
+        // What an older version, or a crash of it, left open to others.
+        for old in [&path, &path.with_extension("next")] {
+            std::fs::write(old, b"{").unwrap();
+            std::fs::set_permissions(old, std::fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        assert!(matches!(Catalog::open(&path), Err(Error::Corrupt(_))));
+        let mut c = Catalog { path: path.clone(), ..Catalog::default() };
+        c.update(true, vec![entry("a", 1)], &[]);
+        c.save().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Catalog::open(&path).unwrap().list(), [entry("a", 1)]);
+        assert!(Catalog::open(&dir).is_err(), "what cannot be read is not an empty catalog");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Node {
             Phase::Dialled { .. } => Ok(()),
             Phase::New | Phase::Challenged { .. } => self.shake_hands(receiver, &m),
         };
-        if let (Err(e), false) = (done, matches!(kind, Kind::Release | Kind::Recalled | Kind::Note)) {
+        if let (Err(e), true) = (done, kind.has_answer()) {
             out.send(&error_reply(kind, request, &e), &[]);
             if kind == Kind::Hello {
                 out.close();

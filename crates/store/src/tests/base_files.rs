@@ -54,7 +54,7 @@ fn flipped_bits_of_base_and_sidecar_are_never_served() {
     w.append(&[(D, 10 * 4096)], &all).unwrap();
     settled(&w);
     for (part, size, page_of) in [(".db", 40960, 4096), (".idx", 160, 16)] {
-        for n in (0..size).step_by(size / 40) {
+        for n in (0..size).step_by((size / 80).max(1)) {
             let path = w.disk.files(part).pop().unwrap().0;
             let at = if part == ".idx" { 4096 + n } else { n };
             let again = World::open(w.disk.flipped(&path, at, (n % 8) as u8), MEMORY, Model::default());
@@ -63,13 +63,9 @@ fn flipped_bits_of_base_and_sidecar_are_never_served() {
             let tail = again.with(|g| g.tail().lsn);
             assert!(matches!(again.with(|g| g.lookup(D, page, tail)), Lookup::Disk { .. }));
             let reader = again.with(|g| g.base_reader(D)).unwrap();
-            match reader.read(page, tail, &mut out) {
-                Err(Error::Corrupt(_)) => assert_eq!(again.store.usage().checksum_errors, 1),
-                // A flipped LSN of an entry is no other content; it may only say "newer than your snapshot".
-                Err(Error::TooOld(_)) => assert_eq!(part, ".idx"),
-                Ok(_) => assert!(part == ".idx" && n % 16 < 8 && out == [w.model.page(D, page.0, Lsn(1)).1; PAGE_SIZE]),
-                Err(e) => panic!("{e}"),
-            }
+            let read = reader.read(page, tail, &mut out);
+            assert!(matches!(read, Err(Error::Corrupt(_))), "bit {} of byte {n} of {part}: {read:?}", n % 8);
+            assert_eq!(again.store.usage().checksum_errors, 1);
         }
     }
 }

@@ -12,3 +12,4 @@ mod meddling;
 mod room;
 mod simdisk;
 mod support;
+mod unnamed_checkpoint;
