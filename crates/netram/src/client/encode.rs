@@ -2,8 +2,11 @@
 
 use super::cache::PageCache;
 use dspm_proto::record::{PageChange, Payload, delta};
-use dspm_proto::{DatasetId, Lsn, PAGE_SIZE, checksum};
+use dspm_proto::{DatasetId, Lsn, PAGE_SIZE, checksum, limits};
 use dspm_txn::dataset::Change;
+
+/// Deltas beyond this many bytes travel as full pages: they lie in the memory of client and members beside the pages.
+const DELTAS_MAX: usize = limits::RECORD_DELTAS_MAX / 8;
 
 /// The record's pages and what goes behind its metadata.
 pub(super) struct Encoded {
@@ -18,7 +21,7 @@ pub(super) struct Encoded {
 /// Encodes a change on top of the state `base`. Deltas only against what `cache` holds of that state; None: no deltas.
 pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, change: &Change<'_>) -> Encoded {
     let (mut full, mut deltas, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut full_at, mut bytes) = (Vec::new(), Vec::new());
+    let (mut full_at, mut bytes, mut room) = (Vec::new(), Vec::new(), DELTAS_MAX);
     for (i, (page, content)) in change.pages.iter().enumerate() {
         let payload = Payload::Full;
         let sum = checksum(&content[..]);
@@ -27,10 +30,12 @@ pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, c
             zeros.push(PageChange { payload: Payload::Zero, bytes: 0, checksum: 0, ..p });
             continue;
         }
-        let against =
-            cache.and_then(|c| c.with(dataset, *page, base, |old, lsn| delta(old, content).map(|d| (d, lsn))));
+        let against = cache
+            .filter(|_| room >= PAGE_SIZE)
+            .and_then(|c| c.with(dataset, *page, base, |old, lsn| delta(old, content).map(|d| (d, lsn))));
         match against.flatten().filter(|(_, lsn)| *lsn > Lsn(0)) {
             Some((d, base)) => {
+                room -= d.len();
                 deltas.push(PageChange { payload: Payload::Delta, bytes: d.len() as u32, base, ..p });
                 bytes.push(d);
             }

@@ -1,7 +1,7 @@
 //! The node as a whole: what its threads share, and how it starts.
 
 use super::catalog::Catalog;
-use super::connection::Sender;
+use super::sender::Sender;
 use super::control::Forwarded;
 use super::group::SharedGroup;
 use super::links::Links;
