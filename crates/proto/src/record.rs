@@ -389,6 +389,19 @@ mod tests {
     }
 
     #[test]
+    fn deltas_have_a_limit() {
+        let most = limits::RECORD_DELTAS_MAX / PAGE_SIZE;
+        for (n, fits) in [(most, true), (most + 1, false)] {
+            let mut r = sample();
+            r.datasets[0].size = limits::DATASET_MAX;
+            let delta = |p| PageChange { page: PageNo(p as u64), bytes: PAGE_SIZE as u32, ..sample().pages[1] };
+            r.pages = (0..n).map(delta).collect();
+            let meta = r.seal();
+            assert_eq!(Record::decode(&r.header(Kind::Commit, &meta, StoreId(5), 1), &meta).is_ok(), fits, "{n}");
+        }
+    }
+
+    #[test]
     fn page_out_of_its_dataset_is_refused() {
         let mut r = sample();
         r.pages[0].page = PageNo(3);

@@ -49,3 +49,26 @@ pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, c
     full.append(&mut zeros);
     Encoded { pages: full, deltas: bytes, full: full_at }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::OPEN;
+    use super::*;
+    use dspm_proto::PageNo;
+
+    #[test]
+    fn deltas_beyond_the_limit_travel_as_full_pages() {
+        const D: DatasetId = DatasetId(1);
+        let (old, mut new) = ([1; PAGE_SIZE], [1; PAGE_SIZE]);
+        new[..PAGE_SIZE / 4].fill(2);
+        let pages = (DELTAS_MAX / PAGE_SIZE * 5) as u64;
+        let cache = PageCache::new(pages * 2 * PAGE_SIZE as u64);
+        (0..pages).for_each(|p| cache.put(D, PageNo(p), Lsn(1), OPEN, &old));
+        let change: Vec<_> = (0..pages).map(|p| (PageNo(p), &new)).collect();
+        let encoded = encode(Some(&cache), D, Lsn(1), &Change { pages: &change, size: pages * PAGE_SIZE as u64 });
+        let bytes: usize = encoded.deltas.iter().map(Vec::len).sum();
+        assert!((DELTAS_MAX - 2 * PAGE_SIZE..=DELTAS_MAX).contains(&bytes), "{bytes}");
+        assert_eq!(encoded.full.len() + encoded.deltas.len(), pages as usize);
+        assert_eq!(encoded.pages.iter().filter(|p| p.payload == Payload::Delta).count(), encoded.deltas.len());
+    }
+}
