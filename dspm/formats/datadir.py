@@ -180,7 +180,7 @@ def read_catalog(directory: DataDir, report: Report) -> Catalog | None:
         return None
     try:
         catalog = msgspec.json.decode(raw, type=Catalog)
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
         report.problem(path, None, "catalog", "JSON of a view and datasets", e)
         return None
     _check_catalog(catalog, path, report)

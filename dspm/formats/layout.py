@@ -14,8 +14,8 @@ VERSION = 1
 # record.md, wire.md
 HEADER = Struct("<4sBBHIIQQQQQII")
 HEADER_MAGIC = b"DSPM"
-META_MAX = 4 << 20
-DATA_MAX = 64 << 20
+META_MAX = 16 << 20
+DATA_MAX = 1 << 30
 RECORD = Struct("<QIIQQQQQQQIIII")
 RECORD_DATASET = Struct("<QQII")
 RECORD_PAGE = Struct("<QQQIHBB")

@@ -10,8 +10,8 @@ PageNo = NewType("PageNo", int)
 PAGE_SIZE = 4096
 """Bytes of a page."""
 
-COMMIT_PAGES_MAX = (64 << 20) // PAGE_SIZE
-"""Most pages that one commit changes."""
+COMMIT_PAGES_MAX = (1 << 30) // PAGE_SIZE
+"""Most pages that one commit changes; the memory of the smallest member usually allows fewer."""
 
 PAGES_MAX = 1 << 51
 """Most pages of a dataset: its size in bytes fits 63 bits."""

@@ -118,7 +118,7 @@ class Transaction:
 
         Raises:
             UsageError: not whole pages.
-            FullError: more than :data:`COMMIT_PAGES_MAX` pages (64 MiB) in one commit.
+            FullError: more than :data:`COMMIT_PAGES_MAX` pages (1 GiB) in one commit.
         """
         self._open()
         content = bytes(data)

@@ -22,10 +22,10 @@ KIB = 1024
 FULL, BUSY_SNAPSHOT = 13, 517
 
 
-def metric(cluster: Cluster, name: str) -> int:
-    """A figure of the nodes, summed."""
+def metric(cluster: Cluster, name: str, of: str | None = None) -> int:
+    """A figure of the nodes, summed, or of one of them."""
     total = 0.0
-    for node in cluster.info["nodes"]:
+    for node in (n for n in cluster.info["nodes"] if of in (None, n["name"])):
         with urllib.request.urlopen(node["metrics_url"], timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         total += sum(float(line.split()[1]) for line in lines if line.split()[0] in (name, f"{name}_total"))

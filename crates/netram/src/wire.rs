@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const SLICE: Duration = Duration::from_millis(100);
 /// One system call takes in a whole answer of a page.
 const BUFFER: usize = 16 << 10;
+/// Most bytes of metadata in a handshake.
+pub(crate) const HELLO_MAX: u32 = 4096;
 /// A handshake takes no longer.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -196,6 +198,9 @@ impl Connection {
         let mut head = [0u8; HEADER_SIZE];
         read_exact(&mut self.stream, &mut head, deadline)?;
         let header = Header::decode(&head)?;
+        if self.store == StoreId(0) && (header.meta_len > HELLO_MAX || header.data_len > 0) {
+            return Err(Error::Protocol("a long answer before the handshake".into()));
+        }
         let mut meta = vec![0; header.meta_len as usize];
         read_exact(&mut self.stream, &mut meta, deadline)?;
         header.verify_meta(&meta)?;

@@ -209,7 +209,8 @@ impl Header {
             store: StoreId(get_u64(b, 48)),
             meta_sum: get_u32(b, 60),
         };
-        if header.meta_len > limits::META_MAX || header.data_len > limits::DATA_MAX {
+        let (meta_max, data_max) = limits::of_kind(kind);
+        if header.meta_len > meta_max || header.data_len > data_max {
             return Err(Error::Corrupt(format!("message of {} + {} bytes", header.meta_len, header.data_len)));
         }
         Ok(header)
@@ -252,8 +253,19 @@ mod tests {
 
     #[test]
     fn limits_are_checked_before_anything_is_allocated() {
-        let mut h = Header::new(Kind::Read);
-        h.data_len = limits::DATA_MAX + 1;
-        assert!(matches!(Header::decode(&h.encode()), Err(Error::Corrupt(_))));
+        for kind in [Kind::Hello, Kind::Read, Kind::Commit, Kind::Replicate] {
+            let (meta_max, data_max) = limits::of_kind(kind);
+            let with = |meta_len, data_len| Header { meta_len, data_len, ..Header::new(kind) };
+            assert!(Header::decode(&with(meta_max, data_max).encode()).is_ok());
+            for h in [with(meta_max + 1, 0), with(0, data_max + 1)] {
+                assert!(matches!(Header::decode(&h.encode()), Err(Error::Corrupt(_))), "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn metadata_of_the_largest_record_fits() {
+        let lists = 24 * limits::DATASETS_MAX + 32 * limits::RECORD_PAGES_MAX;
+        assert!(16 + 88 + lists <= limits::RECORD_META_MAX as usize);
     }
 }

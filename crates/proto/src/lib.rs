@@ -26,3 +26,34 @@ pub const PAGE_SIZE: usize = 4096;
 pub fn checksum(bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(bytes)
 }
+
+/// [`checksum`] of bytes that come in pieces.
+#[derive(Default)]
+pub struct Checksum(xxhash_rust::xxh3::Xxh3);
+
+impl Checksum {
+    /// The next bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all of them.
+    pub fn value(&self) -> u64 {
+        self.0.digest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_give_the_checksum_of_the_whole() {
+        let bytes: Vec<u8> = (0..3 * PAGE_SIZE + 5).map(|i| (i * i) as u8).collect();
+        for piece in [1, 64, 240, 1000, PAGE_SIZE, bytes.len()] {
+            let mut sum = Checksum::default();
+            bytes.chunks(piece).for_each(|b| sum.add(b));
+            assert_eq!(sum.value(), checksum(&bytes), "pieces of {piece}");
+        }
+    }
+}

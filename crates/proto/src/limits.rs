@@ -1,9 +1,19 @@
 //! Limits of the wire. Everything has one; docs/limits.md lists them with their tests.
 
-/// Most bytes of metadata of one message.
+use crate::header::Kind;
+
+/// Most bytes of a record's metadata, and of a group's state in a ring: 262 144 pages of 32 bytes, 4096 datasets of 24.
+pub const RECORD_META_MAX: u32 = 16 << 20;
+/// Most bytes of a record's page data. A node's memory usually says less.
+pub const RECORD_DATA_MAX: u32 = 1 << 30;
+/// Most pages of one record, zeros and deltas included: a settle sends it with every page in full.
+pub const RECORD_PAGES_MAX: usize = RECORD_DATA_MAX as usize / crate::PAGE_SIZE;
+/// Most bytes of the deltas of one record: a receiver holds them beside its frames.
+pub const RECORD_DELTAS_MAX: usize = 64 << 20;
+/// Most bytes of metadata of any other message.
 pub const META_MAX: u32 = 4 << 20;
-/// Most bytes of page data of one message.
-pub const DATA_MAX: u32 = 64 << 20;
+/// Most bytes of page data of any other message.
+pub const DATA_MAX: u32 = (READ_PAGES_MAX * crate::PAGE_SIZE) as u32;
 /// Every node takes records of so many pages, however small its memory.
 pub const RECORD_PAGES_MIN: usize = 15;
 /// Most pages of one READ.
@@ -20,3 +30,11 @@ pub const DATASET_MAX: u64 = 8 << 40;
 pub const LSN_MAX: u64 = 1 << 62;
 /// Longest lease that a node is believed.
 pub const LEASE_MS_MAX: u64 = 60_000;
+
+/// Most bytes of metadata and of page data that a message or an entry of that kind has.
+pub fn of_kind(kind: Kind) -> (u32, u32) {
+    match kind {
+        Kind::Commit | Kind::Replicate | Kind::Checkpoint => (RECORD_META_MAX, RECORD_DATA_MAX),
+        _ => (META_MAX, DATA_MAX),
+    }
+}

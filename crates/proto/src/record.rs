@@ -186,8 +186,8 @@ impl Record {
         if meta.len() as u64 != FIXED as u64 + datasets as u64 * 24 + pages as u64 * 32 {
             return Err(Error::Corrupt("record: lengths do not fit".into()));
         }
-        if datasets > limits::DATASETS_MAX || header.lsn.0 == 0 {
-            return Err(Error::Corrupt("record: too many datasets, or LSN 0".into()));
+        if datasets > limits::DATASETS_MAX || pages > limits::RECORD_PAGES_MAX || header.lsn.0 == 0 {
+            return Err(Error::Corrupt("record: too many datasets or pages, or LSN 0".into()));
         }
         let id = RecordId { generation: header.generation, lsn: header.lsn, hash: claimed };
         let datasets = (0..datasets).map(|_| read_dataset(&mut r)).collect::<Result<Vec<_>, _>>()?;
@@ -223,6 +223,9 @@ impl Record {
                 return Err(Error::Corrupt(format!("record: page {} does not fit its payload", p.page)));
             }
             sum += u64::from(p.bytes);
+        }
+        if sum - (full * PAGE_SIZE) as u64 > limits::RECORD_DELTAS_MAX as u64 {
+            return Err(Error::Corrupt("record: too many bytes of deltas".into()));
         }
         if sum != u64::from(header.data_len) {
             return Err(Error::Corrupt("record: page data of another length".into()));
@@ -382,6 +385,19 @@ mod tests {
             c(&mut other);
             other.seal();
             assert_ne!(other.id.hash, base.id.hash);
+        }
+    }
+
+    #[test]
+    fn deltas_have_a_limit() {
+        let most = limits::RECORD_DELTAS_MAX / PAGE_SIZE;
+        for (n, fits) in [(most, true), (most + 1, false)] {
+            let mut r = sample();
+            r.datasets[0].size = limits::DATASET_MAX;
+            let delta = |p| PageChange { page: PageNo(p as u64), bytes: PAGE_SIZE as u32, ..sample().pages[1] };
+            r.pages = (0..n).map(delta).collect();
+            let meta = r.seal();
+            assert_eq!(Record::decode(&r.header(Kind::Commit, &meta, StoreId(5), 1), &meta).is_ok(), fits, "{n}");
         }
     }
 

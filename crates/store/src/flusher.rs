@@ -185,11 +185,11 @@ impl Store {
             if gap {
                 lock(&self.gaps).insert(group);
             }
-            let Some(ticket) = ticket else { continue };
+            let Some(mut ticket) = ticket else { continue };
             if let Some(to) = ticket.cut {
                 batch.cut(group, to);
             }
-            ticket.records.iter().for_each(|r| batch.record(r));
+            ticket.records.drain(..).for_each(|r| batch.record(r));
             if ticket.more {
                 todo.push_back(group);
             }

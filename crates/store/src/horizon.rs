@@ -125,7 +125,7 @@ impl GroupStore {
     /// Writes a state entry; None when it would be too long.
     pub(crate) fn push_state(&mut self, base: RecordId) -> Result<Option<u64>, Error> {
         let meta = self.encode_state(base);
-        if meta.len() as u32 > limits::META_MAX {
+        if meta.len() as u32 > limits::RECORD_META_MAX {
             return Ok(None);
         }
         self.ring.reserve(meta.len(), Draw::Keep)?;

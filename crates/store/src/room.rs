@@ -172,6 +172,13 @@ impl Store {
         enough
     }
 
+    /// A record of that many pages is on its way: what the log needs for it is made meanwhile.
+    pub fn expect(&self, pages: usize) {
+        if self.arena.disk.load(Ordering::Relaxed) {
+            let _ = self.has_log_room(pages); // where there is none it is asked for
+        }
+    }
+
     /// Why a commit of that many pages has to wait before it is published; None when there is room for it.
     pub fn shortage(&self, pages: usize) -> Option<String> {
         let flushes = self.arena.disk.load(Ordering::Relaxed);

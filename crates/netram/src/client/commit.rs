@@ -25,13 +25,9 @@ impl GroupClient {
         snapshot: &mut Snapshot,
         change: &Change<'_>,
     ) -> Result<Lsn, Error> {
-        let bytes = change.pages.len() * PAGE_SIZE;
-        if bytes as u64 > u64::from(limits::DATA_MAX) {
-            let text = format!(
-                "a transaction of {} pages; at most {} are possible",
-                change.pages.len(),
-                limits::DATA_MAX as usize / PAGE_SIZE
-            );
+        if change.pages.len() > limits::RECORD_PAGES_MAX {
+            let most = limits::RECORD_PAGES_MAX;
+            let text = format!("a transaction of {} pages; at most {most} are possible", change.pages.len());
             return Err(Error::Full(text));
         }
         if change.size > limits::DATASET_MAX {

@@ -2,8 +2,11 @@
 
 use super::cache::PageCache;
 use dspm_proto::record::{PageChange, Payload, delta};
-use dspm_proto::{DatasetId, Lsn, PAGE_SIZE, checksum};
+use dspm_proto::{DatasetId, Lsn, PAGE_SIZE, checksum, limits};
 use dspm_txn::dataset::Change;
+
+/// Deltas beyond this many bytes travel as full pages: they lie in the memory of client and members beside the pages.
+const DELTAS_MAX: usize = limits::RECORD_DELTAS_MAX / 8;
 
 /// The record's pages and what goes behind its metadata.
 pub(super) struct Encoded {
@@ -18,7 +21,7 @@ pub(super) struct Encoded {
 /// Encodes a change on top of the state `base`. Deltas only against what `cache` holds of that state; None: no deltas.
 pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, change: &Change<'_>) -> Encoded {
     let (mut full, mut deltas, mut zeros) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut full_at, mut bytes) = (Vec::new(), Vec::new());
+    let (mut full_at, mut bytes, mut room) = (Vec::new(), Vec::new(), DELTAS_MAX);
     for (i, (page, content)) in change.pages.iter().enumerate() {
         let payload = Payload::Full;
         let sum = checksum(&content[..]);
@@ -27,10 +30,12 @@ pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, c
             zeros.push(PageChange { payload: Payload::Zero, bytes: 0, checksum: 0, ..p });
             continue;
         }
-        let against =
-            cache.and_then(|c| c.with(dataset, *page, base, |old, lsn| delta(old, content).map(|d| (d, lsn))));
+        let against = cache
+            .filter(|_| room >= PAGE_SIZE)
+            .and_then(|c| c.with(dataset, *page, base, |old, lsn| delta(old, content).map(|d| (d, lsn))));
         match against.flatten().filter(|(_, lsn)| *lsn > Lsn(0)) {
             Some((d, base)) => {
+                room -= d.len();
                 deltas.push(PageChange { payload: Payload::Delta, bytes: d.len() as u32, base, ..p });
                 bytes.push(d);
             }
@@ -43,4 +48,27 @@ pub(super) fn encode(cache: Option<&PageCache>, dataset: DatasetId, base: Lsn, c
     full.append(&mut deltas);
     full.append(&mut zeros);
     Encoded { pages: full, deltas: bytes, full: full_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cache::OPEN;
+    use super::*;
+    use dspm_proto::PageNo;
+
+    #[test]
+    fn deltas_beyond_the_limit_travel_as_full_pages() {
+        const D: DatasetId = DatasetId(1);
+        let (old, mut new) = ([1; PAGE_SIZE], [1; PAGE_SIZE]);
+        new[..PAGE_SIZE / 4].fill(2);
+        let pages = (DELTAS_MAX / PAGE_SIZE * 5) as u64;
+        let cache = PageCache::new(pages * 2 * PAGE_SIZE as u64);
+        (0..pages).for_each(|p| cache.put(D, PageNo(p), Lsn(1), OPEN, &old));
+        let change: Vec<_> = (0..pages).map(|p| (PageNo(p), &new)).collect();
+        let encoded = encode(Some(&cache), D, Lsn(1), &Change { pages: &change, size: pages * PAGE_SIZE as u64 });
+        let bytes: usize = encoded.deltas.iter().map(Vec::len).sum();
+        assert!((DELTAS_MAX - 2 * PAGE_SIZE..=DELTAS_MAX).contains(&bytes), "{bytes}");
+        assert_eq!(encoded.full.len() + encoded.deltas.len(), pages as usize);
+        assert_eq!(encoded.pages.iter().filter(|p| p.payload == Payload::Delta).count(), encoded.deltas.len());
+    }
 }

@@ -1,114 +1,25 @@
-//! One accepted or dialled connection of the node: messages in, bytes out.
+//! The receiving half of a connection of the node, accepted or dialled: bytes in, messages out.
 //!
-//! Bytes out may come from any thread: they go to the socket at once, and what it does not take waits in a bounded
-//! queue that the worker drains when the socket is writable. Page data of a commit is read into free frames.
+//! Page data of a record is read into free frames, and each page is checked when it is whole. A connection takes a
+//! bounded part of what has come, then it is the next one's turn: a large record does not keep others waiting.
 
+use super::sender::Sender;
+use crate::wire::HELLO_MAX;
 use dspm_proto::auth::Hello;
 use dspm_proto::header::HEADER_SIZE;
-use dspm_proto::record::Record;
+use dspm_proto::record::{Record, verify_page};
 use dspm_proto::{Error, Header, Kind, PAGE_SIZE};
 use dspm_store::{FrameBuf, Store};
 use mio::net::TcpStream;
-use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{ErrorKind, IoSliceMut, Read};
+use std::sync::Arc;
 
 /// Bytes taken in by one system call.
 const BUFFER: usize = 128 << 10;
-/// Most slices that the kernel takes at once (IOV_MAX).
-const SLICES_MAX: usize = 1024;
-/// Most bytes of the metadata of a handshake.
-const HELLO_MAX: u32 = 4096;
-/// Most bytes that wait for a peer that does not read.
-const QUEUE_MAX: usize = 96 << 20;
-
-/// The sending half; shared.
-pub(crate) struct Sender {
-    /// The runtime's number.
-    pub(crate) id: u64,
-    stream: TcpStream,
-    queue: Mutex<Queue>,
-    broken: AtomicBool,
-}
-
-/// Bytes that the socket did not take yet.
-#[derive(Default)]
-struct Queue {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Sender {
-    /// Sends head and data, or queues what the socket does not take.
-    pub(crate) fn send(&self, head: &[u8], data: &[&[u8]]) {
-        if self.is_broken() {
-            return;
-        }
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(1 + data.len());
-        slices.push(IoSlice::new(head));
-        slices.extend(data.iter().filter(|d| !d.is_empty()).map(|d| IoSlice::new(d)));
-        let mut rest = &mut slices[..];
-        if queue.bytes.is_empty() && self.write(&mut rest).is_err() {
-            return self.close();
-        }
-        let waiting: usize = rest.iter().map(|s| s.len()).sum();
-        if queue.bytes.len() - queue.sent + waiting > QUEUE_MAX {
-            return self.close(); // a peer that does not read: it dials again if it lives
-        }
-        rest.iter().for_each(|s| queue.bytes.extend_from_slice(s));
-    }
-
-    /// Writes until everything is gone or the socket is full; then, and only then, it tells when it has room again.
-    fn write(&self, rest: &mut &mut [IoSlice<'_>]) -> std::io::Result<()> {
-        while !rest.is_empty() {
-            let n = rest.len().min(SLICES_MAX);
-            match (&self.stream).write_vectored(&rest[..n]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => IoSlice::advance_slices(rest, n),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    /// The socket takes bytes again.
-    pub(crate) fn drain(&self) {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let Queue { bytes, sent } = &mut *queue;
-        if bytes.is_empty() {
-            return;
-        }
-        let mut slices = [IoSlice::new(&bytes[*sent..])];
-        let mut rest = &mut slices[..];
-        if self.write(&mut rest).is_err() {
-            return self.close();
-        }
-        *sent = bytes.len() - rest.iter().map(|s| s.len()).sum::<usize>();
-        if *sent == bytes.len() {
-            (*bytes, *sent) = (Vec::new(), 0);
-        }
-    }
-
-    /// Bytes that the socket did not take yet.
-    pub(crate) fn waiting(&self) -> usize {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.bytes.len() - queue.sent
-    }
-
-    /// Ends the connection; its worker notices.
-    pub(crate) fn close(&self) {
-        self.broken.store(true, Ordering::Release);
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
-    }
-
-    /// True when it ended.
-    pub(crate) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
-    }
-}
+/// Full pages of a record that a member prepares for before it has read them.
+const LARGE: usize = 256;
+/// Bytes of metadata and page data that are taken in before it is another connection's turn.
+const TURN: usize = 4 << 20;
 
 /// A whole message.
 pub(crate) struct Message {
@@ -123,6 +34,8 @@ pub(crate) enum Body {
     None,
     /// A record's pages: frames of the full ones, and the bytes of the deltas behind them.
     Pages { record: Record, frames: Vec<FrameBuf>, deltas: Vec<u8> },
+    /// A record one of whose full pages is not what its checksum says.
+    Damaged,
     /// A record that found no room.
     NoRoom { record: Record },
 }
@@ -151,12 +64,14 @@ pub(crate) struct Receiver {
     end: usize,
     /// The last read took less than it could: nothing is left until the next event (edge-triggered epoll).
     drained: bool,
+    /// Bytes that may still be taken in this turn.
+    turn: usize,
     state: State,
 }
 
 enum State {
     Head,
-    Meta(Header),
+    Meta { header: Header, meta: Vec<u8>, filled: usize },
     Data { header: Header, meta: Vec<u8>, fill: Box<Fill> },
 }
 
@@ -167,15 +82,19 @@ struct Fill {
     deltas: Vec<u8>,
     filled: usize,
     total: usize,
+    /// Full pages that are whole and were checked.
+    checked: usize,
+    damaged: bool,
     discard: bool,
 }
 
 impl Receiver {
     pub(crate) fn new(id: u64, stream: TcpStream, twin: TcpStream, phase: Phase) -> Receiver {
-        let out = Arc::new(Sender { id, stream: twin, queue: Mutex::default(), broken: AtomicBool::new(false) });
+        let out = Arc::new(Sender::new(id, twin));
         let buffer = vec![0; BUFFER].into_boxed_slice();
         let since = std::time::Instant::now();
-        Receiver { stream, out, phase, since, buffer, start: 0, end: 0, drained: false, state: State::Head }
+        let (start, end, drained, turn, state) = (0, 0, false, TURN, State::Head);
+        Receiver { stream, out, phase, since, buffer, start, end, drained, turn, state }
     }
 
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
@@ -185,9 +104,15 @@ impl Receiver {
     /// The socket has bytes again.
     pub(crate) fn readable(&mut self) {
         self.drained = false;
+        self.turn = TURN;
     }
 
-    /// The next whole message; None when the socket has no more bytes for now.
+    /// True when the turn ended before the socket's bytes did: nothing else will tell of the rest.
+    pub(crate) fn has_more(&self) -> bool {
+        self.turn == 0
+    }
+
+    /// The next whole message; None when the socket has no more bytes for now, or the turn is over.
     ///
     /// # Errors
     /// The connection is over: closed, or its bytes cannot be trusted.
@@ -201,13 +126,13 @@ impl Receiver {
                     self.start += HEADER_SIZE;
                     let header = Header::decode(&head)?;
                     self.admit(&header)?;
-                    self.state = State::Meta(header);
+                    self.state = State::Meta { header, meta: vec![0; header.meta_len as usize], filled: 0 };
                 }
-                State::Meta(header) => {
-                    let Some(meta) = self.take_meta(header.meta_len as usize)? else {
-                        self.state = State::Meta(header);
+                State::Meta { header, mut meta, mut filled } => {
+                    if !self.gather(&mut meta, &mut filled)? {
+                        self.state = State::Meta { header, meta, filled };
                         return Ok(None);
-                    };
+                    }
                     header.verify_meta(&meta)?;
                     if matches!(header.kind, Kind::Commit | Kind::Replicate) && !header.is_reply() {
                         let fill = Box::new(Fill::new(&header, &meta, store)?);
@@ -246,24 +171,23 @@ impl Receiver {
         Ok(Some(&self.buffer[self.start..self.start + n]))
     }
 
-    /// Metadata may be larger than the buffer; then it is gathered where it lies until it is whole.
-    fn take_meta(&mut self, n: usize) -> Result<Option<Vec<u8>>, Error> {
-        if n > self.buffer.len() {
-            let mut larger = vec![0; n.next_power_of_two()].into_boxed_slice();
-            larger[..self.end - self.start].copy_from_slice(&self.buffer[self.start..self.end]);
-            (self.end, self.start) = (self.end - self.start, 0);
-            self.buffer = larger;
+    /// Moves metadata in; true when it is whole.
+    fn gather(&mut self, meta: &mut [u8], filled: &mut usize) -> Result<bool, Error> {
+        while *filled < meta.len() {
+            let rest = &mut meta[*filled..];
+            if self.start < self.end {
+                let n = rest.len().min(self.end - self.start);
+                rest[..n].copy_from_slice(&self.buffer[self.start..self.start + n]);
+                self.start += n;
+                *filled += n;
+            } else if rest.len() >= BUFFER / 2 {
+                let Some(n) = self.receive(&mut [IoSliceMut::new(rest)])? else { return Ok(false) };
+                *filled += n;
+            } else if !self.more()? {
+                return Ok(false);
+            }
         }
-        let Some(bytes) = self.have(n)? else { return Ok(None) };
-        let meta = bytes.to_vec();
-        self.start += n;
-        if self.buffer.len() > BUFFER && self.end - self.start <= BUFFER {
-            let mut usual = vec![0; BUFFER].into_boxed_slice();
-            usual[..self.end - self.start].copy_from_slice(&self.buffer[self.start..self.end]);
-            (self.end, self.start) = (self.end - self.start, 0);
-            self.buffer = usual;
-        }
-        Ok(Some(meta))
+        Ok(true)
     }
 
     /// Reads once; false when the socket has nothing now.
@@ -274,28 +198,40 @@ impl Receiver {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.end, self.start) = (self.end - self.start, 0);
         }
-        if self.drained {
+        if self.drained || self.turn == 0 {
             return Ok(false);
         }
         let room = self.buffer.len() - self.end;
-        let n = read(&mut self.stream, &mut self.buffer[self.end..])?;
+        let n = read(&mut self.stream, &mut [IoSliceMut::new(&mut self.buffer[self.end..])])?;
         self.drained = n.is_none_or(|n| n < room);
         self.end += n.unwrap_or(0);
+        self.turn = self.turn.saturating_sub(n.unwrap_or(0));
         Ok(n.is_some())
+    }
+
+    /// Reads once, past the buffer; None when the socket has nothing now, or the turn is over.
+    fn receive(&mut self, into: &mut [IoSliceMut<'_>]) -> Result<Option<usize>, Error> {
+        if self.turn == 0 {
+            return Ok(None);
+        }
+        let n = read(&mut self.stream, into)?;
+        self.turn = self.turn.saturating_sub(n.unwrap_or(0));
+        Ok(n)
     }
 
     /// Moves page data in; true when it is whole.
     fn fill(&mut self, fill: &mut Fill) -> Result<bool, Error> {
         while fill.filled < fill.total {
             if self.start < self.end {
-                let target = fill.target();
+                let mut targets = fill.targets(1);
+                let target = &mut targets[0];
                 let n = target.len().min(self.end - self.start);
                 target[..n].copy_from_slice(&self.buffer[self.start..self.start + n]);
                 self.start += n;
-                fill.filled += n;
+                fill.advance(n);
             } else if fill.total - fill.filled >= BUFFER / 2 {
-                let Some(n) = read(&mut self.stream, fill.target())? else { return Ok(false) };
-                fill.filled += n;
+                let Some(n) = self.receive(&mut fill.targets(BUFFER / PAGE_SIZE))? else { return Ok(false) };
+                fill.advance(n);
             } else if !self.more()? {
                 return Ok(false);
             }
@@ -304,9 +240,9 @@ impl Receiver {
     }
 }
 
-fn read(stream: &mut TcpStream, into: &mut [u8]) -> Result<Option<usize>, Error> {
+fn read(stream: &mut TcpStream, into: &mut [IoSliceMut<'_>]) -> Result<Option<usize>, Error> {
     loop {
-        match stream.read(into) {
+        match stream.read_vectored(into) {
             Ok(0) => return Err(Error::Unavailable("closed".into())),
             Ok(n) => return Ok(Some(n)),
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -320,8 +256,10 @@ impl Fill {
     fn new(header: &Header, meta: &[u8], store: &Arc<Store>) -> Result<Fill, Error> {
         let record = record_of(header, meta)?;
         let full = record.full_pages();
-        let deltas = vec![0; record.data_len() - full * PAGE_SIZE];
-        let settled = header.kind == Kind::Replicate;
+        let (total, settled) = (record.data_len(), header.kind == Kind::Replicate);
+        if full > LARGE {
+            store.expect(full);
+        }
         let mut frames = Vec::with_capacity(full);
         while frames.len() < full {
             match if settled { store.alloc_settled() } else { store.alloc() } {
@@ -330,33 +268,47 @@ impl Fill {
             }
         }
         let discard = frames.len() < full;
-        let total = record.data_len();
         if discard {
             frames.clear();
             if !settled {
                 store.want(full);
             }
-            return Ok(Fill { record, frames, deltas: vec![0; PAGE_SIZE], filled: 0, total, discard });
         }
-        Ok(Fill { record, frames, deltas, filled: 0, total, discard })
+        let deltas = vec![0; if discard { total.min(BUFFER) } else { total - full * PAGE_SIZE }];
+        Ok(Fill { record, frames, deltas, filled: 0, total, checked: 0, damaged: false, discard })
     }
 
-    /// Where the next bytes go.
-    fn target(&mut self) -> &mut [u8] {
+    /// Where the next bytes go: at most that many pages, at least one slice.
+    fn targets(&mut self, pages: usize) -> Vec<IoSliceMut<'_>> {
         if self.discard {
-            let n = (self.total - self.filled).min(PAGE_SIZE);
-            return &mut self.deltas[..n];
+            let n = (self.total - self.filled).min(self.deltas.len());
+            return vec![IoSliceMut::new(&mut self.deltas[..n])];
         }
-        let full = self.frames.len() * PAGE_SIZE;
-        match self.frames.get_mut(self.filled / PAGE_SIZE) {
-            Some(f) => &mut f[self.filled % PAGE_SIZE..],
-            None => &mut self.deltas[self.filled - full..],
+        let (first, at) = (self.filled / PAGE_SIZE, self.filled % PAGE_SIZE);
+        let full = self.frames.len();
+        if first >= full {
+            return vec![IoSliceMut::new(&mut self.deltas[self.filled - full * PAGE_SIZE..])];
+        }
+        let frames = self.frames[first..].iter_mut().take(pages).enumerate();
+        frames.map(|(i, f)| IoSliceMut::new(&mut f[if i == 0 { at } else { 0 }..])).collect()
+    }
+
+    /// Bytes came in; pages that are whole now are checked while they are in the processor's cache.
+    fn advance(&mut self, n: usize) {
+        self.filled += n;
+        while self.checked < self.frames.len().min(self.filled / PAGE_SIZE) {
+            let expected = self.record.pages[self.checked].checksum;
+            self.damaged |= verify_page(&self.frames[self.checked][..], expected).is_err();
+            self.checked += 1;
         }
     }
 
     fn done(self) -> Body {
         if self.discard {
             return Body::NoRoom { record: self.record };
+        }
+        if self.damaged {
+            return Body::Damaged;
         }
         Body::Pages { record: self.record, frames: self.frames, deltas: self.deltas }
     }

@@ -3,8 +3,9 @@
 //! The registry dials the node; over that one connection the node asks back. Without a registry everything that the
 //! catalog knows is still answered.
 
-use super::connection::{Message, Sender};
+use super::connection::Message;
 use super::node::Node;
+use super::sender::Sender;
 use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
 use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong};

@@ -1,9 +1,10 @@
 //! What becomes of a message: handshake first, then to the group's replica, the pages or the control plane.
 
-use super::connection::{Body, Message, Phase, REPLICATE_PREFIX, Receiver, Sender};
+use super::connection::{Body, Message, Phase, REPLICATE_PREFIX, Receiver};
 use super::group::Group;
 use super::node::Node;
 use super::records::Pages;
+use super::sender::Sender;
 use crate::wire::{self, error_reply, frame, from_json, json, reply_to};
 use crate::{clock, random};
 use dspm_proto::auth::{Challenge, Hello, Proof, Role};
@@ -163,13 +164,13 @@ impl Node {
                     Ok(())
                 });
             }
+            Body::Damaged => {
+                self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
+                return Err(Error::Refused(Refusal::Corrupt));
+            }
             Body::None => return Err(Error::Protocol("a commit without a record".into())),
         };
         self.check_session(hello, &record)?;
-        pages.verify(&record).map_err(|why| {
-            self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
-            Error::Refused(why)
-        })?;
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
         self.with_group(header.group, |g| {
             g.replica.commit(caller, header.store, &record, pages, clock::now());
@@ -195,14 +196,14 @@ impl Node {
                 self.store.claim(record.full_pages()); // the settle sends it again, and finds them
                 return Ok(());
             }
+            (Body::Damaged, _) => {
+                self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
             _ => return Ok(()),
         };
         let token: Token = message::decode(&meta[..REPLICATE_PREFIX])?;
         let pages = Pages { meta: meta[REPLICATE_PREFIX..].to_vec(), frames, deltas };
-        if pages.verify(&record).is_err() {
-            self.counters.checksum_errors.fetch_add(1, Ordering::Relaxed);
-            return Ok(());
-        }
         self.with_group(header.group, |g| {
             let from = self.catalog().number(&hello.name);
             g.replica.replicate(from, token, &record, pages, clock::now());

@@ -3,6 +3,7 @@
 use super::dispatch::{peer_frame, replicate_head};
 use super::group::Group;
 use super::node::Node;
+use super::sender::Sender;
 use crate::clock;
 use crate::wire::{error_reply, frame};
 use dspm_proto::header::{FLAG_REPLY, Header};
@@ -10,7 +11,7 @@ use dspm_proto::message::{
     self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, Recall, SnapshotReply, State,
 };
 use dspm_proto::{Error, Kind, Lsn, RecordId, Refusal, Session, Token};
-use dspm_store::StoredPage;
+use dspm_store::{PinnedFrame, StoredPage, StoredRecord};
 use dspm_txn::{Caller, Effect, NodeNo, PeerMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -126,7 +127,7 @@ impl Node {
     }
 
     /// Header and way to a member; None while there is no link to it.
-    fn to_member(&self, g: &Group, to: NodeNo) -> Option<(Arc<super::connection::Sender>, Header)> {
+    fn to_member(&self, g: &Group, to: NodeNo) -> Option<(Arc<Sender>, Header)> {
         let setup = g.replica.setup();
         let member = setup.members.iter().find(|m| m.node == to)?;
         let sender = self.links.to(self.catalog().name(to)?)?;
@@ -145,37 +146,33 @@ impl Node {
     /// or asks again.
     fn send_records(&self, g: &Group, to: NodeNo, token: Token, from: Lsn, last: Lsn) {
         let Some((sender, header)) = self.to_member(g, to) else { return };
-        let records = &g.replica.records.group;
-        if sender.waiting() > 0 {
-            return; // an earlier part is still on its way
+        if !sender.may_send_records(header.group, from) {
+            return;
         }
-        let mut sent = 0;
+        let (mut records, mut bytes) = (Vec::new(), 0);
         for lsn in from.0..=last.0 {
-            let Some(stored) = records.record(Lsn(lsn)) else {
-                eprintln!("dspm-node: ALARM: commit {lsn} of {} is asked for and no longer kept", g.entry.name);
-                return;
+            let Some(stored) = g.replica.records.group.record(Lsn(lsn)).filter(StoredRecord::is_complete) else {
+                let name = &g.entry.name;
+                eprintln!("dspm-node: ALARM: commit {lsn} of {name} is asked for and no longer kept as a whole");
+                break;
             };
-            if !stored.is_complete() {
-                eprintln!("dspm-node: ALARM: pages of commit {lsn} of {} are no longer kept", g.entry.name);
-                return;
-            }
             let id = stored.record.id;
             let (full, meta) = stored.record.in_full();
-            if sent > 0 && sent + full.data_len() > PART {
-                return;
+            if bytes > 0 && bytes + full.data_len() > PART {
+                break;
             }
-            sent += full.data_len() + meta.len();
-            let frames: Vec<&[u8]> = stored.pages.iter().filter_map(page_bytes).collect();
+            bytes += full.data_len() + meta.len();
             let h = Header { lsn: id.lsn, generation: id.generation, ..header };
             let head = replicate_head(token, header.store, h, &meta, full.data_len());
-            sender.send(&head, &frames);
+            records.push((head, stored.pages.into_iter().filter_map(frame_of).collect()));
         }
+        sender.send_records(header.group, from, records);
     }
 }
 
-fn page_bytes(page: &StoredPage) -> Option<&[u8]> {
+fn frame_of(page: StoredPage) -> Option<PinnedFrame> {
     match page {
-        StoredPage::Frame(f) => Some(&f[..]),
+        StoredPage::Frame(f) => Some(f),
         StoredPage::Zero | StoredPage::Gone => None,
     }
 }

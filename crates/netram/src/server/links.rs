@@ -1,8 +1,9 @@
 //! Links to the other nodes of the cluster, one thread each that dials until it is connected. A message for a node
 //! without a link is dropped: the replicas send again what they wait for.
 
-use super::connection::{Phase, Sender};
+use super::connection::Phase;
 use super::node::Node;
+use super::sender::Sender;
 use crate::wire::{Connection, Dialer};
 use dspm_proto::auth::Role;
 use dspm_proto::control::NodeEntry;

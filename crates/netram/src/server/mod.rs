@@ -17,6 +17,7 @@ mod links;
 mod metrics;
 mod node;
 mod records;
+mod sender;
 mod sessions;
 mod timers;
 mod worker;

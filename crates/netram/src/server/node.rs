@@ -1,10 +1,10 @@
 //! The node as a whole: what its threads share, and how it starts.
 
 use super::catalog::Catalog;
-use super::connection::Sender;
 use super::control::Forwarded;
 use super::group::SharedGroup;
 use super::links::Links;
+use super::sender::Sender;
 use super::sessions::Sessions;
 use super::timers::Timers;
 use super::worker::{self, Mailbox};

@@ -6,19 +6,11 @@ use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
 use dspm_txn::{Fence, Origin, Records};
 use std::sync::Arc;
 
-/// A record's page data as it came: frames of its full pages, and the bytes of its deltas.
+/// A record's page data as it came: frames of its full pages, which were checked, and the bytes of its deltas.
 pub(crate) struct Pages {
     pub(crate) meta: Vec<u8>,
     pub(crate) frames: Vec<FrameBuf>,
     pub(crate) deltas: Vec<u8>,
-}
-
-impl Pages {
-    /// Checks the full pages against the record's checksums, before any lock is taken.
-    pub(crate) fn verify(&self, record: &Record) -> Result<(), Refusal> {
-        let full = record.pages.iter().zip(&self.frames);
-        full.into_iter().try_for_each(|(p, f)| verify_page(&f[..], p.checksum)).map_err(|_| Refusal::Corrupt)
-    }
 }
 
 /// One group's records in the arena.

@@ -1,6 +1,6 @@
 //! Client processes at this node: the current session of each, and where it takes call-backs.
 
-use super::connection::Sender;
+use super::sender::Sender;
 use dspm_proto::{ClientId, Session};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -83,6 +83,7 @@ pub(crate) fn start(node: &Arc<Node>, listener: TcpListener, inboxes: Inboxes) -
             swept: Instant::now(),
             spare: std::fs::File::open(SPARE).ok(),
             accept_again: false,
+            unfinished: Vec::new(),
         };
         if let Some(l) = worker.listener.as_mut() {
             worker.poll.registry().register(l, LISTENER, Interest::READABLE)?;
@@ -104,6 +105,8 @@ struct Worker {
     spare: Option<std::fs::File>,
     /// Connections may wait that were not taken.
     accept_again: bool,
+    /// Connections whose turn ended before their bytes did.
+    unfinished: Vec<Token>,
 }
 
 static TURN: AtomicUsize = AtomicUsize::new(0);
@@ -125,6 +128,9 @@ impl Worker {
                     token => self.serve(token, event.is_writable()),
                 }
             }
+            for token in std::mem::take(&mut self.unfinished) {
+                self.serve(token, false);
+            }
             if self.listener.is_some() {
                 self.node.serve_timers();
             }
@@ -136,6 +142,9 @@ impl Worker {
     }
 
     fn timeout(&self) -> Duration {
+        if !self.unfinished.is_empty() {
+            return Duration::ZERO;
+        }
         let longest = if self.accept_again { ACCEPT_AGAIN } else { Duration::from_secs(1) };
         match self.node.timers.first().filter(|_| self.listener.is_some()) {
             Some(at) => at.since(clock::now()).min(longest),
@@ -242,6 +251,8 @@ impl Worker {
         };
         if over {
             self.close(token);
+        } else if receiver.has_more() && !self.unfinished.contains(&token) {
+            self.unfinished.push(token);
         }
     }
 
@@ -249,6 +260,7 @@ impl Worker {
         if let Some(mut receiver) = self.connections.remove(&token) {
             let _ = self.poll.registry().deregister(receiver.stream());
             receiver.out.close();
+            receiver.out.forget();
             self.node.closed(&receiver);
         }
     }

@@ -1,8 +1,10 @@
 //! What one flush writes: entries, and a BatchEnd that covers them all.
 
+use std::io;
+
 use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::record::{Payload, Record};
-use dspm_proto::{GroupId, Header, Kind, Lsn, PAGE_SIZE, RecordId, StoreId, checksum};
+use dspm_proto::{Checksum, GroupId, Header, Kind, Lsn, PAGE_SIZE, RecordId, StoreId, checksum};
 
 use super::ALIGN;
 use crate::base::Checkpoint;
@@ -11,6 +13,8 @@ use crate::read::{StoredPage, StoredRecord};
 
 /// Bytes of a BatchEnd's metadata.
 pub(crate) const END_META: usize = 32;
+/// Bytes that are written at once, about.
+const PIECE: usize = 1 << 20;
 /// Flag of a Complete entry: the group was removed.
 pub(crate) const FLAG_DROP: u16 = 0x100;
 
@@ -24,24 +28,30 @@ pub(crate) fn images(record: &Record) -> usize {
     record.pages.iter().filter(|p| p.payload != Payload::Zero).count()
 }
 
-/// A batch being put together.
+/// A batch being put together. Pages stay where they lie until they are written: a record may be as large as a third of
+/// the memory.
 #[derive(Default)]
 pub(crate) struct Batch {
-    bytes: Vec<u8>,
-    /// Where entries begin: their headers get salt and batch number at the end.
-    entries: Vec<usize>,
+    parts: Vec<Part>,
+    len: u64,
     newest: Vec<(GroupId, Lsn)>,
+}
+
+enum Part {
+    /// Header, metadata, padding. The header gets salt and batch number when it is written.
+    Entry(Vec<u8>),
+    Page(PinnedFrame),
 }
 
 impl Batch {
     /// True when there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.parts.is_empty()
     }
 
     /// Bytes so far.
     pub(crate) fn len(&self) -> u64 {
-        self.bytes.len() as u64
+        self.len
     }
 
     /// Bytes with BatchEnd and padding.
@@ -55,19 +65,20 @@ impl Batch {
     }
 
     fn push(&mut self, header: Header, meta: &[u8]) {
-        self.entries.push(self.bytes.len());
-        self.bytes.extend_from_slice(&header.encode());
-        self.bytes.extend_from_slice(meta);
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let mut entry = header.encode().to_vec();
+        entry.extend_from_slice(meta);
+        entry.resize(entry.len().next_multiple_of(8), 0);
+        self.len += entry.len() as u64;
+        self.parts.push(Part::Entry(entry));
     }
 
     /// Adds a record with its pages.
-    pub(crate) fn record(&mut self, r: &StoredRecord) {
+    pub(crate) fn record(&mut self, r: StoredRecord) {
         self.push(r.record.header(Kind::Commit, &r.meta, StoreId(0), 0), &r.meta);
-        for page in &r.pages {
+        for page in r.pages {
             if let StoredPage::Frame(frame) = page {
-                let frame: &PinnedFrame = frame;
-                self.bytes.extend_from_slice(&frame[..]);
+                self.len += PAGE_SIZE as u64;
+                self.parts.push(Part::Page(frame));
             }
         }
         self.newest.push((r.record.group, r.record.id.lsn));
@@ -99,25 +110,48 @@ impl Batch {
         self.push(h, &meta);
     }
 
-    /// Puts salt and number into every entry and the BatchEnd behind them.
-    pub(crate) fn seal(&mut self, salt: u64, number: u64, oldest: u64) -> &[u8] {
-        for at in &self.entries {
-            let header = &mut self.bytes[*at..*at + HEADER_SIZE];
-            header[16..24].copy_from_slice(&number.to_le_bytes());
-            header[48..56].copy_from_slice(&salt.to_le_bytes());
-            let sum = checksum(&header[..56]) as u32;
-            header[56..60].copy_from_slice(&sum.to_le_bytes());
+    /// Writes everything in pieces, salt and number in every entry, and the BatchEnd behind them. Returns the bytes.
+    pub(crate) fn write(
+        self,
+        [salt, number, oldest]: [u64; 3],
+        mut to: impl FnMut(&[u8], u64) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        let entries = self.parts.iter().filter(|p| matches!(p, Part::Entry(_))).count();
+        let mut out = Vec::with_capacity(self.len_max().min((PIECE * 2) as u64) as usize);
+        let (mut sum, mut written) = (Checksum::default(), 0);
+        for part in self.parts {
+            match part {
+                Part::Entry(mut entry) => {
+                    stamp(&mut entry[..HEADER_SIZE], salt, number);
+                    out.extend_from_slice(&entry);
+                }
+                Part::Page(frame) => out.extend_from_slice(&frame[..]),
+            }
+            if out.len() >= PIECE {
+                sum.add(&out);
+                to(&out, written)?;
+                written += out.len() as u64;
+                out.clear();
+            }
         }
+        sum.add(&out);
         let mut meta = [0u8; END_META];
-        meta[..8].copy_from_slice(&(self.entries.len() as u64).to_le_bytes());
-        meta[8..16].copy_from_slice(&self.len().to_le_bytes());
-        meta[16..24].copy_from_slice(&oldest.to_le_bytes());
-        meta[24..].copy_from_slice(&checksum(&self.bytes).to_le_bytes());
+        let fields = [entries as u64, self.len, oldest, sum.value()];
+        meta.chunks_exact_mut(8).zip(fields).for_each(|(m, f)| m.copy_from_slice(&f.to_le_bytes()));
         let mut end = Header::new(Kind::BatchEnd).for_meta(&meta);
         (end.request, end.store) = (number, StoreId(salt));
-        self.bytes.extend_from_slice(&end.encode());
-        self.bytes.extend_from_slice(&meta);
-        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGN as usize), 0);
-        &self.bytes
+        out.extend_from_slice(&end.encode());
+        out.extend_from_slice(&meta);
+        let total = (written + out.len() as u64).next_multiple_of(ALIGN);
+        out.resize((total - written) as usize, 0);
+        to(&out, written)?;
+        Ok(total)
     }
+}
+
+fn stamp(header: &mut [u8], salt: u64, number: u64) {
+    header[16..24].copy_from_slice(&number.to_le_bytes());
+    header[48..56].copy_from_slice(&salt.to_le_bytes());
+    let sum = checksum(&header[..56]) as u32;
+    header[56..60].copy_from_slice(&sum.to_le_bytes());
 }

@@ -115,7 +115,7 @@ impl Log {
     }
 
     /// Writes a batch and syncs it.
-    pub(crate) fn write(&mut self, mut batch: Batch) -> Result<(), LogError> {
+    pub(crate) fn write(&mut self, batch: Batch) -> Result<(), LogError> {
         let need = batch.len_max();
         let fits = self.live.back().is_some_and(|s| self.at + need <= s.len);
         if !fits {
@@ -129,11 +129,11 @@ impl Log {
             let l = segment.groups.entry(*group).or_default();
             *l = (*l).max(*lsn);
         }
-        let bytes = batch.seal(segment.salt, number, oldest);
         let failed = |e: std::io::Error| LogError::Failed(format!("log segment {}: {e}", segment.id));
-        segment.file.write_at(bytes, at).map_err(failed)?;
-        segment.file.sync().map_err(failed)?;
-        self.at = (at + bytes.len() as u64).next_multiple_of(ALIGN);
+        let file = &segment.file;
+        let written = batch.write([segment.salt, number, oldest], |bytes, behind| file.write_at(bytes, at + behind));
+        self.at = at + written.map_err(failed)?;
+        file.sync().map_err(failed)?;
         self.batch += 1;
         Ok(())
     }
@@ -190,6 +190,7 @@ impl Log {
         }
         self.next_name += 1;
         let path = self.dir.join(format!("{:08}.seg", self.next_name - 1));
+        let one = if piece >= one { 0 } else { one }; // one segment for the large record is enough
         let len = self.segment_bytes.max((FIRST + one + self.batch_max()).next_multiple_of(ALIGN));
         Some((self.dir.clone(), path, len))
     }

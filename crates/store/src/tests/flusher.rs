@@ -43,6 +43,24 @@ fn what_is_flushed_comes_back_without_memory() {
 }
 
 #[test]
+fn the_largest_record_gets_a_segment_of_its_own() {
+    const LARGE: u64 = 16 << 20;
+    let mut w = World::open(SimDisk::default(), LARGE, Model::default());
+    let pages = w.store.record_pages_max();
+    let all: Vec<Write> = (0..pages).map(|p| (D, p, (p % 7 > 0).then_some((p % 255) as u8 + 1))).collect();
+    for writes in [&all[..3], &all, &all[5..9]] {
+        w.append(&[(D, pages * 4096)], writes).unwrap();
+        w.flush();
+    }
+    let longest = w.disk.files("log/").iter().map(|f| f.1.len() as u64).max();
+    assert!(longest > Some(pages * 4096 * 6 / 7), "{longest:?}");
+    assert_eq!(w.flushed(), Lsn(3));
+    let again = World::open(w.disk.copy(), LARGE, w.model.clone());
+    assert!(again.opened.log_intact && !again.opened.memory_kept);
+    again.check(1, pages);
+}
+
+#[test]
 fn the_thread_flushes_in_time_and_when_asked() {
     let mut w = world();
     let flusher = w.store.start_flusher(w.source.clone()).unwrap();
