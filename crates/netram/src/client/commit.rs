@@ -100,7 +100,6 @@ impl GroupClient {
             let dialled = peer.link.take(|| self.client.dialer(false)).map(|c| peer.link.give(c));
             match (peer.link.record_pages_max(), dialled) {
                 (Some(most), _) => return Ok(most),
-                (None, Ok(())) => return Err(Error::Protocol(format!("node {} takes no records", peer.name))),
                 (None, Err(e)) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
                 (None, Ok(())) => {
                     let text = format!("node {} ({}) does not say how much it takes", peer.name, peer.link.address);
