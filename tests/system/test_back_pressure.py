@@ -162,8 +162,8 @@ def succeeds(db: Session, statement: str, *arguments: object) -> bool:
 
 
 def test_no_descriptor_is_left(clusters: Clusters, children: Children) -> None:
-    """Guards RLIMIT_NOFILE: who is connected goes on for as long as the log needs no further file, who comes is told why
-    it cannot, and can when some are free."""
+    """Guards RLIMIT_NOFILE: who is connected goes on as long as the log needs no further file, who comes is told why it
+    cannot, and can when some are free."""
     cluster = clusters(2)
     name = make_table(cluster, children)
     db = children.session(cluster, name, DSPM_COMMIT_TIMEOUT="2s")
