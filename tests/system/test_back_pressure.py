@@ -19,7 +19,7 @@ from .cluster import BIN, Cluster, alive, clean_environment, eventually, fresh
 from .conftest import Clusters, seconds
 
 KIB = 1024
-FULL, BUSY_SNAPSHOT = 13, 517
+IOERR, FULL, BUSY_SNAPSHOT = 10, 13, 517
 
 
 def metric(cluster: Cluster, name: str, of: str | None = None) -> int:
@@ -184,12 +184,16 @@ def test_no_descriptor_is_left(clusters: Clusters, children: Children) -> None:
             db.sql(insert, n)
             acknowledged += 1
     except SqlError as e:
-        assert (e.code, "Too many open files" in e.reason) == (FULL, True), e
+        assert e.primary in (FULL, IOERR), e
+        assert "node n" in e.reason, e
+        doubtful = {acknowledged, acknowledged + 1}
+    else:
+        doubtful = {acknowledged}
     for pid in nodes:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits[pid])
     eventually("new connections are taken", lambda: succeeds(reopened(late, name), "SELECT 1 FROM load"))
-    assert late.one("SELECT count(*) FROM load") == acknowledged
-    db.sql(insert, 100)
+    assert late.one("SELECT count(*) FROM load") in doubtful
+    eventually("commits go on", lambda: succeeds(db, "INSERT INTO load VALUES (1, 1, 1, x'01')"))
     assert all(alive(pid) for pid in nodes)
 
 
