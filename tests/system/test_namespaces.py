@@ -94,8 +94,9 @@ def test_a_program_is_cut_off(hosts: list[Host], apart: tuple[HandMade, Link], c
     for w in (writer, inside):
         w.wait(20)
         w.kill()
-    # A busy database may have forgotten the outcome by then, and says so.
-    assert [e for e in ledger.errors if "no longer kept" not in e] == [], "commit_timeout was not over"
+    # The other went on meanwhile: what was cut off may have been too late for sure, or so long ago that nobody knows.
+    late = ("another commit came first", "no longer kept")
+    assert [e for e in ledger.errors if not any(text in e for text in late)] == [], "commit_timeout was not over"
     ledger.verify()
 
 
