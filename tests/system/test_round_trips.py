@@ -105,6 +105,7 @@ def test_a_commit_ends_a_read_lease(cluster: Cluster, children: Children, warm: 
     reader = children.session(cluster, warm.status()["dataset"])
     time.sleep(0.1)
     for i in range(TIMES):
+        time.sleep(0.02)
         for _ in range(3):
             reader.sql("SELECT b FROM t WHERE a = 1")
         warm.sql("UPDATE t SET b = ? WHERE a = 1", i)

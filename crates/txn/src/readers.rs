@@ -4,8 +4,8 @@
 //! own acknowledgement of s + 1, the end of a settle that completes it, and its answers to readers and to outcome
 //! questions, until the lease came back or lapsed. A writer needs the primary's acknowledgement, so that is enough.
 //!
-//! A lease is granted to a client that already knew the newest state when it asked: where others write between its
-//! reads, leases would cost every commit a call-back and save the reader nothing. It is called back by LSN: "below n"
+//! A lease is granted to a client that already knew the newest state when it asked, and when nothing was committed for a
+//! moment: where others write between its reads, leases would cost every commit a call-back and save the reader nothing. It is called back by LSN: "below n"
 //! also ends a lease whose grant is still on its way. It is not renewed; a reader asks again after L.
 
 use crate::RESEND;
@@ -15,6 +15,9 @@ use dspm_proto::message::Recalled;
 use dspm_proto::{ClientId, Instant, Lsn, Session};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// A group in which nothing was committed for so long is worth a call-back at the next commit.
+const QUIET: Duration = Duration::from_millis(5);
 
 /// Clients with a read lease at most; who comes later asks each time.
 const READERS_MAX: usize = 1024;
@@ -57,7 +60,7 @@ impl<R: Records> Replica<R> {
     /// A read lease for a client that knew the newest state; zero: none.
     pub(crate) fn grant_read(&mut self, session: Session, known: Lsn, now: Instant) -> Duration {
         let tail = self.records.tail().lsn;
-        let newest = known == tail && self.records.committed() == tail;
+        let newest = known == tail && self.records.committed() == tail && now.since(self.views.grown()) >= QUIET;
         let room = self.readers.0.len() < READERS_MAX || self.readers.0.contains_key(&session.client);
         if !newest || !room || !self.serving || self.settle.is_some() || now < self.quarantine {
             return Duration::ZERO;

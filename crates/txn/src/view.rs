@@ -85,6 +85,11 @@ impl Views {
     pub(crate) fn unconfirmed(&mut self, now: Instant) {
         self.unconfirmed = now;
     }
+
+    /// When the last record came.
+    pub(crate) fn grown(&self) -> Instant {
+        self.unconfirmed
+    }
 }
 
 impl<R: Records> Replica<R> {
