@@ -63,17 +63,21 @@ def clusters(tmp_path: Path) -> Iterator[Clusters]:
         cluster.end()
 
 
-def writer(cluster: Cluster, name: str, transactions: int) -> subprocess.Popen[str]:
-    """A process that writes; returns when it has begun."""
+def start(cluster: Cluster, name: str, transactions: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITER, str(secrets.randbits(31)), name, str(transactions)]
     env = {**os.environ, "DSPM_CONFIG": cluster.config, "DSPM_LOG": "off"}
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True)
+
+
+def writer(cluster: Cluster, name: str, transactions: int) -> subprocess.Popen[str]:
+    """A process that writes; returns when it has begun."""
+    process = start(cluster, name, transactions)
     assert process.stdout is not None and process.stdout.readline() == "writing\n"
     return process
 
 
 def write(cluster: Cluster, name: str, transactions: int) -> None:
-    assert writer(cluster, name, transactions).communicate(timeout=90)[0] == "done\n"
+    assert start(cluster, name, transactions).communicate(timeout=90)[0] == "writing\ndone\n"
 
 
 def data_dirs(cluster: Cluster) -> list[Path]:

@@ -98,18 +98,26 @@ def test_a_patient_reader_keeps_its_snapshot(clusters: Clusters, children: Child
     small.end()
 
 
+@contextlib.contextmanager
+def file_system(at: Path, size: str) -> Iterator[None]:
+    """A small one of its own, at an empty directory."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)]
+    made = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a small file system needs root: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=False)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A directory on a file system of 96 MiB."""
     at = tmp_path / "disk"
     at.mkdir()
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(at)], capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        pytest.skip(f"a small file system needs root: {made.stderr.strip()}")
-    yield at
-    subprocess.run(["umount", "-l", str(at)], check=False)
+    with file_system(at, "96m"):
+        yield at
 
 
 def fill(at: Path) -> Path:
@@ -159,6 +167,38 @@ def succeeds(db: Session, statement: str, *arguments: object) -> bool:
     except SqlError:
         return False
     return True
+
+
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+@pytest.mark.parametrize("which", ["n1", "n2"])
+def test_one_member_has_no_disk(tmp_path: Path, children: Children, which: str, durability: str) -> None:
+    """Guards the room that is kept for settles: what the others took is brought to the member once, and from then on it
+    is asked first, so a writer is soon told FULL, and not that the outcome is unknown."""
+    at = tmp_path / "c" / "nodes" / which
+    at.mkdir(parents=True)
+    with file_system(at, "48m"):
+        cluster = Cluster(tmp_path / "c", 2, {"memory": "16MiB", "durability": durability})
+        try:
+            cluster.up()
+            name = make_table(cluster, children)
+            db = children.session(cluster, name, DSPM_COMMIT_TIMEOUT="1500ms")
+            insert = "INSERT INTO load VALUES (0, ?1, ?1, randomblob(100000))"
+            db.sql(insert, 0)
+            filler = fill(at)
+            told = 1
+            with pytest.raises(SqlError) as caught:
+                for n in range(1, 30):
+                    db.sql(insert, n)
+                    told = n + 1
+            assert caught.value.primary == FULL, str(caught.value)
+            assert f"node {which} " in caught.value.reason and "disk" in caught.value.reason, caught.value.reason
+            assert db.one("SELECT count(*) FROM load") == told
+            filler.unlink()
+            eventually("commits go on", lambda: succeeds(db, insert, told))
+            assert children.session(cluster, name).sql("SELECT count(*), max(n) FROM load") == [[told + 1, told]]
+        finally:
+            children.end()
+            cluster.end()
 
 
 def test_no_descriptor_is_left(clusters: Clusters, children: Children) -> None:

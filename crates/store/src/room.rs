@@ -198,11 +198,11 @@ impl Store {
         None
     }
 
-    /// What to tell a writer whose record found no frame.
+    /// What to tell a writer whose record found no room, whatever its size.
     pub fn shortage_text(&self) -> String {
         let frames = u64::from(self.arena.layout.frames);
         let full = || format!("its memory ({} MiB) is in use", (frames * PAGE_SIZE as u64) >> 20);
-        self.shortage(0).unwrap_or_else(full)
+        self.shortage(0).or_else(|| self.stalls.reason()).unwrap_or_else(full)
     }
 
     /// Most pages of one record: a member must be able to hold it whatever it holds besides.

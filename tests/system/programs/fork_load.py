@@ -18,7 +18,7 @@ from dspm.errors import UsageError
 from dspm.txn import PageNo
 
 THREADS = 4
-CLIENTS = 8  # of each thread; every one stays to the end of the process
+CLIENTS = 50  # of each thread; every one stays to the end of the process
 CHILD_SECONDS = 60
 PAGE = 4096
 

@@ -12,7 +12,7 @@ use dspm_proto::header::{FLAG_REPLY, HEADER_SIZE};
 use dspm_proto::message::{self, Callback, Note, Recall, Renew, RenewGroup, Renewed};
 use dspm_proto::{Error, Header, Instant, Kind, RecordId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -22,7 +22,7 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(10);
 /// Pause between two tries to connect.
 const REDIAL: Duration = Duration::from_millis(100);
-const DIAL: Duration = Duration::from_millis(300);
+const DIAL: Duration = Duration::from_millis(1000);
 const MESSAGE_MAX: usize = 1 << 20;
 
 /// Starts the thread; it ends when the client is dropped.
@@ -43,11 +43,14 @@ struct Background {
     dialled: (Sender<Dialled>, Receiver<Dialled>),
     lines: HashMap<String, Line>,
     tried: HashMap<String, Instant>,
+    /// Nodes that a thread dials now. One at a time: of two connections that the node greets in the other order it would
+    /// call back on the one that is dropped here, and a lease would stay for as long as it is renewed.
+    dialling: HashSet<String>,
     renewed: Instant,
     committed: HashMap<u64, RecordId>,
 }
 
-type Dialled = (Arc<Link>, Line);
+type Dialled = (Arc<Link>, Option<Line>);
 
 /// The background connection to one node.
 struct Line {
@@ -61,7 +64,8 @@ struct Line {
 impl Background {
     fn new() -> Background {
         let (tried, committed) = (HashMap::new(), HashMap::new());
-        Background { dialled: channel(), lines: HashMap::new(), tried, renewed: Instant(0), committed }
+        let (lines, dialling) = (HashMap::new(), HashSet::new());
+        Background { dialled: channel(), lines, tried, dialling, renewed: Instant(0), committed }
     }
 
     fn run(&mut self, client: &Weak<Client>) {
@@ -89,21 +93,24 @@ impl Background {
         for peer in places.iter().flat_map(|p| &p.peers) {
             let address = &peer.link.address;
             let tried = self.tried.get(address).is_some_and(|t| now.since(*t) < REDIAL);
-            if tried || self.lines.contains_key(address) {
+            if tried || self.lines.contains_key(address) || !self.dialling.insert(address.clone()) {
                 continue;
             }
-            self.tried.insert(address.clone(), now);
             // By a thread of its own: a node that does not answer must not keep the others' leases from being renewed.
             let (client, link, dialled) = (client.clone(), peer.link.clone(), self.dialled.0.clone());
             let dial = move || {
-                if let Ok(line) = Line::dial(&client, &link) {
-                    let _ = dialled.send((link, line));
-                }
+                let line = Line::dial(&client, &link).ok();
+                let _ = dialled.send((link, line));
             };
-            let _ = std::thread::Builder::new().name("dspm-dial".into()).spawn(dial); // or it is tried again
+            if std::thread::Builder::new().name("dspm-dial".into()).spawn(dial).is_err() {
+                self.dialling.remove(address); // tried again
+            }
         }
         while let Ok((link, line)) = self.dialled.1.try_recv() {
-            if let Ok(stream) = line.stream.try_clone() {
+            self.dialling.remove(&link.address);
+            self.tried.insert(link.address.clone(), now);
+            let stream = line.as_ref().and_then(|l| l.stream.try_clone().ok());
+            if let (Some(line), Some(stream)) = (line, stream) {
                 link.set_background(Some(stream));
                 self.lines.insert(link.address.clone(), line);
                 self.renewed = Instant(0);

@@ -4,7 +4,7 @@
 use crate::socket::Socket;
 use crate::wire::{Answer, Connection, Dialer, frame, write_all};
 use dspm_proto::{Error, Header};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub(crate) struct Link {
     down: Mutex<Option<Instant>>,
     /// Most pages of one record that the node takes; 0 until it was connected to.
     record_pages_max: AtomicU64,
+    /// Its last answer to a commit was that it has no room.
+    short: AtomicBool,
 }
 
 impl Link {
@@ -34,6 +36,7 @@ impl Link {
             background: Mutex::default(),
             down: Mutex::default(),
             record_pages_max: AtomicU64::new(0),
+            short: AtomicBool::new(false),
         }
     }
 
@@ -72,6 +75,16 @@ impl Link {
     /// Most pages of one record that the node takes, as it said last; None while it was never connected to.
     pub(crate) fn record_pages_max(&self) -> Option<u64> {
         Some(self.record_pages_max.load(Ordering::Relaxed)).filter(|n| *n > 0)
+    }
+
+    /// True while the last that is known of the node is that it had no room for a commit.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+
+    /// It took a commit, or had no room for one.
+    pub(crate) fn set_short(&self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
     }
 
     /// The request was answered in full: the connection can carry the next one.

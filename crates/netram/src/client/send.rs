@@ -72,6 +72,9 @@ struct Round {
 impl GroupClient {
     /// Sends the record to every member, and again to those that have no room, until `room_until`. Any error: the
     /// record is in doubt.
+    ///
+    /// Members that had no room for the last one are asked alone before the others get anything: what the others held
+    /// then would be brought to them by the settle, commit after commit, from the room that is kept for settles.
     pub(super) fn send_to_all(
         &self,
         place: &Place,
@@ -79,7 +82,11 @@ impl GroupClient {
         commit: &mut Commit<'_>,
         room_until: Instant,
     ) -> Result<(), Error> {
-        let mut to: Vec<usize> = (0..place.peers.len()).collect();
+        let (short, rest) = (0..place.peers.len()).partition(|i: &usize| place.peers[*i].link.is_short());
+        let (mut to, mut later): (Vec<usize>, Vec<usize>) = (short, rest);
+        if to.is_empty() {
+            std::mem::swap(&mut to, &mut later);
+        }
         let (mut whole, mut copies, mut pause) = (None, 0, PAUSE_MIN);
         let began = Instant::now();
         let error = loop {
@@ -94,6 +101,10 @@ impl GroupClient {
                 break e;
             }
             let Some((short, why)) = round.without.pop() else {
+                if !later.is_empty() {
+                    to = std::mem::take(&mut later);
+                    continue;
+                }
                 break Error::Unavailable("not all members acknowledged".into());
             };
             to = round.without.iter().map(|w| w.0).chain([short]).collect();
@@ -159,6 +170,7 @@ impl GroupClient {
         match answer.and_then(|a| Ok((message::decode::<Ack>(&a.meta)?, a.header))) {
             Ok((ack, header)) if header.store == peer.store => {
                 peer.link.give(c);
+                peer.link.set_short(false);
                 round.copies += 1;
                 // The newest state and what this process has cached of it change at once.
                 let mut state = self.lock();
@@ -173,6 +185,7 @@ impl GroupClient {
             Ok(_) => round.failed = Some(Error::Protocol("an acknowledgement of another store".into())),
             Err(e @ (Error::Full(_) | Error::Refused(Refusal::Full | Refusal::Missing))) => {
                 peer.link.give(c);
+                peer.link.set_short(!matches!(e, Error::Refused(Refusal::Missing)));
                 round.without.push((i, e));
             }
             Err(e) => {
