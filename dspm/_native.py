@@ -43,6 +43,8 @@ int dspm_dataset_hold(const dspm_dataset *dataset, int keep, dspm_error *err);
 
 int dspm_snapshot_begin(const dspm_dataset *dataset, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
                         dspm_error *err);
+int dspm_snapshot_as_of(const dspm_dataset *dataset, const char *time, uint64_t *lsn, uint64_t *size,
+                        dspm_snapshot **out, dspm_error *err);
 void dspm_snapshot_end(dspm_snapshot *snapshot);
 int dspm_snapshot_read(const dspm_snapshot *snapshot, uint64_t first, size_t count, void *into, dspm_error *err);
 int dspm_snapshot_read_list(const dspm_snapshot *snapshot, const uint64_t *pages, size_t count, void *into,

@@ -119,6 +119,13 @@ int dspm_dataset_hold(const dspm_dataset *dataset, int keep, dspm_error *err);
 int dspm_snapshot_begin(const dspm_dataset *dataset, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
                         dspm_error *err);
 
+/* Begins a read of the past. `time` is a commit's number ("17"), or how long ago ("-1500ms", "-30s", "-10m", "-2h": the
+   newest commit of that moment, or of one before it by at most a 256th of the dataset's `history`); "0" and "now" are
+   dspm_snapshot_begin. DSPM_E_TOO_OLD: no longer kept; DSPM_E_USAGE: not there yet, or another text. One round trip, for
+   "ago" two. Nothing can be written on top of it. End *out: all versions since are kept for it. */
+int dspm_snapshot_as_of(const dspm_dataset *dataset, const char *time, uint64_t *lsn, uint64_t *size,
+                        dspm_snapshot **out, dspm_error *err);
+
 /* Ends a read; NULL is nothing. */
 void dspm_snapshot_end(dspm_snapshot *snapshot);
 

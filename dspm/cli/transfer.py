@@ -35,8 +35,8 @@ def import_(file: Path, name: str, /, *, replace: Flag = False, check: Flag = Fa
     print(f"{name}: {human(done.size)} in {done.seconds:.1f} s; {rates}")
 
 
-def export(name: str, file: Path, /, *, force: Flag = False) -> None:
-    """Write the newest state of a dataset to a file, byte for byte. Writers go on meanwhile.
+def export(name: str, file: Path, /, *, as_of: str | None = None, force: Flag = False) -> None:
+    """Write the newest state of a dataset to a file, byte for byte, or an old one. Writers go on meanwhile.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ def export(name: str, file: Path, /, *, force: Flag = False) -> None:
         Name of the dataset.
     file
         The file.
+    as_of
+        A state of the past, as far as the dataset's `history` goes: the number of a commit, or how long ago (=-30s).
     force
         Replace a file that exists.
     """
@@ -51,7 +53,7 @@ def export(name: str, file: Path, /, *, force: Flag = False) -> None:
     from dspm.txn.exporting import export_file
 
     with Bar() as bar:
-        done = export_file(name, file, force=force, progress=bar)
+        done = export_file(name, file, force=force, as_of=as_of, progress=bar)
     rate = done.size / max(done.seconds, 1e-9) / 1e6
     print(f"{file}: {human(done.size)} of LSN {done.lsn} in {done.seconds:.1f} s ({rate:.0f} MB/s)")
 

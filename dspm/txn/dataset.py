@@ -136,15 +136,22 @@ class Dataset:
         with self.snapshot() as s:
             return s.size
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, as_of: int | str | None = None) -> Snapshot:
         """Begins a read: a state at least as new as every commit acknowledged, to anybody, before the call.
 
         At most one round trip, none under the write lease. Release it: old versions are kept for it.
 
+        Args:
+            as_of: a state of the past instead, as far as the dataset's `history` goes: the number of a commit, or how
+                long ago ("-1500ms", "-30s", "-10m", "-2h"): the newest commit of that moment, or of one before it by at
+                most a 256th of `history`. 0 and "now" are the present.
+
         Raises:
+            TooOldError: that state is no longer kept, or which one it was is not known.
+            UsageError: that commit is not there yet, or `as_of` is something else.
             UnavailableError: no answer within `commit_timeout`.
         """
-        return Snapshot.begin(self._open())
+        return Snapshot.begin(self._open()) if as_of is None else Snapshot.begin_as_of(self._open(), as_of)
 
     def transaction(self, *, base: Snapshot | int | None = None, wait: float = WAIT_S) -> Transaction:
         """A write transaction, to be used in a ``with``: it begins there, and commits where the block ends well.

@@ -34,24 +34,32 @@ class Exported:
     seconds: float
 
 
-def export_file(name: str, path: Path, *, force: bool = False, progress: Progress | None = None) -> Exported:
-    """Writes the newest state of a dataset to a file. Writers go on meanwhile.
+def export_file(
+    name: str,
+    path: Path,
+    *,
+    force: bool = False,
+    as_of: int | str | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Writes the newest state of a dataset to a file, or an old one. Writers go on meanwhile.
 
     Args:
         name: of the dataset, as programs open it.
         path: of the file.
         force: replace a file that exists, in one step.
+        as_of: a state of the past, as for :meth:`dspm.Dataset.snapshot`.
         progress: told what happens.
 
     Raises:
         NotFoundError: there is no dataset of that name.
-        TooOldError: the nodes could not keep the state until the end.
+        TooOldError: the state is not kept any more, or could not be kept until the end.
         BusyError: another export writes that file.
         DspmError: the file exists, or lies where it cannot be written.
     """
     began = time.monotonic()
     _refuse(path, force)
-    with Dataset.open(name, readonly=True) as ds, ds.snapshot() as s:
+    with Dataset.open(name, readonly=True) as ds, ds.snapshot(as_of=as_of) as s:
         with _part(path, force) as fd:
             _write(s, fd, progress or Silent())
         return Exported(s.size, s.lsn, time.monotonic() - began)

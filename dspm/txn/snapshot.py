@@ -37,6 +37,11 @@ class Snapshot:
         return cls.from_call("dspm_snapshot_begin", dataset)
 
     @classmethod
+    def begin_as_of(cls, dataset: Any, time: int | str) -> Snapshot:
+        """A snapshot of the library's dataset in the past."""
+        return cls.from_call("dspm_snapshot_as_of", dataset, _native.text(str(time)))
+
+    @classmethod
     def from_call(cls, function: str, *arguments: Any) -> Snapshot:
         """The snapshot that a function of dspm.h gives out as lsn, size, handle."""
         ffi, lib = _native.load()

@@ -7,7 +7,7 @@ use crate::clients::{self, Configured};
 use dspm_netram::client::ClusterDataset;
 use dspm_proto::control::{Control, CreateOptions, Done, Durability, Listing, Located};
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Dataset, Intent, Snapshot};
+use dspm_txn::dataset::{AsOf, Dataset, Intent, Snapshot};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,6 +135,13 @@ pub(crate) struct OpenSnapshot {
 impl OpenSnapshot {
     pub(crate) fn begin(dataset: Arc<OpenDataset>) -> Result<OpenSnapshot, Error> {
         let snapshot = dataset.store()?.snapshot(Intent::Read)?;
+        Ok(OpenSnapshot::of(dataset, snapshot))
+    }
+
+    /// A state of the past, or the newest where the text says so.
+    pub(crate) fn begin_as_of(dataset: Arc<OpenDataset>, time: &str) -> Result<OpenSnapshot, Error> {
+        let Some(at) = AsOf::parse(time)? else { return OpenSnapshot::begin(dataset) };
+        let snapshot = dataset.store()?.snapshot_as_of(at)?;
         Ok(OpenSnapshot::of(dataset, snapshot))
     }
 

@@ -39,7 +39,7 @@ pub const REPLICATED: &str = "replicated";
 pub const ERROR: &str = "error";
 
 /// Of every kind that carries metadata, each way.
-pub static MESSAGES: [Message; 32] = [
+pub static MESSAGES: [Message; 35] = [
     message(Kind::Hello, false, JSON, |_, b| json::<Hello>(b) | json::<Proof>(b)),
     message(Kind::Hello, true, JSON, |_, b| json::<Challenge>(b)),
     message(Kind::Control, false, JSON, |_, b| json::<Control>(b)),
@@ -54,6 +54,9 @@ pub static MESSAGES: [Message; 32] = [
     message(Kind::Callback, false, "844", binary::<m::Callback>),
     message(Kind::Recall, false, "8", binary::<m::Recall>),
     message(Kind::Recalled, false, "88 8", binary::<m::Recalled>),
+    message(Kind::AsOf, false, "88 8 8 8 8", binary::<m::AsOf>),
+    message(Kind::AsOf, true, "8 8[88]", binary::<m::AsOfReply>),
+    message(Kind::Keep, false, "88 8 8", binary::<m::Keep>),
     message(Kind::Commit, false, RECORD, record),
     message(Kind::Commit, true, "888 8", binary::<m::Ack>),
     message(Kind::Note, false, "844 888", binary::<m::Note>),

@@ -74,6 +74,10 @@ kinds! {
     Recall = 14,
     /// Reader to primary: it has ended.
     Recalled = 15,
+    /// Asks for the database as it was at an LSN, or a while ago.
+    AsOf = 16,
+    /// Client to primary: the oldest past state that it still reads.
+    Keep = 17,
     /// Primary to member: raise the token, tell your tail.
     Fence = 20,
     /// Primary to member: your tail shall be this one.
@@ -99,7 +103,7 @@ kinds! {
 impl Kind {
     /// False for what no node answers, not even with an error: the sender may use any connection for it.
     pub fn has_answer(self) -> bool {
-        !matches!(self, Kind::Release | Kind::Recalled | Kind::Note)
+        !matches!(self, Kind::Release | Kind::Recalled | Kind::Note | Kind::Keep)
     }
 }
 

@@ -187,6 +187,38 @@ message! {
         lease_ns: u64,
     }
 
+    /// Client to primary: a past state, please. With `keep` below `at` it stays readable from here on.
+    AsOf {
+        /// Whose.
+        session: Session,
+        /// As in [`Keep`].
+        word: u64,
+        /// As in [`Keep`]; where `at` is an LSN, at most that.
+        keep: Lsn,
+        /// The commit; 0: what was the newest one `ago_ns` ago.
+        at: Lsn,
+        /// Nanoseconds.
+        ago_ns: u64,
+    }
+    /// Answer to [`AsOf`].
+    AsOfReply {
+        /// The commit.
+        lsn: Lsn,
+        /// The newest one known to be committed.
+        newest: Lsn,
+        /// Size in bytes of every dataset of the group at that commit.
+        sizes: Vec<DatasetSize>,
+    }
+    /// Client to primary, no answer: what it reads of the past.
+    Keep {
+        /// Whose.
+        session: Session,
+        /// Counts this client's words about the group: one that is not above the last heard is ignored.
+        word: u64,
+        /// No past state below is read by it any more; 0: none at all.
+        keep: Lsn,
+    }
+
     /// Client to primary: the write lease, please.
     Acquire {
         /// Whose.

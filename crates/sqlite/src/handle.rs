@@ -3,7 +3,7 @@
 //! SQLite calls a handle from one thread at a time. `lock` and `publish` hold the transitions; here are reading,
 //! writing and what every handle knows.
 //!
-//! Invariants: a snapshot is there from SHARED on (or always, if immutable); the overlay is there exactly while this
+//! Invariants: a snapshot is there from SHARED on (or always, if immutable or of the past); the overlay is there exactly while this
 //! handle holds the process's reservation of the dataset; nothing here allocates or does a system call while a warm
 //! read transaction runs (lock, 16 bytes at 24, unlock).
 
@@ -56,6 +56,8 @@ pub struct Handle {
     /// The epoch of the last snapshot, counted from the handle's first: where it changed, the numbers by which SQLite
     /// knows its cached pages and its schema may stand for other content than before.
     pub epoch: Option<Epoch>,
+    /// How often this handle was moved to another time ([`Handle::set_as_of`]).
+    pub moves: u32,
     /// This transaction may not be published: it would be one of several.
     pub refused: bool,
     /// A super-journal of another VFS that this transaction was refused for.
@@ -90,6 +92,7 @@ impl Handle {
             ticket_idle: false,
             distrust_cache: false,
             epoch: None,
+            moves: 0,
             refused: false,
             foreign_super: None,
             exclusive: false,
@@ -178,8 +181,9 @@ impl Handle {
         epoch.passed = passed;
     }
 
+    /// How often what SQLite knows by its numbers became something else.
     fn epochs_passed(&self) -> u32 {
-        self.epoch.map_or(0, |e| e.passed)
+        self.epoch.map_or(0, |e| e.passed) + self.moves
     }
 
     /// `xTruncate`.

@@ -2,7 +2,7 @@
 //!
 //! Shape: [`register`] puts one VFS into one copy of SQLite (a process may hold several copies; each has its own API
 //! table). `vfs` and `database_file` are the C entry points; `handle` is one open database, in safe Rust: `lock` says
-//! what each SQLite lock means, `overlay` gathers a transaction's writes, `publish` turns them into a commit. Journals
+//! what each SQLite lock means, `asof` how it reads the past, `overlay` gathers a transaction's writes, `publish` turns them into a commit. Journals
 //! live in the process (`journal`), because the store is never changed before the commit: a crash leaves nothing to
 //! roll back. Where datasets come from is the embedder's [`Opener`].
 //!
@@ -15,6 +15,7 @@
 #![deny(unsafe_code)]
 
 mod api;
+mod asof;
 mod attach;
 mod base;
 mod characteristics;

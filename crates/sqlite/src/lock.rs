@@ -6,7 +6,7 @@
 //! | SHARED → RESERVED | the process's writer mutex and the group's lease; a newer commit: BUSY_SNAPSHOT, an open transaction: BUSY and a ticket |
 //! | → PENDING, EXCLUSIVE | nothing: readers keep their snapshots, so nobody has to leave |
 //! | → SHARED | the reservation ends; what was not published is gone |
-//! | → NONE | the snapshot ends |
+//! | → NONE | the snapshot ends, unless it is of the past |
 //!
 //! A refused writer keeps its place in the queue over the program's retries, and waits for its turn where a snapshot is
 //! taken: one taken before the lease arrives would be stale on arrival. It loses the place when it comes to read only.
@@ -169,6 +169,7 @@ impl Handle {
         if self.read_only {
             return Err(Code(ffi::READONLY));
         }
+        self.check_present()?;
         self.ticket_idle = false;
         self.wrote |= 1;
         let Some(snapshot) = &self.snapshot else {
@@ -204,7 +205,7 @@ impl Handle {
     }
 
     fn end_read(&mut self) {
-        if let Some(snapshot) = self.snapshot.take() {
+        if let Some(snapshot) = self.snapshot.take_if(|s| !s.past) {
             self.dataset.release(snapshot);
         }
         if std::mem::take(&mut self.ticket_idle) {

@@ -1,7 +1,9 @@
-//! The PRAGMAs that the VFS answers. All from memory: none waits for a node.
+//! The PRAGMAs that the VFS answers. All from memory, none waits for a node, but for a new `dspm_as_of`.
 
 use crate::fork::process;
 use crate::handle::Handle;
+use crate::report;
+use dspm_txn::dataset::AsOf;
 use serde_json::json;
 
 /// What a PRAGMA answers: one cell, or an error's text. SQLite passes an empty answer on as no row, which is why there
@@ -32,7 +34,7 @@ pub fn answer(handle: &mut Handle, name: &str, value: Option<&str>) -> Option<An
         return Some(Ok(handle.last_error.clone().unwrap_or_else(|| process().reporter.last())));
     }
     if is("dspm_as_of") {
-        return Some(Err("dspm_as_of is not available yet".into()));
+        return Some(as_of(handle, value));
     }
     None
 }
@@ -56,6 +58,13 @@ fn durability(handle: &Handle, value: Option<&str>) -> Answer {
         }
         _ => Ok(durability),
     }
+}
+
+fn as_of(handle: &mut Handle, value: Option<&str>) -> Answer {
+    if let Some(value) = value {
+        AsOf::parse(value).and_then(|at| handle.set_as_of(at)).map_err(|e| report::text(&handle.name, &e))?;
+    }
+    Ok(handle.as_of().to_string())
 }
 
 fn status(handle: &Handle) -> String {

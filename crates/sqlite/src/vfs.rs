@@ -128,21 +128,24 @@ unsafe fn open_database(
         let error = Error::Usage("nolock=1 cannot work: the locks are the transactions".into());
         return Err(fail(copy, name, &error, During::Open));
     }
-    let access = access_of(flags, immutable);
+    let as_of = parameters.iter().find(|(key, _)| key == "as_of").map(|(_, value)| value.clone());
+    let access = access_of(flags, immutable || as_of.is_some());
     let request = OpenRequest { name, access, parameters };
     let dataset = copy.opener.open(&request).map_err(|e| fail(copy, name, &e, During::Open))?;
     let read_only = access == Access::ReadOnly;
     let mut handle = Handle::new(copy, name, dataset, read_only);
-    if immutable {
-        handle.pin()?;
+    match as_of {
+        Some(time) => handle.open_as_of(&time)?,
+        None if immutable => handle.pin()?,
+        None => {}
     }
     // SAFETY: SQLite's buffer has the room that the VFS asked for, and stays.
     unsafe { database_file::open(file, handle) };
     Ok(if read_only { flags & !(ffi::OPEN_READWRITE | ffi::OPEN_CREATE) | ffi::OPEN_READONLY } else { flags })
 }
 
-fn access_of(flags: c_int, immutable: bool) -> Access {
-    if immutable || flags & ffi::OPEN_READWRITE == 0 {
+fn access_of(flags: c_int, fixed: bool) -> Access {
+    if fixed || flags & ffi::OPEN_READWRITE == 0 {
         Access::ReadOnly
     } else if flags & ffi::OPEN_CREATE == 0 {
         Access::ReadWrite

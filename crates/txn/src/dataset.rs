@@ -6,7 +6,7 @@
 //! Fault model: every call may fail with [`Error::Unavailable`] after `commit_timeout`; none hangs longer. A failed
 //! [`Dataset::commit`] left nothing behind unless it is [`Error::OutcomeUnknown`].
 
-use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
+use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo, limits};
 use std::time::Duration;
 
 /// One page as it is committed.
@@ -29,7 +29,55 @@ pub struct Snapshot {
     /// older state, and LSNs come again with other content: states of different epochs have nothing in common, and a
     /// snapshot of an epoch that is over is [`Error::TooOld`] in every call. It never falls.
     pub epoch: u64,
+    /// It was asked for as a state of the past: nothing is written on it.
+    pub past: bool,
 }
+
+/// A state of the past, as somebody asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// That commit.
+    Lsn(Lsn),
+    /// What was the newest commit so long ago.
+    Ago(Duration),
+}
+
+impl AsOf {
+    /// Reads what people write: a commit's number, or how long ago ("-30s", "-1500ms", "-10m", "-2h"). None is the
+    /// present: "0" or "now".
+    ///
+    /// # Errors
+    /// [`Error::Usage`], saying what is expected.
+    pub fn parse(text: &str) -> Result<Option<AsOf>, Error> {
+        let expected = || {
+            let text: String = text.chars().take(40).collect();
+            Error::Usage(format!("as_of '{text}': expected a commit's number (PRAGMA dspm_lsn), -30s, -10m or now"))
+        };
+        let trimmed = text.trim();
+        if trimmed.eq_ignore_ascii_case("now") {
+            return Ok(None);
+        }
+        if let Some(ago) = trimmed.strip_prefix('-') {
+            let digits = ago.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+            let number: u64 = ago[..digits].parse().map_err(|_| expected())?;
+            let milliseconds = match &ago[digits..] {
+                "ms" => 1,
+                "s" => 1000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                _ => return Err(expected()),
+            };
+            let ago = number.checked_mul(milliseconds).filter(|ms| *ms <= AGO_MS_MAX).ok_or_else(expected)?;
+            return Ok(Some(AsOf::Ago(Duration::from_millis(ago))));
+        }
+        let lsn = Some(trimmed).filter(|t| t.bytes().all(|b| b.is_ascii_digit())).and_then(|t| t.parse().ok());
+        let lsn: u64 = lsn.filter(|lsn| *lsn <= limits::LSN_MAX).ok_or_else(expected)?;
+        Ok((lsn > 0).then_some(AsOf::Lsn(Lsn(lsn))))
+    }
+}
+
+/// A hundred years.
+const AGO_MS_MAX: u64 = 100 * 366 * 24 * 3_600_000;
 
 /// What a transaction that begins is going to do, as far as its engine can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +157,12 @@ pub trait Dataset: Send + Sync {
     /// under a valid write lease.
     fn snapshot(&self, intent: Intent) -> Result<Snapshot, Error>;
 
+    /// Begins a read of the past, or fails: a state that is shown stays readable until it is released, as any other.
+    ///
+    /// # Errors
+    /// [`Error::TooOld`]: it is no longer kept. [`Error::Usage`]: that commit is not there yet.
+    fn snapshot_as_of(&self, at: AsOf) -> Result<Snapshot, Error>;
+
     /// Ends a read. Never fails, never waits.
     fn release(&self, snapshot: Snapshot);
 
@@ -147,4 +201,32 @@ pub trait Dataset: Send + Sync {
 
     /// Figures, from memory.
     fn status(&self) -> DatasetStatus;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_people_write_for_a_past_state() {
+        let ago = |ms| Some(AsOf::Ago(Duration::from_millis(ms)));
+        let good = [
+            ("0", None),
+            ("now", None),
+            ("NOW", None),
+            (" 17 ", Some(AsOf::Lsn(Lsn(17)))),
+            ("-30s", ago(30_000)),
+            ("-0s", ago(0)),
+            ("-250ms", ago(250)),
+            ("-10m", ago(600_000)),
+            ("-2h", ago(7_200_000)),
+        ];
+        for (text, expected) in good {
+            assert_eq!(AsOf::parse(text), Ok(expected), "{text}");
+        }
+        let huge = u64::MAX.to_string();
+        for bad in ["", "-", "-30", "30s", "-s", "+3", "1.5", "-1d", "yesterday", "-99999999999h", "１", &huge] {
+            assert!(matches!(AsOf::parse(bad), Err(Error::Usage(_))), "{bad}");
+        }
+    }
 }

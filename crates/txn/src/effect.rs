@@ -64,6 +64,15 @@ pub enum Effect {
         /// Read lease, zero if none.
         lease: Duration,
     },
+    /// Answer a question for a past state; the runtime adds sizes.
+    AsOf {
+        /// The reader.
+        to: Caller,
+        /// The commit that it gets.
+        lsn: Lsn,
+        /// The newest one.
+        newest: Lsn,
+    },
     /// Answer an acquire; the runtime adds sizes and changes in `(known, tail]`.
     Granted {
         /// The new holder.

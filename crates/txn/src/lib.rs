@@ -7,6 +7,7 @@
 //! - [`Replica`]: one member of one group: publication, fencing; at the primary settle, leases, snapshots.
 //! - [`Holder`]: a client's view of one group: its write lease, its record in flight, its doubt.
 
+mod asof;
 pub mod dataset;
 mod effect;
 mod holder;

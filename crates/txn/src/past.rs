@@ -15,12 +15,14 @@ const MARKS: u32 = 256;
 pub(crate) struct Past {
     keep: Duration,
     marks: VecDeque<(Instant, Lsn)>,
+    /// Marks up to here say what is kept, not when it was the newest.
+    vague: Lsn,
 }
 
 impl Past {
     pub(crate) fn new(keep: Duration, now: Instant) -> Past {
         let marks = if keep.is_zero() { VecDeque::new() } else { VecDeque::from([(now, Lsn(0))]) };
-        Past { keep, marks }
+        Past { keep, marks, vague: Lsn(0) }
     }
 
     /// Nothing at or above this LSN may go.
@@ -44,9 +46,15 @@ impl Past {
     pub(crate) fn shorten(&mut self, committed: Lsn) -> bool {
         let Some(oldest) = self.marks.pop_front() else { return false };
         if self.marks.is_empty() {
-            self.marks.push_back((oldest.0, committed.max(oldest.1)));
+            self.vague = committed.max(oldest.1);
+            self.marks.push_back((oldest.0, self.vague));
         }
         self.limit() > oldest.1
+    }
+
+    /// What was the newest state then: exactly, or some moment before, at most a 256th of `history`. None: nobody knows.
+    pub(crate) fn newest_at(&self, then: Instant) -> Option<Lsn> {
+        self.marks.iter().rev().find(|m| m.0 <= then).map(|m| m.1).filter(|lsn| *lsn > self.vague)
     }
 
     /// When the limit rises, or the next mark is due.
@@ -73,6 +81,20 @@ mod tests {
         }
         past.mark(Lsn(3000), Instant(100 * SECOND));
         assert_eq!((past.limit(), past.wake(Lsn(3000))), (Lsn(3000), None), "nothing newer came");
+    }
+
+    #[test]
+    fn a_time_finds_the_state_of_that_time_or_none() {
+        let mut past = Past::new(Duration::from_secs(256), Instant(5 * SECOND));
+        for s in [10, 20, 30] {
+            past.mark(Lsn(s), Instant(s * SECOND));
+        }
+        let at = |past: &Past, s: u64| past.newest_at(Instant(s * SECOND)).map(|l| l.0);
+        assert_eq!([4, 9, 10, 29, 30, 99].map(|s| at(&past, s)), [None, None, Some(10), Some(20), Some(30), Some(30)]);
+        while past.shorten(Lsn(35)) {}
+        assert_eq!(at(&past, 99), None, "when the last mark's state became the newest is not known");
+        past.mark(Lsn(36), Instant(40 * SECOND));
+        assert_eq!((at(&past, 39), at(&past, 40)), (None, Some(36)));
     }
 
     #[test]

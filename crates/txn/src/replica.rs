@@ -117,6 +117,8 @@ pub trait Records {
     /// # Errors
     /// The refusal to answer with (full, a delta's base is missing); nothing changed.
     fn append(&mut self, record: &Record, payload: Self::Payload, origin: Origin) -> Result<(), Refusal>;
+    /// The oldest snapshot that can be read here.
+    fn horizon(&self) -> Lsn;
     /// Versions that only snapshots below can see may go.
     fn set_horizon(&mut self, horizon: Lsn);
     /// True when readers pin more than one may: the lowest floor is revoked.

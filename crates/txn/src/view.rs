@@ -4,6 +4,7 @@
 //! first. An answer that was asked for before a snapshot was wanted says nothing about commits acknowledged in
 //! between, so a snapshot waits for a round that began after it.
 
+use crate::asof::{Keeps, Moment};
 use crate::effect::{Caller, Effect, PeerMessage};
 use crate::past::Past;
 use crate::replica::{NodeNo, Records, Replica};
@@ -21,8 +22,10 @@ pub(crate) struct Views {
     told_committed: Lsn,
     told_at: Instant,
     floors: HashMap<ClientId, (Lsn, Instant)>,
-    past: Past,
-    waiting: Vec<Reader>,
+    /// What clients read of the past: below their floors.
+    pub(crate) keeps: Keeps,
+    pub(crate) past: Past,
+    pub(crate) waiting: Vec<Reader>,
     probe: Option<Round>,
     rounds: u64,
     /// Since when the tail is not known to be committed.
@@ -31,13 +34,20 @@ pub(crate) struct Views {
     pub(crate) floors_unknown: bool,
 }
 
-/// Who asked for the newest state.
+/// Who asked for a state.
 #[derive(Clone, Copy)]
-struct Reader {
-    caller: Caller,
-    known: Lsn,
-    /// Whose read lease it asks for besides.
-    lease: Option<Session>,
+pub(crate) struct Reader {
+    pub(crate) caller: Caller,
+    pub(crate) wants: Wants,
+}
+
+/// What state.
+#[derive(Clone, Copy)]
+pub(crate) enum Wants {
+    /// The newest, knowing that much; and a read lease for that session besides.
+    Newest { known: Lsn, lease: Option<Session> },
+    /// An old one.
+    Past(Moment),
 }
 
 struct Round {
@@ -56,6 +66,7 @@ impl Views {
             told_committed: Lsn(0),
             told_at: now,
             floors: HashMap::new(),
+            keeps: Keeps::default(),
             past: Past::new(history, now),
             waiting: Vec::new(),
             probe: None,
@@ -107,7 +118,7 @@ impl<R: Records> Replica<R> {
         let floor = if first { self.records.committed() } else { m.floor.min(self.records.committed()) };
         self.views.floor(m.session, floor, now);
         let lease = m.read_lease.then_some(m.session);
-        self.views.waiting.push(Reader { caller: from, known: m.known, lease });
+        self.views.waiting.push(Reader { caller: from, wants: Wants::Newest { known: m.known, lease } });
         self.answer_views(now);
     }
 
@@ -119,6 +130,7 @@ impl<R: Records> Replica<R> {
         if !self.serving {
             return self.start_settle(now);
         }
+        self.answer_past(now);
         let tail = self.records.tail();
         if self.records.committed() == tail.lsn {
             // Also while a settle waits for a member: nothing is acknowledged that is not here.
@@ -128,7 +140,7 @@ impl<R: Records> Replica<R> {
         if self.settle.is_some() {
             return;
         }
-        if self.views.probe.is_none() {
+        if self.views.probe.is_none() && !self.views.waiting.is_empty() {
             self.views.rounds += 1;
             let readers = std::mem::take(&mut self.views.waiting);
             let number = self.views.rounds;
@@ -185,9 +197,14 @@ impl<R: Records> Replica<R> {
     }
 
     fn show(&mut self, readers: Vec<Reader>, tail: RecordId, now: Instant) {
-        for Reader { caller: to, known, lease } in readers {
-            let lease = lease.map_or(Duration::ZERO, |session| self.grant_read(session, known, now));
-            self.effects.push(Effect::Snapshot { to, known, tail, lease });
+        for Reader { caller: to, wants } in readers {
+            match wants {
+                Wants::Newest { known, lease } => {
+                    let lease = lease.map_or(Duration::ZERO, |session| self.grant_read(session, known, now));
+                    self.effects.push(Effect::Snapshot { to, known, tail, lease });
+                }
+                Wants::Past(moment) => self.show_past(to, moment, tail.lsn, now),
+            }
         }
     }
 
@@ -198,7 +215,9 @@ impl<R: Records> Replica<R> {
         }
         loop {
             let lowest = self.views.floors.iter().map(|(client, f)| (f.0, *client)).min();
-            let (floor, past) = (lowest.map_or(Lsn(u64::MAX), |l| l.0), self.views.past.limit());
+            let kept = self.views.keeps.lowest();
+            let floor = lowest.iter().chain(&kept).map(|l| l.0).min().unwrap_or(Lsn(u64::MAX));
+            let past = self.views.past.limit();
             let horizon = floor.min(past).min(self.records.committed());
             if horizon > self.views.horizon {
                 self.views.horizon = horizon;
@@ -208,10 +227,11 @@ impl<R: Records> Replica<R> {
             if floor.min(past) >= self.records.committed() || !self.records.is_pinned_too_much() {
                 return;
             }
-            match lowest.filter(|_| floor <= past) {
-                Some((_, client)) => drop(self.views.floors.remove(&client)),
-                None if !self.views.past.shorten(self.records.committed()) => return,
-                None => {}
+            match (lowest.filter(|l| l.0 <= past), kept.filter(|l| l.0 <= past)) {
+                (_, Some((at, client))) if at == floor => self.views.keeps.revoke(client),
+                (Some((_, client)), _) => drop(self.views.floors.remove(&client)),
+                _ if !self.views.past.shorten(self.records.committed()) => return,
+                _ => {}
             }
         }
     }
@@ -239,6 +259,7 @@ impl<R: Records> Replica<R> {
         }
         self.views.floors_unknown &= now < self.quarantine;
         self.views.floors.retain(|_, f| now.since(f.1) < SESSION_MAX);
+        self.views.keeps.tick(now);
         self.views.past.mark(self.records.committed(), now);
         self.raise_horizon();
         self.tell_horizon(now);
@@ -275,7 +296,7 @@ impl<R: Records> Replica<R> {
         let v = &self.views;
         let mut times = vec![];
         times.extend(v.probe.as_ref().map(|r| r.sent.after(RESEND)));
-        if self.untold() || !v.floors.is_empty() {
+        if self.untold() || !v.floors.is_empty() || !v.keeps.is_empty() {
             times.push(v.told_at.after(self.setup.lease / 3).max(now.after(self.setup.lease / 6)));
         }
         if self.serving && self.records.committed() < self.records.tail().lsn {

@@ -17,6 +17,5 @@ What it does not do:
 - *BUSY_SNAPSHOT from COMMIT*: a transaction that was fenced and lost to another one gets IOERR. ``dspm`` answers 517
   when no other statement of the connection is open, which apsw does not tell a VFS.
 - *lines on stderr*: failures are in the exception's text, in ``PRAGMA dspm_error`` and in SQLite's log (apsw.log).
-- *the past* (``PRAGMA dspm_as_of``): "not available yet", as ``dspm``.
 - *shared memory*, and so a write-ahead log: ``journal_mode=WAL`` answers "delete".
 """

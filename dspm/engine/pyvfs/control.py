@@ -1,4 +1,6 @@
-"""`xFileControl` of a database, and the PRAGMAs that the VFS answers: all from memory, none waits for a node."""
+"""`xFileControl` of a database, and the PRAGMAs that the VFS answers: all from memory, none waits for a node, but for a
+new `dspm_as_of`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from dspm.engine.pyvfs import attach, codes
+from dspm.errors import DspmError
 
 if TYPE_CHECKING:
     from dspm.engine.pyvfs.database import Database
@@ -67,7 +70,7 @@ def _pragma(database: Database, name: str, value: str | None) -> str | None:
         case "dspm_error":
             return database.last_error or database.shared.last_error
         case "dspm_as_of":
-            raise codes.failure("dspm_as_of is not available yet", apsw.SQLITE_ERROR)
+            return _as_of(database, value)
     return None
 
 
@@ -78,6 +81,15 @@ def _locking_mode(database: Database, value: str | None) -> str:
     if value is not None and value.lower() in ("exclusive", "normal"):
         database.set_exclusive(value.lower() == "exclusive")
     return "exclusive" if database.exclusive else "normal"
+
+
+def _as_of(database: Database, value: str | None) -> str:
+    if value is not None:
+        try:
+            database.set_as_of(value)
+        except DspmError as e:
+            raise codes.failure(codes.text(database.name, e), apsw.SQLITE_ERROR) from e
+    return str(database.as_of)
 
 
 def _durability(database: Database, value: str | None) -> str:

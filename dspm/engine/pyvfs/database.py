@@ -103,6 +103,10 @@ class Database:
         self._reservation: Reservation | None = None
         self._turn_idle = False
         """The present read transaction waited for its turn and did not try to write yet."""
+        self.as_of = 0
+        """The past commit that is read; 0 in the present."""
+        self._moves = 0
+        """How often it was moved to another time."""
         self._distrust_cache = False
         """What the pager cached may not be what is stored: the next probe answers something else, once."""
         self._pid = os.getpid()
@@ -140,7 +144,7 @@ class Database:
             snapshot = self._snapshot or self.dataset.snapshot()
             content = read_pages(snapshot.read, offset, max(0, min(amount, snapshot.size - offset)))
         if offset == 0:
-            content = header.without_wal(content)
+            content = header.disguised(header.without_wal(content), self._moves)
         if self._distrust_cache and (amount, offset) == _PROBE and content:
             self._distrust_cache = False
             content = bytes([content[0] ^ 0x80]) + content[1:]
@@ -149,7 +153,8 @@ class Database:
     @entry(During.WRITE)
     def xWrite(self, data: bytes, offset: int) -> None:
         """Into the overlay."""
-        self._changing("a write").write(offset, bytes(data))
+        stored = header.disguised(bytes(data), self._moves) if offset == 0 else bytes(data)
+        self._changing("a write").write(offset, stored)
 
     @entry(During.WRITE)
     def xTruncate(self, size: int) -> None:
@@ -202,7 +207,7 @@ class Database:
         return self.dataset.is_reserved
 
     def _begin_read(self) -> None:
-        if self._snapshot is not None:  # immutable: the one that it was opened with
+        if self._snapshot is not None:  # immutable, or of the past
             return
         for _ in range(_HOLD_TRIES):
             snapshot = self._new_snapshot()
@@ -231,6 +236,10 @@ class Database:
     def _begin_write(self) -> None:
         if self.read_only:
             raise codes.failure(f"{self.name}: opened for reading only", apsw.SQLITE_READONLY)
+        if self.as_of:
+            text = f"the database is read as of commit {self.as_of}: PRAGMA dspm_as_of = 0 goes back to the present"
+            self.last_error = self.shared.last_error = f"{self.name}: {text}"
+            raise codes.failure(self.last_error, apsw.SQLITE_READONLY)
         if self._snapshot is None:
             raise UsageError("a reservation without a snapshot", "this is a bug of whoever calls the VFS")
         self._turn_idle = False
@@ -260,7 +269,8 @@ class Database:
             self._show(self._reservation.finish())
 
     def _end_read(self) -> None:
-        self._show(None)
+        if not self.as_of:
+            self._show(None)
         if self._turn_idle and self._reservation is not None:
             self._reservation.forget()
         self._turn_idle = False
@@ -322,6 +332,32 @@ class Database:
     def pin(self) -> None:
         """Takes the one snapshot that an immutable database is read from."""
         self._show(self.dataset.snapshot())
+
+    @entry(During.OPEN)
+    def open_as_of(self, time: str) -> None:
+        """`as_of=` in the URI."""
+        self.set_as_of(time)
+
+    def set_as_of(self, time: str) -> None:
+        """Moves to another time. One snapshot of the past is kept until the next move, so that the same state is read
+        however often SQLite looks. What it cached at one time must not be taken for the content at another: change
+        counter and schema cookie tell commits apart only while nobody sets them by hand.
+        """
+        if self.level != NONE:
+            what = "dspm_as_of cannot change inside a transaction: end it first, and finish statements that still run"
+            raise UsageError(what)
+        if self._snapshot is not None and not self.as_of:
+            raise UsageError("an immutable database is read at one commit: open it with as_of= instead")
+        present = time.strip().lower() in ("0", "now")
+        moved = None if present else self.dataset.snapshot(as_of=time)
+        if present and not self.as_of:
+            return
+        self._show(moved)
+        self.as_of = 0 if moved is None else moved.lsn
+        if self._reservation is not None:
+            self._reservation.forget()
+        self._distrust_cache = True
+        self._moves += 1
 
     def xClose(self) -> None:
         """Ends everything that the handle has; in a forked child all of it is the parent's."""

@@ -14,6 +14,8 @@ _VERSIONS = slice(18, 20)
 """File format versions for writing and reading; 2 means write-ahead log."""
 _COUNTER = slice(24, 28)
 _PAGE_COUNT = slice(28, 32)
+_SCHEMA_COOKIE = slice(40, 44)
+"""What a connection knows its schema by."""
 _VALID_FOR = slice(92, 96)
 """The change counter for which version and page count are valid."""
 
@@ -31,6 +33,16 @@ def without_wal(start: bytes) -> bytes:
     if len(start) < _VERSIONS.stop or not is_plain(start):
         return start
     return start[: _VERSIONS.start] + start[_VERSIONS].replace(b"\2", b"\1") + start[_VERSIONS.stop :]
+
+
+def disguised(start: bytes, moves: int) -> bytes:
+    """The same with the schema's number that a database shows after so many moves in time, and back."""
+    if not moves or len(start) < _SCHEMA_COOKIE.stop or not is_plain(start):
+        return start
+    # Spread over all bits: numbers of schemas are small, so those of two times are never the same.
+    mask = moves * 0x9E3779B1 & 0xFFFFFFFF
+    number = int.from_bytes(start[_SCHEMA_COOKIE], "big") ^ mask
+    return start[: _SCHEMA_COOKIE.start] + number.to_bytes(4, "big") + start[_SCHEMA_COOKIE.stop :]
 
 
 def counter(header: bytes) -> int:

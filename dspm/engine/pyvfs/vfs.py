@@ -55,7 +55,8 @@ class PythonVfs(apsw.VFS):
     def _open_database(self, uri: apsw.URIFilename, flags: list[int]) -> Database:
         wanted = flags[0]
         immutable = uri.uri_boolean("immutable", False)
-        read_only = immutable or not wanted & _READWRITE
+        as_of = uri.uri_parameter("as_of")
+        read_only = immutable or as_of is not None or not wanted & _READWRITE
         parameters = {p: uri.uri_parameter(p) for p in uri.parameters}
         try:
             if uri.uri_boolean("nolock", False):
@@ -71,7 +72,9 @@ class PythonVfs(apsw.VFS):
         except DspmError as e:
             raise self._failed(uri.filename(), e, During.OPEN) from e
         database = Database(self._shared, uri.filename(), dataset, read_only)
-        if immutable:
+        if as_of is not None:
+            database.open_as_of(as_of)
+        elif immutable:
             database.pin()
         flags[1] = wanted & ~(_READWRITE | _CREATE) | _READONLY if read_only else wanted
         return database

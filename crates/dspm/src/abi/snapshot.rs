@@ -2,10 +2,10 @@
 
 use super::dataset::shared;
 use super::errors::CError;
-use super::{buffer, call, handle, numbers, put, quietly};
+use super::{buffer, call, handle, numbers, put, quietly, text};
 use crate::datasets::{OpenDataset, OpenSnapshot};
 use dspm_proto::Error;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 /// Begins a read.
 ///
@@ -21,6 +21,28 @@ pub unsafe extern "C" fn dspm_snapshot_begin(
 ) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { call(err, || give(|| OpenSnapshot::begin(shared(dataset)?), lsn, size, out)) }
+}
+
+/// Begins a read of the past.
+///
+/// # Safety
+/// As [`dspm_snapshot_begin`]; `time` is null or a string that ends with a zero byte.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_snapshot_as_of(
+    dataset: *const OpenDataset,
+    time: *const c_char,
+    lsn: *mut u64,
+    size: *mut u64,
+    out: *mut *mut OpenSnapshot,
+    err: *mut CError,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe {
+        call(err, || {
+            let time = text(time)?.ok_or_else(|| Error::Usage("no time to read as of".into()))?;
+            give(|| OpenSnapshot::begin_as_of(shared(dataset)?, time), lsn, size, out)
+        })
+    }
 }
 
 /// Gives out a snapshot, which is made only if there is room for all of the answer.

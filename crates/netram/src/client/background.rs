@@ -129,6 +129,7 @@ impl Background {
         for (address, line) in &mut self.lines {
             let mine = groups.iter().filter(|g| g.place().primary().link.address == *address);
             let items: Vec<RenewGroup> = mine.filter_map(|g| renewal(g)).collect();
+            groups.iter().filter(|g| g.place().primary().link.address == *address).for_each(|g| g.say_keep());
             if items.is_empty() {
                 continue;
             }

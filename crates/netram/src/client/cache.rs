@@ -42,6 +42,14 @@ struct Slot {
     content: Box<[u8; PAGE_SIZE]>,
 }
 
+impl Slot {
+    /// Its successor is at most commit `lsn`. That is the last of several perhaps, and the first of them is not known:
+    /// only up to what was known until now is the version proven, and readers of the past come in between.
+    fn end(&mut self, lsn: Lsn, known: Lsn) {
+        self.until = self.until.min(lsn).min(known.max(self.lsn).next());
+    }
+}
+
 impl PageCache {
     /// A cache of at most `bytes`.
     pub fn new(bytes: u64) -> PageCache {
@@ -111,23 +119,24 @@ impl PageCache {
         shard.insert(key, lsn, until, content);
     }
 
-    /// The page was changed by commit `lsn`: what is here ends there. True if it was the newest version until now.
-    pub(crate) fn supersede(&self, dataset: DatasetId, page: PageNo, lsn: Lsn) -> bool {
+    /// The page was changed, last by commit `lsn`, perhaps by others behind `known` before: what is here ends there.
+    /// True if it was the newest version until now.
+    pub(crate) fn supersede(&self, dataset: DatasetId, page: PageNo, lsn: Lsn, known: Lsn) -> bool {
         let key = (dataset, page);
         let mut shard = self.shard(&key);
         let Some(slot) = shard.find(&key).filter(|x| x.lsn < lsn) else { return false };
         let newest = slot.until == OPEN;
-        slot.until = slot.until.min(lsn);
+        slot.end(lsn, known);
         newest
     }
 
-    /// All pages from `first` on were cut off, or may have changed, at commit `lsn`.
-    pub(crate) fn supersede_from(&self, dataset: DatasetId, first: PageNo, lsn: Lsn) {
+    /// All pages from `first` on were cut off, or may have changed, at commit `lsn`; perhaps behind `known` before.
+    pub(crate) fn supersede_from(&self, dataset: DatasetId, first: PageNo, lsn: Lsn, known: Lsn) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for slot in &mut shard.slots {
                 if slot.key.0 == dataset && slot.key.1 >= first && slot.lsn < lsn {
-                    slot.until = slot.until.min(lsn);
+                    slot.end(lsn, known);
                 }
             }
         }
@@ -216,15 +225,31 @@ mod tests {
         c.put(D, PageNo(0), Lsn(5), OPEN, &[1; PAGE_SIZE]);
         assert_eq!(reads(&c, 0, 4), None);
         assert_eq!(reads(&c, 0, 9), Some(1));
-        c.supersede(D, PageNo(0), Lsn(8));
+        c.supersede(D, PageNo(0), Lsn(8), Lsn(7));
         assert_eq!(reads(&c, 0, 7), Some(1));
         assert_eq!(reads(&c, 0, 8), None);
         c.put(D, PageNo(0), Lsn(8), OPEN, &[2; PAGE_SIZE]);
         assert_eq!(reads(&c, 0, 8), Some(2));
         c.put(D, PageNo(0), Lsn(5), Lsn(8), &[1; PAGE_SIZE]);
         assert_eq!(reads(&c, 0, 8), Some(2), "an older version never replaces a newer one");
-        c.supersede_from(D, PageNo(0), Lsn(9));
+        c.supersede_from(D, PageNo(0), Lsn(9), Lsn(8));
         assert_eq!((reads(&c, 0, 8), reads(&c, 0, 9)), (Some(2), None));
+    }
+
+    #[test]
+    fn between_what_was_known_and_the_last_change_nothing_is_proven() {
+        let c = PageCache::new(1 << 20);
+        for page in 0..3 {
+            c.put(D, PageNo(page), Lsn(5), OPEN, &[1; PAGE_SIZE]);
+        }
+        assert!(c.supersede(D, PageNo(0), Lsn(15), Lsn(10)));
+        c.supersede_from(D, PageNo(1), Lsn(15), Lsn(10));
+        for page in 0..3 {
+            assert_eq!((reads(&c, page, 10), reads(&c, page, 11), reads(&c, page, 14)), (Some(1), None, None));
+        }
+        c.put(D, PageNo(3), Lsn(12), OPEN, &[2; PAGE_SIZE]);
+        c.supersede(D, PageNo(3), Lsn(15), Lsn(10));
+        assert_eq!((reads(&c, 3, 11), reads(&c, 3, 12), reads(&c, 3, 13)), (None, Some(2), None));
     }
 
     #[test]

@@ -227,16 +227,17 @@ impl GroupClient {
         let Commit { dataset, change, snapshot } = commit;
         let dataset = *dataset;
         let cache = &self.client.cache;
+        let before = Lsn(id.lsn.0 - 1); // its base: the process knew that, and nothing came in between
         state.holder.learned(id);
         let known = state.holder.tail().lsn;
         let until = if known > id.lsn { id.lsn.next() } else { OPEN };
         let old = state.sizes.get(&dataset).copied().unwrap_or(snapshot.size);
         if change.size < old {
-            cache.supersede_from(dataset, dspm_proto::PageNo(dspm_proto::PageNo::count(change.size)), id.lsn);
+            cache.supersede_from(dataset, dspm_proto::PageNo(dspm_proto::PageNo::count(change.size)), id.lsn, before);
         }
         for (page, content) in change.pages {
             let content: &PageBuf = content;
-            cache.supersede(dataset, *page, id.lsn);
+            cache.supersede(dataset, *page, id.lsn, before);
             cache.put(dataset, *page, id.lsn, until, content);
         }
         if known == id.lsn {

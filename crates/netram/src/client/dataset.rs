@@ -10,7 +10,7 @@ use dspm_proto::control::CreateOptions;
 use dspm_proto::message::{self, Read, ReadReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo, Refusal};
-use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -98,7 +98,8 @@ impl ClusterDataset {
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
         self.group.check_epoch(snapshot)?;
-        let until = if state.holder.tail().lsn > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
+        // Open is "up to the newest state known here", which may be older than a state of the past.
+        let until = if state.holder.tail().lsn == snapshot.lsn { OPEN } else { snapshot.lsn.next() };
         for ((no, version), content) in pages.iter().zip(&reply.pages).zip(&checked) {
             self.group.client.cache.put(self.dataset, *no, version.lsn, until, content);
         }
@@ -198,6 +199,10 @@ impl Dataset for ClusterDataset {
         self.group.begin(self.dataset, intent)
     }
 
+    fn snapshot_as_of(&self, at: AsOf) -> Result<Snapshot, Error> {
+        self.group.begin_as_of(self.dataset, at)
+    }
+
     fn release(&self, snapshot: Snapshot) {
         self.group.unpin(&snapshot);
     }
@@ -217,6 +222,9 @@ impl Dataset for ClusterDataset {
     }
 
     fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
+        if snapshot.past {
+            return Err(Error::Permission(format!("commit {} is of the past: it can only be read", snapshot.lsn)));
+        }
         self.group.reserve(snapshot, ticket)
     }
 

@@ -1,5 +1,6 @@
 //! One group as a process sees it: the lease machine, the open snapshots, the members, and who waits for what.
 
+use super::asof::Keeps;
 use super::core::Client;
 use super::line::Line;
 use super::link::Link;
@@ -86,6 +87,8 @@ pub(crate) struct GroupClient {
 pub(crate) struct State {
     pub(crate) holder: Holder,
     pub(crate) pins: Pins,
+    /// What this process reads of the past.
+    pub(crate) keeps: Keeps,
     /// Threads that want to write.
     pub(crate) line: Line,
     /// Pages that were cached and that others changed: who misses one will miss the others.
@@ -129,6 +132,7 @@ impl GroupClient {
             state: Mutex::new(State {
                 holder: Holder::new(),
                 pins: Pins::default(),
+                keeps: Keeps::default(),
                 line: Line::new(),
                 ended: VecDeque::new(),
                 sizes: HashMap::new(),
@@ -212,9 +216,13 @@ impl GroupClient {
         if snapshot.epoch == self.epoch() {
             return Ok(());
         }
+        let (what, again) = match snapshot.past {
+            true => ("this state of the past was asked for", "ask for it again"),
+            false => ("the transaction began", "begin again"),
+        };
         Err(Error::TooOld(format!(
-            "the transaction began before all copies of dataset {} lost their memory; the newest commits of then may \
-             be missing now: begin again",
+            "{what} before all copies of dataset {} lost their memory; the newest commits of then may be missing now: \
+             {again}",
             self.entry.name
         )))
     }
@@ -289,16 +297,16 @@ impl GroupClient {
         if !changes.whole {
             let datasets: Vec<DatasetId> = state.sizes.keys().copied().collect();
             let from = known.next(); // up to here every open version is right, whatever the asker knew
-            datasets.into_iter().for_each(|d| cache.supersede_from(d, PageNo(0), from));
+            datasets.into_iter().for_each(|d| cache.supersede_from(d, PageNo(0), from, known));
         }
         for c in &changes.changed {
-            if cache.supersede(c.dataset, c.page, c.lsn) {
+            if cache.supersede(c.dataset, c.page, c.lsn, known) {
                 state.ended.push_back((c.dataset, c.page));
             }
         }
         let surplus = state.ended.len().saturating_sub(REFRESH_MOST);
         state.ended.drain(..surplus);
-        changes.truncated.iter().for_each(|c| cache.supersede_from(c.dataset, c.page, c.lsn));
+        changes.truncated.iter().for_each(|c| cache.supersede_from(c.dataset, c.page, c.lsn, known));
         if changes.tail.lsn >= known {
             state.sizes = changes.sizes.iter().map(|s| (s.dataset, s.size)).collect();
         }

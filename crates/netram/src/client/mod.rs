@@ -4,6 +4,7 @@
 //! Fault model: the process may be stopped for any time and go on: every use of a lease is checked by a clock read
 //! after the call began. A forked child has nothing of its parent's.
 
+mod asof;
 mod background;
 mod cache;
 mod commit;

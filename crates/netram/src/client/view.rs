@@ -120,7 +120,11 @@ impl GroupClient {
     /// Ends a read.
     pub(crate) fn unpin(&self, snapshot: &Snapshot) {
         let mut state = self.lock();
-        state.pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
+        let pin = (snapshot.epoch, Lsn(snapshot.pin));
+        match snapshot.past {
+            true => state.keeps.pins.remove(pin), // the background thread says so
+            false => state.pins.remove(pin),
+        }
         if snapshot.turn != 0 && state.line.has_turn(snapshot.turn) && !state.holder.is_open() {
             state.line.end_turn(); // it did not write
             state.line.wake();
@@ -133,7 +137,7 @@ impl GroupClient {
         Error::Unavailable(text)
     }
 
-    fn overtaken(&self) -> Error {
+    pub(crate) fn overtaken(&self) -> Error {
         Error::Unavailable(format!("dataset {}: all copies lost their memory a moment ago; try again", self.entry.name))
     }
 
@@ -145,6 +149,6 @@ impl GroupClient {
     fn pinned(&self, state: &mut State, lsn: Lsn, size: u64) -> Snapshot {
         let epoch = self.epoch();
         state.pins.add((epoch, lsn));
-        Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None, epoch }
+        Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None, epoch, past: false }
     }
 }

@@ -121,9 +121,10 @@ impl Node {
             Kind::Replicate => self.replicate(hello, m),
             Kind::Read => self.read(hello, out, &m),
             Kind::Renew => self.renew(hello, out, &m),
-            Kind::Snapshot | Kind::Acquire | Kind::Release | Kind::Recalled | Kind::Note | Kind::Outcome => {
+            Kind::Snapshot | Kind::AsOf | Kind::Keep | Kind::Acquire | Kind::Release => {
                 self.client_message(hello, out, &m)
             }
+            Kind::Recalled | Kind::Note | Kind::Outcome => self.client_message(hello, out, &m),
             Kind::Fence | Kind::Complete | Kind::Fetch | Kind::Probe | Kind::Horizon | Kind::Unsettled => {
                 self.peer_message(hello, &m)
             }
@@ -241,6 +242,17 @@ impl Node {
                     self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
                     g.replica.snapshot(caller, &x, now);
                 }
+                Kind::AsOf => {
+                    let x: message::AsOf = message::decode(&m.meta)?;
+                    mine(x.session)?;
+                    self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
+                    g.replica.as_of(caller, &x, now);
+                }
+                Kind::Keep => {
+                    let x: message::Keep = message::decode(&m.meta)?;
+                    mine(x.session)?;
+                    g.replica.keep(&x, now);
+                }
                 Kind::Acquire => {
                     let x: message::Acquire = message::decode(&m.meta)?;
                     mine(x.session)?;
@@ -308,7 +320,12 @@ impl Node {
                 Lookup::Frame { lsn, frame, checksum } => {
                     (PageVersion { lsn, checksum, zero: false }, Source::Frame(records.pin(frame)))
                 }
-                Lookup::Zero { lsn } => (PageVersion { lsn, checksum: 0, zero: true }, Source::Nothing),
+                // Which commit made it zeros is forgotten behind the horizon: the client must not take them for
+                // the page's content in older states, which another member may still have.
+                Lookup::Zero { lsn } => {
+                    let lsn = lsn.max(records.horizon());
+                    (PageVersion { lsn, checksum: 0, zero: true }, Source::Nothing)
+                }
                 Lookup::Disk { .. } => (PageVersion::default(), Source::Base(*page)),
                 Lookup::Lost { lsn, .. } => {
                     return Err(Error::Corrupt(format!("version {lsn} of page {page} is damaged on this member")));

@@ -8,7 +8,7 @@ use crate::clock;
 use crate::wire::{error_reply, frame};
 use dspm_proto::header::{FLAG_REPLY, Header};
 use dspm_proto::message::{
-    self, Acquired, Callback, Changed, DatasetSize, Field, OutcomeReply, Recall, SnapshotReply, State,
+    self, Acquired, AsOfReply, Callback, Changed, DatasetSize, Field, OutcomeReply, Recall, SnapshotReply, State,
 };
 use dspm_proto::{Error, Kind, Lsn, RecordId, Refusal, Session, Token};
 use dspm_store::{PinnedFrame, StoredPage, StoredRecord};
@@ -72,6 +72,10 @@ impl Node {
             Effect::Snapshot { to, known, tail, lease } => {
                 let reply = SnapshotReply { state: state(g, known, tail), lease_ns: lease.as_nanos() as u64 };
                 self.answer(to, self.reply(g, Kind::Snapshot, to), &reply);
+            }
+            Effect::AsOf { to, lsn, newest } => {
+                let reply = AsOfReply { lsn, newest, sizes: sizes(g, lsn) };
+                self.answer(to, self.reply(g, Kind::AsOf, to), &reply);
             }
             Effect::Granted { to, known, tail, token, lease } => {
                 let state = state(g, known, tail);
@@ -177,14 +181,19 @@ fn frame_of(page: StoredPage) -> Option<PinnedFrame> {
     }
 }
 
+/// All sizes at a commit.
+fn sizes(g: &Group, at: Lsn) -> Vec<DatasetSize> {
+    let records = &g.replica.records.group;
+    let size = |(dataset, _)| DatasetSize { dataset, size: records.size(dataset, at) };
+    records.datasets().into_iter().map(size).collect()
+}
+
 /// What changed in `(known, tail]`, and all sizes.
 fn state(g: &Group, known: Lsn, tail: RecordId) -> State {
     let records = &g.replica.records.group;
     let item = |(dataset, page, lsn)| Changed { dataset, page, lsn };
-    let sizes =
-        records.datasets().into_iter().map(|(d, _)| DatasetSize { dataset: d, size: records.size(d, tail.lsn) });
     let changes = if known == Lsn(0) && tail.lsn > Lsn(0) { None } else { records.changes(known, tail.lsn) };
-    let mut state = State { tail, sizes: sizes.collect(), whole: changes.is_some(), ..State::default() };
+    let mut state = State { tail, sizes: sizes(g, tail.lsn), whole: changes.is_some(), ..State::default() };
     if let Some(c) = changes {
         state.changed = c.pages.into_iter().map(item).collect();
         state.truncated = c.truncations.into_iter().map(item).collect();

@@ -124,6 +124,10 @@ impl Records for StoreRecords {
         })
     }
 
+    fn horizon(&self) -> Lsn {
+        self.group.horizon()
+    }
+
     fn set_horizon(&mut self, horizon: Lsn) {
         self.group.set_horizon(horizon);
     }

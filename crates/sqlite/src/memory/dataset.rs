@@ -3,7 +3,7 @@
 use super::faults::Call;
 use super::group::Group;
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,15 @@ impl Dataset for MemoryDataset {
         let mut state = self.group.locked();
         state.faults.check(Call::Snapshot)?;
         Ok(state.snapshot())
+    }
+
+    fn snapshot_as_of(&self, at: AsOf) -> Result<Snapshot, Error> {
+        let mut state = self.group.locked();
+        state.faults.check(Call::Snapshot)?;
+        match at {
+            AsOf::Lsn(lsn) => state.snapshot_at(lsn),
+            AsOf::Ago(_) => Err(Error::TooOld("when a commit was made is not kept here".into())),
+        }
     }
 
     fn release(&self, snapshot: Snapshot) {

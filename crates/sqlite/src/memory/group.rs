@@ -162,7 +162,15 @@ impl State {
     pub fn snapshot(&mut self) -> Snapshot {
         self.pins += 1;
         let lsn = self.lsn();
-        Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0, turn: 0, ticket: None, epoch: self.epoch }
+        Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0, turn: 0, ticket: None, epoch: self.epoch, past: false }
+    }
+
+    /// A state of the past; every one is kept.
+    pub fn snapshot_at(&mut self, lsn: Lsn) -> Result<Snapshot, Error> {
+        if lsn > self.lsn() {
+            return Err(Error::Usage(format!("commit {lsn} is not there yet; the newest is {}", self.lsn())));
+        }
+        Ok(Snapshot { lsn, size: self.size_at(lsn), pin: lsn.0, past: true, ..self.snapshot() })
     }
 
     /// A snapshot of before the newest versions were lost shows nothing any more.

@@ -4,6 +4,7 @@
 //! any version. No test asserts a time.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod asof;
 mod attach;
 mod backup;
 mod copies;

@@ -64,7 +64,7 @@ fn status_is_one_cell_of_json() {
 }
 
 #[test]
-fn lsn_durability_and_as_of() {
+fn lsn_and_durability() {
     let db = Db::dspm("pragmas-lsn");
     assert_eq!(db.cell("PRAGMA dspm_lsn"), "0");
     db.exec("CREATE TABLE t(a)");
@@ -77,8 +77,6 @@ fn lsn_durability_and_as_of() {
     assert_eq!(db.cell("PRAGMA dspm_durability"), "memory");
     assert_eq!(db.cell("PRAGMA dspm_durability=MEMORY"), "memory");
     assert!(db.rows("PRAGMA dspm_durability=disk").unwrap_err().text.contains("fixed"));
-    assert!(db.rows("PRAGMA dspm_as_of=3").unwrap_err().text.contains("not available yet"));
-    assert!(db.rows("PRAGMA dspm_as_of").is_err());
 }
 
 #[test]
