@@ -63,8 +63,15 @@ impl World {
     fn readers_below(&mut self, g: usize, n: u32, horizon: Lsn) {
         for c in self.clients.iter().filter(|c| !self.dead.contains(&Who::Client(c.no))) {
             let now = self.clocks[&Who::Client(c.no)].local(self.time);
-            let live = c.threads.iter().filter(|t| t.group == g && now < c.desks[g].confirmed).filter_map(|t| t.view);
-            if let Some(v) = live.into_iter().find(|v| v.protected && v.id.lsn < horizon) {
+            let live = c
+                .threads
+                .iter()
+                .filter(|t| t.group == g && t.past.is_none() && now < c.desks[g].confirmed)
+                .filter_map(|t| t.view);
+            // What is granted of the past is the primary's business.
+            let past = c.threads.iter().filter(|t| t.group == g && n == self.configs[g].primary);
+            let past = past.filter(|t| t.past.is_some_and(|p| now < p.until)).filter_map(|t| t.view);
+            if let Some(v) = live.chain(past).find(|v| v.protected && v.id.lsn < horizon) {
                 let no = c.no;
                 self.check.fail(|| format!("node{n} raises the horizon to {horizon}; client{no} reads {}", v.id));
             }

@@ -23,12 +23,13 @@ impl Client {
     pub fn start(&mut self, t: usize, group: usize, writes: bool, work: u64, ctx: &mut Ctx<'_>) {
         let thread = &mut self.threads[t];
         (thread.group, thread.writes, thread.work, thread.again) = (group, writes, work, false);
+        thread.past = None;
         self.call(t, ctx);
         while self.advance(t, ctx) {}
     }
 
     /// The begin is called now: what was seen until now is to be seen.
-    fn call(&mut self, t: usize, ctx: &mut Ctx<'_>) {
+    pub(crate) fn call(&mut self, t: usize, ctx: &mut Ctx<'_>) {
         let thread = &mut self.threads[t];
         (thread.view, thread.called, thread.step) = (None, ctx.check.top(thread.group), Step::Begin);
     }
@@ -89,12 +90,19 @@ impl Client {
         self.threads[t].ticket = 0;
         let thread = &mut self.threads[t];
         (thread.group, thread.writes, thread.work, thread.again) = (group, writes, work, false);
+        thread.past = None;
+        if self.calm.is_none() && !writes && ctx.rng.chance(150) {
+            self.choose_past(t, ctx);
+        }
         self.call(t, ctx);
         true
     }
 
     fn begin(&mut self, t: usize, ctx: &mut Ctx<'_>) -> bool {
         let g = self.threads[t].group;
+        if self.begin_past(t, ctx) {
+            return false;
+        }
         let desk = &mut self.desks[g];
         match desk.holder.begin(ctx.now) {
             Begin::Local(tail) => self.view(t, tail, true, ctx),
@@ -159,6 +167,9 @@ impl Client {
 
     fn view(&mut self, t: usize, id: RecordId, local: bool, ctx: &mut Ctx<'_>) {
         let (g, called) = (self.threads[t].group, self.threads[t].called);
+        if self.threads[t].past.is_some() {
+            return self.view_past(t, ctx); // that was to learn what is newest
+        }
         ctx.trace.say(|| format!("client{}.{t} begins at {id}{}", self.no, if local { " without asking" } else { "" }));
         ctx.check.begin(g, id, called, local);
         let protected = ctx.now < self.desks[g].confirmed;
@@ -170,7 +181,7 @@ impl Client {
     }
 
     /// Reads what is left to read, then writes or ends.
-    fn go_on(&mut self, t: usize, ctx: &mut Ctx<'_>) {
+    pub(crate) fn go_on(&mut self, t: usize, ctx: &mut Ctx<'_>) {
         let thread = &mut self.threads[t];
         if !thread.pages.is_empty() {
             let slow = self.calm.is_none() && !self.scripted && !thread.writes && ctx.rng.chance(60);
@@ -198,7 +209,8 @@ impl Client {
             return true;
         }
         let members: Vec<u32> = self.desks[g].config.members.iter().map(|m| m.node).collect();
-        let node = ctx.rng.pick(&members);
+        let primary = self.desks[g].config.primary;
+        let node = if self.threads[t].past.is_some() { primary } else { ctx.rng.pick(&members) };
         let ask = Read { session: self.session, dataset: DatasetId(1), at: view.id.lsn, pages };
         let request = self.ask(g, node, Ask::Read(ask), ctx);
         self.threads[t].step = Step::Reading { request, due: ctx.now.after(self.lease / 2) };
@@ -228,11 +240,16 @@ impl Client {
     pub(crate) fn failed(&mut self, g: usize, request: u64, error: &Error, ctx: &mut Ctx<'_>) {
         if let (Some(t), Error::TooOld(text)) = (self.reader(request), error) {
             ctx.check.counts.too_old += 1;
-            let live = ctx.now < self.desks[g].confirmed && self.threads[t].view.is_some_and(|v| v.protected);
+            let past = self.threads[t].past;
+            let live = past.map_or(self.desks[g].confirmed, |p| p.until);
+            let live = ctx.now < live && self.threads[t].view.is_some_and(|v| v.protected);
             if live {
                 ctx.check.fail(|| format!("client{}: a live reader's snapshot is gone: {text}", self.no));
             }
             return self.abort(t, ctx);
+        }
+        if let Some(t) = self.asker_of_past(g, request) {
+            return self.abort(t, ctx); // not kept, or not there yet
         }
         self.refused(g, request, Refusal::NotMember, ctx);
     }
@@ -289,7 +306,7 @@ impl Client {
         };
         let scripted = self.scripted;
         let thread = &mut self.threads[t];
-        thread.view = None;
+        (thread.view, thread.past) = (None, None);
         thread.step = if scripted { Step::Stopped } else { Step::Idle { due: Instant(ctx.now.0 + think) } };
         debug_assert!(self.desks[g].writer != Some(t), "the mutex was given back");
     }

@@ -2,7 +2,8 @@
 //!
 //! Rules: a version `[lsn, until)` answers snapshot s iff lsn ≤ s < until; an open end means "up to the newest state
 //! that this process knows". What an answer lists as changed ends there; an answer that lists nothing ends all open
-//! ones behind what was known before. A page fetched for an older snapshot than what is known ends behind that.
+//! ones behind what was known before. Which commits changed a page before the newest one is not told: it ends behind what
+//! was known, for readers of the past may look in between. A page fetched for an older snapshot than what is known ends behind that.
 
 use dspm_proto::record::Record;
 use dspm_proto::{Lsn, PageNo};
@@ -45,19 +46,20 @@ impl Cache {
         }
     }
 
-    fn end(&mut self, page: PageNo, lsn: Lsn) {
+    fn end(&mut self, page: PageNo, lsn: Lsn, known: Lsn) {
         if let Some(v) = self.0.get_mut(&page).filter(|v| v.lsn < lsn) {
-            v.until = v.until.min(lsn);
+            v.until = v.until.min(lsn).min(known.max(v.lsn).next());
         }
     }
 
-    /// An answer came while the process knew `known`.
-    pub(crate) fn learn(&mut self, changes: &Changes, known: Lsn) {
+    /// An answer came while the process knew `known`. (The fault: a page ends at its newest change.)
+    pub(crate) fn learn(&mut self, changes: &Changes, known: Lsn, at_newest: bool) {
+        let proven = if at_newest { Lsn(u64::MAX - 1) } else { known };
         match changes {
-            Some(list) => list.iter().for_each(|(page, lsn)| self.end(*page, *lsn)),
+            Some(list) => list.iter().for_each(|(page, lsn)| self.end(*page, *lsn, proven)),
             None => {
                 let pages: Vec<PageNo> = self.0.keys().copied().collect();
-                pages.into_iter().for_each(|p| self.end(p, known.next()));
+                pages.into_iter().for_each(|p| self.end(p, known.next(), known));
             }
         }
     }
@@ -67,7 +69,7 @@ impl Cache {
         let lsn = record.id.lsn;
         let until = if known > lsn { lsn.next() } else { OPEN };
         for p in &record.pages {
-            self.end(p.page, lsn);
+            self.end(p.page, lsn, Lsn(lsn.0 - 1));
             self.put(p.page, Version { lsn, until, value: p.checksum });
         }
     }

@@ -33,6 +33,7 @@ pub struct Counts {
     pub read_leases: u64,
     pub reads: u64,
     pub cached: u64,
+    pub past: u64,
     pub outcomes: u64,
     pub not_committed: u64,
     pub unknown: u64,
@@ -108,6 +109,15 @@ impl Checker {
         match self.groups[group].made.get(&(tail.lsn.0, tail.hash)).cloned() {
             Some(record) => self.see(group, &record, what),
             None => self.fail(|| format!("{what} shows {tail}, which nobody made")),
+        }
+    }
+
+    /// A past state was shown: nothing that its group's history does not have.
+    pub fn past(&mut self, group: usize, id: RecordId) {
+        self.counts.past += 1;
+        match self.groups[group].made.get(&(id.lsn.0, id.hash)).cloned() {
+            Some(record) => self.see(group, &record, "a past state"),
+            None => self.fail(|| format!("a past state shows {id}, which nobody made")),
         }
     }
 

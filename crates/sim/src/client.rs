@@ -42,6 +42,8 @@ pub struct Desk {
     /// Until then the primary keeps what the floors pin.
     pub(crate) confirmed: Instant,
     pub(crate) sending: Option<Sending>,
+    /// Words about the past so far, and what the last one said.
+    pub(crate) word: (u64, Lsn),
     /// Pages that it read or wrote.
     pub(crate) cache: Cache,
     /// Until when the lease was valid last; for the fault that goes on using it.
@@ -95,6 +97,7 @@ impl Client {
             note_due: None,
             confirmed: Instant(0),
             sending: None,
+            word: (0, Lsn(0)),
             cache: Cache::default(),
             shadow: Instant(0),
             shadow_read: (Lsn(0), Instant(0)),
@@ -149,7 +152,7 @@ impl Client {
     /// will be answered with is not older than what was known when it was asked.
     pub fn floor(&self, group: usize) -> Lsn {
         let of_group = self.threads.iter().filter(|t| t.group == group);
-        let views = of_group.clone().filter_map(|t| t.view.map(|v| v.id.lsn));
+        let views = of_group.clone().filter(|t| t.past.is_none()).filter_map(|t| t.view.map(|v| v.id.lsn));
         let asked = of_group.filter(|t| matches!(t.step, Step::Asked { .. })).map(|t| t.pinned);
         views.chain(asked).fold(self.desks[group].holder.floor(), Lsn::min)
     }
@@ -186,6 +189,7 @@ impl Client {
         match answer {
             Answer::Renewed { token, lease } => self.renewed(g, request, token, lease, ctx),
             Answer::Snapshot { tail, changes, lease } => self.shown(g, request, tail, &changes, lease, ctx),
+            Answer::AsOf { id } => self.shown_past(g, request, id, ctx),
             Answer::Pages(pages) => self.pages(request, &pages, ctx),
             Answer::Granted { tail, changes, token, lease } => {
                 self.granted(g, request, (tail, &changes), token, lease, ctx);
@@ -207,7 +211,7 @@ impl Client {
     pub(crate) fn learn(&mut self, g: usize, changes: &Changes, ctx: &Ctx<'_>) {
         if !ctx.broken(Mutant::UntilOpen) {
             let known = self.desks[g].holder.tail().lsn;
-            self.desks[g].cache.learn(changes, known);
+            self.desks[g].cache.learn(changes, known, ctx.broken(Mutant::UntilNewest));
         }
     }
 
@@ -249,7 +253,8 @@ impl Client {
 
     /// Nobody promised to keep the versions of these snapshots: TOO_OLD is an answer now.
     fn unprotect(&mut self, group: usize) {
-        let views = self.threads.iter_mut().filter(|t| t.group == group).filter_map(|t| t.view.as_mut());
+        let views =
+            self.threads.iter_mut().filter(|t| t.group == group && t.past.is_none()).filter_map(|t| t.view.as_mut());
         views.for_each(|v| v.protected = false);
     }
 
@@ -261,6 +266,7 @@ impl Client {
         desk.renewals.retain(|_, sent| ctx.now.since(*sent) < self.lease * 4);
         desk.renewals.insert(request, ctx.now);
         desk.renew_due = ctx.now.after(self.lease / 3);
+        self.say_keep(g, ctx);
     }
 
     fn renewed(&mut self, g: usize, request: u64, token: Token, lease: Duration, ctx: &mut Ctx<'_>) {
@@ -301,6 +307,7 @@ impl Client {
         }
         for g in 0..self.desks.len() {
             self.unprotect(g);
+            self.forget_past(g);
             let desk = &mut self.desks[g];
             (desk.confirmed, desk.renew_due) = (Instant(0), ctx.now);
             desk.grants.clear();

@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::mutant::Mutant;
 use crate::network::Cut;
 use crate::node::Loss;
+use crate::past;
 use crate::reading;
 use crate::thread::Step;
 use crate::wire::{Ask, Body, Envelope, Who};
@@ -39,6 +40,10 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "late_read_lease", play: reading::late_read_lease },
     Schedule { name: "lease_outlives_primary", play: reading::lease_outlives_primary },
     Schedule { name: "outcome_under_lease", play: reading::outcome_under_lease },
+    Schedule { name: "past_kept", play: past::kept },
+    Schedule { name: "past_late_word", play: past::late_word },
+    Schedule { name: "past_between", play: past::between },
+    Schedule { name: "past_ahead", play: past::ahead },
     Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },
@@ -55,8 +60,13 @@ pub(crate) const B: Who = Who::Client(1);
 
 /// Two members, two clients that do what they are told, no faults but the schedule's.
 pub(crate) fn world(mutant: Option<Mutant>, disk: bool) -> World {
+    world_of(mutant, disk, Duration::ZERO)
+}
+
+/// The same; old versions are kept so long.
+pub(crate) fn world_of(mutant: Option<Mutant>, disk: bool, history: Duration) -> World {
     let lease = Duration::from_nanos(L);
-    let shape = Shape { copies: 2, nodes: 2, groups: 1, clients: 2, threads: 2, disk, lease };
+    let shape = Shape { copies: 2, nodes: 2, groups: 1, clients: 2, threads: 2, disk, lease, history };
     let mut w = World::new(1, shape, mutant, false);
     for c in &mut w.clients {
         c.scripted = true;

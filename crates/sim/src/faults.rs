@@ -35,6 +35,7 @@ impl World {
             threads: rng.range(1, 3) as usize,
             disk: rng.chance(400),
             lease: Duration::from_millis(rng.pick(&[300, 300, 100])),
+            history: Duration::from_millis(rng.pick(&[0, 20, 200, 5000])),
         };
         let mut world = World::new(seed, shape, mutant, lines);
         let weather = Weather {

@@ -24,6 +24,7 @@ pub mod mutant;
 pub mod network;
 pub mod node;
 mod outcomes;
+mod past;
 mod powercuts;
 mod reading;
 pub mod records;

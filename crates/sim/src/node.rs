@@ -13,7 +13,7 @@ use crate::records::{Lies, SimRecords};
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
-use dspm_proto::message::Read;
+use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Error, Generation, GroupId, Instant, Lsn, Refusal, Session, StoreId};
 use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup};
@@ -37,6 +37,8 @@ pub struct GroupConfig {
     pub disk: bool,
     /// L.
     pub lease: Duration,
+    /// How long old versions are kept.
+    pub history: Duration,
 }
 
 impl GroupConfig {
@@ -159,7 +161,7 @@ impl Node {
                 boot: self.boot,
                 started: if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { ctx.now },
                 lease: c.lease,
-                history: Duration::ZERO,
+                history: c.history,
                 disk: c.disk,
             };
             let mut replica = Replica::new(records, setup, ctx.now);
@@ -257,6 +259,8 @@ impl Node {
                 self.answer(group, from, Answer::Renewed { token, lease }, ctx);
             }
             Ask::Snapshot(m) => r.snapshot(from, &m, now),
+            Ask::AsOf(m) => r.as_of(from, &message::AsOf { word: self.sabotage.word(m.word, ctx), ..m }, now),
+            Ask::Keep(m) => r.keep(&message::Keep { word: self.sabotage.word(m.word, ctx), ..m }, now),
             Ask::Acquire(m) => r.acquire(from, &m, now),
             Ask::Release(m) => r.release(&m, now),
             Ask::Commit(record) => {
@@ -379,6 +383,10 @@ impl Node {
             Effect::Snapshot { to, known, tail, lease } => {
                 (to, Answer::Snapshot { tail, changes: self.changes(group, known, tail.lsn), lease })
             }
+            Effect::AsOf { to, lsn, .. } => {
+                let Some(id) = self.records(group).and_then(|r| r.record(lsn)).map(|r| r.id) else { return };
+                (to, Answer::AsOf { id })
+            }
             Effect::Granted { to, known, tail, token, lease } => {
                 (to, Answer::Granted { tail, changes: self.changes(group, known, tail.lsn), token, lease })
             }
@@ -438,6 +446,7 @@ fn session_of(ask: &Ask) -> Option<Session> {
     match ask {
         Ask::Hello(session) | Ask::Renew { session, .. } => Some(*session),
         Ask::Snapshot(m) => Some(m.session),
+        Ask::AsOf(m) => Some(m.session),
         Ask::Acquire(m) => Some(m.session),
         _ => None,
     }

@@ -215,6 +215,10 @@ impl Records for SimRecords {
         Ok(())
     }
 
+    fn horizon(&self) -> Lsn {
+        self.horizon
+    }
+
     fn set_horizon(&mut self, horizon: Lsn) {
         self.horizon = self.horizon.max(horizon);
     }

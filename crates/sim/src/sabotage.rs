@@ -19,9 +19,17 @@ pub(crate) struct Sabotage {
     late: Vec<(usize, Instant, Caller, Rc<Record>)>,
     /// Last answer to a probe of each member.
     probed: BTreeMap<(usize, u32), Probed>,
+    /// Words about the past so far, in the order in which they came.
+    words: u64,
 }
 
 impl Sabotage {
+    /// The number of a word about the past. (The fault: each is newer than the last one heard.)
+    pub(crate) fn word(&mut self, number: u64, ctx: &Ctx<'_>) -> u64 {
+        self.words += 1;
+        if ctx.broken(Mutant::LateKeep) { self.words } else { number }
+    }
+
     pub(crate) fn due(&self) -> Option<Instant> {
         self.late.iter().map(|l| l.1).min()
     }

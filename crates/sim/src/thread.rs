@@ -11,6 +11,17 @@ pub struct View {
     pub protected: bool,
 }
 
+/// A past state that a thread reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Past {
+    /// The commit.
+    pub at: Lsn,
+    /// The primary granted it.
+    pub id: Option<RecordId>,
+    /// Until then the primary keeps it, whatever becomes of later words.
+    pub until: Instant,
+}
+
 /// Where a transaction stands. `due`: when it goes on by itself; `request`: the answer it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are described above
@@ -76,6 +87,8 @@ pub struct Thread {
     pub writes: bool,
     /// Its snapshot.
     pub view: Option<View>,
+    /// Its snapshot is of the past.
+    pub past: Option<Past>,
     /// The process's floor when it asked for one.
     pub pinned: Lsn,
     /// Its place in the queue, 0 if none.
@@ -100,6 +113,7 @@ impl Thread {
             group: 0,
             writes: false,
             view: None,
+            past: None,
             pinned: Lsn(0),
             ticket: 0,
             called: Lsn(0),

@@ -116,6 +116,8 @@ pub enum Ask {
     Hello(Session),
     Renew { session: Session, token: Token, floor: Lsn },
     Snapshot(message::Snapshot),
+    AsOf(message::AsOf),
+    Keep(message::Keep),
     Acquire(message::Acquire),
     Release(Release),
     Commit(Rc<Record>),
@@ -138,6 +140,9 @@ pub enum Answer {
         tail: RecordId,
         changes: Changes,
         lease: Duration,
+    },
+    AsOf {
+        id: RecordId,
     },
     Granted {
         tail: RecordId,
@@ -203,6 +208,8 @@ impl Ask {
             Ask::Read(r) => (8, r.at.0),
             Ask::Outcome(o) => (9, o.id.hash),
             Ask::Recalled(m) => (10, m.below.0),
+            Ask::AsOf(m) => (11, m.at.0 ^ m.keep.0 << 20 ^ m.word << 40),
+            Ask::Keep(m) => (12, m.keep.0 << 20 ^ m.word << 40),
         }
     }
 }
@@ -220,6 +227,7 @@ impl Answer {
             Answer::Outcome { committed, tail } => (8, tail.hash ^ u64::from(*committed)),
             Answer::Refused(r) => (9, *r as u64),
             Answer::Failed(e) => (10, u64::from(e.code())),
+            Answer::AsOf { id } => (11, id.hash),
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Shape {
     pub disk: bool,
     /// L.
     pub lease: Duration,
+    /// How long old versions are kept.
+    pub history: Duration,
 }
 
 pub(crate) enum Event {
@@ -352,5 +354,6 @@ fn context<'a>(
 fn config(g: usize, shape: Shape, stores: &[StoreId]) -> GroupConfig {
     let member = |n: u32| Member { node: n, store: stores[n as usize] };
     let members: Vec<Member> = (0..shape.copies).map(|n| member((g as u32 + n) % shape.nodes)).collect();
-    GroupConfig { id: GroupId(g as u64 + 1), primary: members[0].node, members, disk: shape.disk, lease: shape.lease }
+    let (id, primary) = (GroupId(g as u64 + 1), members[0].node);
+    GroupConfig { id, primary, members, disk: shape.disk, lease: shape.lease, history: shape.history }
 }

@@ -1,14 +1,14 @@
 //! Reading the past: the primary is asked once, and told every L/3 what stays in use.
 //!
-//! Invariant: what a snapshot of the past needs is in every word that leaves this process from before the primary is
-//! asked for it until it is released. Words are counted under the group's lock, so the primary can tell which of two is
-//! the later one, whatever connections they come by.
+//! Invariants: no snapshot is newer than what this process knows. What a snapshot of the past needs is in every word that
+//! leaves this process from before the primary is asked for it until it is released. Words are counted under the group's
+//! lock, so the primary can tell which of two is the later one, whatever connections they come by.
 
 use super::group::{Asked, GroupClient};
 use super::pins::Pins;
 use dspm_proto::message::{self, AsOfReply, Keep};
 use dspm_proto::{DatasetId, Error, Kind, Lsn, limits};
-use dspm_txn::dataset::{AsOf, Snapshot};
+use dspm_txn::dataset::{AsOf, Intent, Snapshot};
 use std::time::{Duration, Instant};
 
 /// What this process reads of a group's past.
@@ -42,6 +42,7 @@ impl GroupClient {
             state.keeps.pins.add(pin);
             drop(state);
             let answer = self.ask_past(lsn, Duration::ZERO, deadline);
+            let answer = answer.and_then(|a| self.catch_up(dataset, lsn).map(|()| a));
             let mut state = self.lock();
             // An answer of another epoch than that of the pin is about another history.
             let fits = |asked: &Asked| asked.epoch == pin.0 && self.epoch() == pin.0;
@@ -56,6 +57,18 @@ impl GroupClient {
                     return Err(other.err().unwrap_or_else(|| self.overtaken()));
                 }
             }
+        }
+    }
+
+    /// Open versions of the cache are proven up to what this process knows, so no snapshot may be above that.
+    fn catch_up(&self, dataset: DatasetId, lsn: Lsn) -> Result<(), Error> {
+        if self.lock().holder.tail().lsn < lsn {
+            let newest = self.begin(dataset, Intent::Read)?;
+            self.unpin(&newest);
+        }
+        match self.lock().holder.tail().lsn >= lsn {
+            true => Ok(()),
+            false => Err(Error::Protocol(format!("commit {lsn} was shown, but is not in the newest state"))),
         }
     }
 

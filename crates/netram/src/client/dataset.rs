@@ -98,8 +98,7 @@ impl ClusterDataset {
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
         self.group.check_epoch(snapshot)?;
-        // Open is "up to the newest state known here", which may be older than a state of the past.
-        let until = if state.holder.tail().lsn == snapshot.lsn { OPEN } else { snapshot.lsn.next() };
+        let until = if state.holder.tail().lsn > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
         for ((no, version), content) in pages.iter().zip(&reply.pages).zip(&checked) {
             self.group.client.cache.put(self.dataset, *no, version.lsn, until, content);
         }
@@ -163,6 +162,8 @@ impl ClusterDataset {
                 let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
+                    // The primary granted a state of the past; another member may have less, after a restart.
+                    Err(e @ Error::TooOld(_)) if snapshot.past && peer.name != place.primary().name => last = e,
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
                     Err(e) => {
                         moved |= matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember));
