@@ -27,7 +27,7 @@ static dspm_error err;
 #define DO(call) do { if (call) { fprintf(stderr, "%d %s\n", err.code, err.message); return 1; } } while (0)
 
 int main(void) {
-  dspm_dataset *ds; dspm_transaction *t, *second; dspm_snapshot *before, *after, *turn, *last;
+  dspm_dataset *ds; dspm_transaction *t, *second; dspm_snapshot *before, *after, *turn, *last, *past;
   uint64_t lsn, size, pages[2] = {0, 5}, list[3] = {5, 1, 0};
   char content[2 * DSPM_PAGE_SIZE], back[3 * DSPM_PAGE_SIZE], *json;
   memset(content, 'a', DSPM_PAGE_SIZE); memset(content + DSPM_PAGE_SIZE, 'b', DSPM_PAGE_SIZE);
@@ -55,6 +55,14 @@ int main(void) {
   dspm_snapshot_end(turn); dspm_snapshot_end(last); dspm_transaction_free(second);
   DO(dspm_snapshot_begin(ds, &lsn, &size, &after, &err));
   if (lsn != 1 || size != 6 * 4096) return 6;
+  DO(dspm_snapshot_as_of(ds, "1", &lsn, &size, &past, &err));
+  DO(dspm_snapshot_read(past, 5, 1, back, &err));
+  if (lsn != 1 || size != 6 * 4096 || back[0] != 'b') return 16;
+  if (dspm_transaction_new(ds, &t, &err) || dspm_transaction_reserve_at(t, past, &err) != DSPM_E_PERMISSION) return 17;
+  dspm_transaction_free(t); dspm_snapshot_end(past);
+  if (dspm_snapshot_as_of(ds, "2", &lsn, &size, &past, &err) != DSPM_E_USAGE) return 18;
+  if (dspm_snapshot_as_of(ds, NULL, &lsn, &size, &past, &err) != DSPM_E_USAGE) return 19;
+  DO(dspm_snapshot_as_of(ds, "now", &lsn, &size, &past, &err)); dspm_snapshot_end(past);
   DO(dspm_dataset_status(ds, &json, &err)); puts(json); dspm_free(json);
   DO(dspm_rename(NULL, "from-c", "renamed", NULL, &err));
   dspm_dataset_close(ds);

@@ -145,10 +145,71 @@ def test_pragmas(connect: Open, name: str) -> None:
     assert rows(db, "PRAGMA dspm_durability") == rows(db, "PRAGMA dspm_durability=memory") == "memory"
     with pytest.raises(apsw.SQLError, match="fixed when it is made; this one has 'memory'"):
         db.execute("PRAGMA dspm_durability=disk")
-    with pytest.raises(apsw.SQLError, match="not available yet"):
-        db.execute("PRAGMA dspm_as_of=1")
+    assert rows(db, "PRAGMA dspm_as_of") == "0"
     status = rows(db, "PRAGMA dspm_status")
     assert f'"dataset":"{name}"' in status and '"lsn":1' in status and '"lease":"held"' in status
+
+
+def test_the_past(connect: Open, name: str) -> None:
+    Dataset.open(name, create=True, settings={"history": "5m"}).close()
+    db = connect()
+    for sql in (
+        "CREATE TABLE t(a)",
+        "INSERT INTO t VALUES(1)",
+        "CREATE TABLE u(b)",
+        "UPDATE t SET a = 2",
+        "DROP TABLE u",
+    ):
+        db.execute(sql)
+    for lsn, seen in ((2, [1]), (4, [2]), (1, [None]), (3, [1]), (5, [2])):
+        assert (
+            rows(db, f"PRAGMA dspm_as_of={lsn}")
+            == rows(db, "PRAGMA dspm_as_of")
+            == rows(db, "PRAGMA dspm_lsn")
+            == str(lsn)
+        )
+        assert [rows(db, "SELECT max(a) FROM t")] == seen
+        assert rows(db, "SELECT count(*) FROM sqlite_schema WHERE name = 'u'") == int(lsn in (3, 4))
+        assert rows(db, "PRAGMA integrity_check") == "ok"
+    assert code(db, "UPDATE t SET a = 3") == code(db, "BEGIN IMMEDIATE") == apsw.SQLITE_READONLY
+    assert "as of commit 5: PRAGMA dspm_as_of = 0 goes back" in rows(db, "PRAGMA dspm_error")
+    db.execute("PRAGMA dspm_as_of=2")
+    for value, text in (
+        ("6", f"{name}: .*commit 6 is not there yet; the newest is 5"),
+        ("soon", "as_of 'soon': expected"),
+    ):
+        with pytest.raises(apsw.SQLError, match=text):
+            db.execute(f"PRAGMA dspm_as_of={value}")
+    db.execute("BEGIN")
+    assert rows(db) == "1"
+    with pytest.raises(apsw.SQLError, match="cannot change inside a transaction"):
+        db.execute("PRAGMA dspm_as_of=0")
+    db.execute("COMMIT")
+    other = connect()
+    other.execute("INSERT INTO t VALUES(7)")
+    assert (rows(db), rows(db, "PRAGMA dspm_as_of=NOW"), rows(db)) == ("1", "0", "2,7")
+    db.execute("INSERT INTO t VALUES(8)")
+    other.execute("ALTER TABLE t RENAME TO s")
+    assert rows(db, "SELECT group_concat(a) FROM s") == "2,7,8"
+    assert db.pragma("integrity_check") == "ok"
+
+
+def test_a_uri_of_the_past(connect: Open, name: str, vfs: str) -> None:
+    Dataset.open(name, create=True, settings={"history": "5m"}).close()
+    db = connect()
+    for sql in ("CREATE TABLE t(a)", "INSERT INTO t VALUES(1)", "UPDATE t SET a = 2"):
+        db.execute(sql)
+    past = connect(as_of="2")
+    assert (rows(past), past.readonly("main"), code(past, "DELETE FROM t")) == ("1", True, apsw.SQLITE_READONLY)
+    db.execute(f"ATTACH 'file:{name}?vfs={vfs}&as_of=2' AS old")
+    assert rows(db, "SELECT old.t.a || main.t.a FROM main.t, old.t") == "12"
+    db.execute("INSERT INTO main.t SELECT a + 4 FROM old.t")
+    assert (rows(db), rows(past)) == ("2,5", "1")
+    for time in ("9", "tomorrow", ""):
+        with pytest.raises(apsw.CantOpenError):
+            connect(as_of=time)
+    with pytest.raises(apsw.SQLError, match="immutable"):
+        connect(immutable="1").execute("PRAGMA dspm_as_of=2")
 
 
 @pytest.mark.parametrize("setting", ["locking_mode=NORMAL", "locking_mode=EXCLUSIVE", "synchronous=OFF"])

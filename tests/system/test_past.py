@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dspm.errors import AccessError, TooOldError, UsageError
-from dspm.txn import Dataset
+from dspm.txn import PAGE_SIZE, Dataset, PageNo
 
 from .child import Children, Session, SqlError
 from .cluster import Cluster, eventually, fresh
@@ -292,3 +292,59 @@ def test_a_lost_history(clusters: Clusters, children: Children) -> None:
         reader.sql(f"PRAGMA dspm_as_of={lsn}")
     newest = max(states)
     assert image(name, cluster, newest) == states[newest]
+
+
+def test_a_reader_that_pins_too_much(keeping: Cluster, children: Children, brief: str) -> None:
+    """Guards writers and memory: beyond `history_max` the past goes, and its reader is told so at its next page."""
+    writer = children.session(keeping, brief)
+    for sql in SCRIPT[:6]:
+        writer.sql(sql)
+    reader = children.session(keeping, brief, DSPM_CACHE_SIZE="64KiB", DSPM_CACHE_PREFETCH="false")
+    reader.sql("PRAGMA cache_size=1")
+    reader.sql("PRAGMA dspm_as_of=6")
+    rows = reader.one("SELECT count(*) FROM u")
+
+    def is_told() -> bool:
+        writer.sql("UPDATE u SET v = hex(randomblob(30000))")
+        reader.sql("PRAGMA shrink_memory")
+        try:
+            assert reader.one("SELECT count(v) FROM u") == rows
+        except SqlError as e:
+            assert e.code == BUSY_SNAPSHOT and "no longer kept" in e.reason
+            return True
+        return False
+
+    eventually("its versions are gone", is_told)
+    writer.sql("DELETE FROM u")
+    reader.sql("PRAGMA dspm_as_of=0")
+    assert reader.one("SELECT count(*) FROM u") == 0
+
+
+def test_zeros_of_a_member_that_forgot(clusters: Clusters) -> None:
+    """Guards the process's page cache: a member whose memory is gone knows that a page is zeros, not since when. What
+    it says of the newest state is nothing about the past, which the other member still has."""
+    cluster = clusters(2, history="60s", durability="disk")
+    name = fresh("past-zeros")
+    page = PageNo(2)
+    with Dataset.open(name, create=True, config=cluster.config) as ds:
+        with ds.transaction() as t:
+            t.write(page, b"a" * PAGE_SIZE)
+        with ds.transaction() as t:
+            t.truncate(PAGE_SIZE)
+        with ds.transaction() as t:
+            t.truncate(4 * PAGE_SIZE)
+        primary, (backup,) = cluster.members(name)
+        cluster.kill(cluster.pid(backup))
+        cluster.arena(backup).unlink()
+        cluster.up()
+        cluster.wait_whole(name)
+        with ds.transaction() as t:
+            t.write(PageNo(0), b"b" * PAGE_SIZE)
+        with ds.snapshot() as newest:
+            cluster.kill(cluster.pid(primary))
+            assert newest.read(page) == bytes(PAGE_SIZE), "by the member that forgot"
+            cluster.up()
+            cluster.wait_whole(name)
+            with ds.snapshot(as_of=1) as then:
+                assert then.read(page) == b"a" * PAGE_SIZE
+            assert newest.read(page) == bytes(PAGE_SIZE)

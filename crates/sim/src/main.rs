@@ -46,7 +46,7 @@ fn seeds(first: u64, count: u64) -> ExitCode {
     }
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
-        "commits={} begins={} local={} read_leases={} reads={} cached={} outcomes={} not_committed={} unknown={} too_old={} settles={} faults={} busy={} \
+        "commits={} begins={} local={} read_leases={} reads={} cached={} outcomes={} not_committed={} unknown={} too_old={} past={} settles={} faults={} busy={} \
          recovery_ms_max={}",
         sum(|r| r.counts.commits),
         sum(|r| r.counts.begins),
@@ -58,6 +58,7 @@ fn seeds(first: u64, count: u64) -> ExitCode {
         sum(|r| r.counts.not_committed),
         sum(|r| r.counts.unknown),
         sum(|r| r.counts.too_old),
+        sum(|r| r.counts.past),
         sum(|r| r.counts.settles),
         sum(|r| r.counts.faults),
         sum(|r| r.counts.busy),
