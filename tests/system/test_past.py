@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dspm.errors import AccessError, TooOldError, UsageError
-from dspm.txn import PAGE_SIZE, Dataset, PageNo
+from dspm.txn import Dataset
 
 from .child import Children, Session, SqlError
 from .cluster import Cluster, eventually, fresh
@@ -318,33 +318,3 @@ def test_a_reader_that_pins_too_much(keeping: Cluster, children: Children, brief
     writer.sql("DELETE FROM u")
     reader.sql("PRAGMA dspm_as_of=0")
     assert reader.one("SELECT count(*) FROM u") == 0
-
-
-def test_zeros_of_a_member_that_forgot(clusters: Clusters) -> None:
-    """Guards the process's page cache: a member whose memory is gone knows that a page is zeros, not since when. What
-    it says of the newest state is nothing about the past, which the other member still has."""
-    cluster = clusters(2, history="60s", durability="disk")
-    name = fresh("past-zeros")
-    page = PageNo(2)
-    with Dataset.open(name, create=True, config=cluster.config) as ds:
-        with ds.transaction() as t:
-            t.write(page, b"a" * PAGE_SIZE)
-        with ds.transaction() as t:
-            t.truncate(PAGE_SIZE)
-        with ds.transaction() as t:
-            t.truncate(4 * PAGE_SIZE)
-        primary, (backup,) = cluster.members(name)
-        cluster.kill(cluster.pid(backup))
-        cluster.arena(backup).unlink()
-        cluster.up()
-        cluster.wait_whole(name)
-        with ds.transaction() as t:
-            t.write(PageNo(0), b"b" * PAGE_SIZE)
-        with ds.snapshot() as newest:
-            cluster.kill(cluster.pid(primary))
-            assert newest.read(page) == bytes(PAGE_SIZE), "by the member that forgot"
-            cluster.up()
-            cluster.wait_whole(name)
-            with ds.snapshot(as_of=1) as then:
-                assert then.read(page) == b"a" * PAGE_SIZE
-            assert newest.read(page) == bytes(PAGE_SIZE)
