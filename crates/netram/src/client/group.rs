@@ -313,7 +313,6 @@ impl GroupClient {
 
     /// Does what the lease machine decided about a call-back.
     pub(crate) fn answer_recall(&self, state: &mut State, token: Token, recall: Recall) {
-        state.linger = None;
         let (kept, committed) = match recall {
             Recall::Return(tail) => (false, tail),
             Recall::Kept => (true, state.holder.tail()),
@@ -321,7 +320,7 @@ impl GroupClient {
                 state.linger = Some(at);
                 return;
             }
-            Recall::Nothing => return,
+            Recall::Nothing => return, // another look may be due all the same: the word was about an older lease
         };
         if !kept {
             state.noted = committed;

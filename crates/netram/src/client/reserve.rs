@@ -154,7 +154,9 @@ impl GroupClient {
         let now = clock::now();
         if state.holder.granted(reply.token, asked.sent, lease, reply.state.tail, now) {
             state.noted = reply.state.tail;
-            if !state.holder.valid(now) {
+            let recall = state.holder.recall(now); // who waits behind may have called it back before it was here
+            self.answer_recall(&mut state, reply.token, recall);
+            if state.holder.token() == Some(reply.token) && !state.holder.valid(now) {
                 drop(state);
                 self.renew_now()?; // it waited in the queue longer than a lease lasts
             }

@@ -115,6 +115,8 @@ impl GroupClient {
             if Instant::now() >= room_until {
                 break no_room(&place.peers[short], &why, began.elapsed());
             }
+            self.lock().holder.stall();
+            self.notify(); // who waits to read asks the primary
             // A large record is not sent more often than it takes to send it.
             let longest = pause.max(sent.elapsed());
             std::thread::sleep(longest.min(room_until.saturating_duration_since(Instant::now())));
