@@ -5,7 +5,7 @@ use dspm_proto::auth::{Challenge, ClusterKey, Hello, Proof, Role};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY, HEADER_SIZE};
 use dspm_proto::{Error, Header, Kind, Session, StoreId};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{BufReader, ErrorKind, IoSlice, Read};
@@ -237,6 +237,22 @@ pub fn write_all(stream: &TcpStream, head: &[u8], data: &[&[u8]]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Sends a message whose loss does not matter, without ever waiting.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the socket does not take all of it at once: a part may be gone, so nothing can follow.
+pub(crate) fn send_now(stream: &TcpStream, bytes: &[u8]) -> Result<(), Error> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match send(stream, bytes, flags) {
+            Ok(n) if n == bytes.len() => return Ok(()),
+            Ok(_) | Err(Errno::AGAIN) => return Err(Error::Unavailable("the peer does not read".into())),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::Unavailable(format!("sending failed: {e}"))),
+        }
+    }
 }
 
 /// What can be read at once is taken whatever the time is; behind it the time counts, also for a peer that sends byte by

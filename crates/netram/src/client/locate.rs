@@ -15,7 +15,17 @@ impl Client {
     /// # Errors
     /// What the node answered; [`Error::Unavailable`] when none answers within `commit_timeout`.
     pub fn control<T: DeserializeOwned>(&self, question: &Control) -> Result<T, Error> {
-        let deadline = Instant::now() + self.options.commit_timeout;
+        let most = self.options.commit_timeout;
+        self.control_until(question, Instant::now() + most, most)
+    }
+
+    /// The same until a deadline, waiting for each node at most for `patience`.
+    pub(crate) fn control_until<T: DeserializeOwned>(
+        &self,
+        question: &Control,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<T, Error> {
         let meta = json(question);
         loop {
             let mut last = Error::Unavailable("no node is configured".into());
@@ -23,7 +33,8 @@ impl Client {
                 let link = self.link(address);
                 self.count_round_trip();
                 let dialer = || self.dialer(false);
-                match link.ask(dialer, Header::new(Kind::Control), &meta, deadline) {
+                let until = deadline.min(Instant::now() + patience);
+                match link.ask(dialer, Header::new(Kind::Control), &meta, until) {
                     Ok(answer) => return from_json(&answer.meta),
                     Err(e @ Error::Unavailable(_)) => last = e,
                     Err(e) => return Err(e),

@@ -4,12 +4,15 @@
 //! Fault model: the process may be stopped for any time and go on: every use of a lease is checked by a clock read
 //! after the call began. A forked child has nothing of its parent's.
 
+mod ask;
 mod background;
 mod cache;
 mod commit;
 mod core;
 mod dataset;
 mod encode;
+#[cfg(test)]
+mod fake;
 mod group;
 mod line;
 mod link;
