@@ -182,12 +182,17 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub fn send(&mut self, mut header: Header, meta: &[u8], data: &[&[u8]]) -> Result<u64, Error> {
+    pub fn send(&mut self, header: Header, meta: &[u8], data: &[&[u8]]) -> Result<u64, Error> {
+        let (request, head) = self.request(header, meta, data.iter().map(|d| d.len()).sum());
+        write_all(self.stream.get_ref(), &head, data)?;
+        Ok(request)
+    }
+
+    /// The next request's number, and its header and metadata, which the caller sends with the data behind them.
+    pub(crate) fn request(&mut self, mut header: Header, meta: &[u8], data_len: usize) -> (u64, Vec<u8>) {
         self.requests += 1;
         header.request = self.requests;
-        let head = frame(header, meta, data.iter().map(|d| d.len()).sum());
-        write_all(self.stream.get_ref(), &head, data)?;
-        Ok(self.requests)
+        (self.requests, frame(header, meta, data_len))
     }
 
     /// Waits for the answer to a request.

@@ -20,6 +20,7 @@ mod locate;
 mod pins;
 mod reserve;
 mod send;
+mod spread;
 mod view;
 
 pub use self::core::{Client, ClientOptions};
