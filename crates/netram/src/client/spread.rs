@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn data() -> Vec<u8> {
-        (0..LARGE).map(|i| (i * 7 >> 10) as u8).collect()
+        (0..LARGE).map(|i| ((i * 7) >> 10) as u8).collect()
     }
 
     /// The first reads nothing before the second has everything.
