@@ -81,8 +81,8 @@ def test_a_warm_cache_of_sqlite(history: History) -> None:
 
 @pytest.mark.parametrize("statement", ["SELECT v FROM b", "UPDATE a SET v = v || '!'"])
 def test_an_open_snapshot(history: History, statement: str) -> None:
-    """Who has seen table `a` of the lost history is not shown table `b` of the other, and what it read is not the base of
-    a commit to the other."""
+    """Who has seen table `a` of the lost history is not shown table `b` of the other, and does not commit to it what
+    follows from table `a`."""
     lost = history.write(OLD)
     reader = history.session()
     reader.sql("BEGIN")
