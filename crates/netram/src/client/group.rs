@@ -225,8 +225,7 @@ impl GroupClient {
             Ok(_) | Err(Error::NotFound(_)) => {}
             Err(e) => return Err(e),
         }
-        let listing = self.client.list()?;
-        let renamed = listing.datasets.into_iter().find(|d| d.group == self.entry.group);
+        let renamed = self.client.list()?.into_iter().find(|d| d.group == self.entry.group);
         let renamed = renamed.ok_or_else(|| Error::NotFound(format!("dataset {} was removed", self.entry.name)))?;
         self.client.locate(&renamed.name, None)
     }
