@@ -35,6 +35,7 @@ def ls(
         table = Table("", ("dataset", "bytes"), frozenset({"bytes"}))
         for page in pages:
             table.rows([(d.name, page.size(d)) for d in page.datasets])
+        table.end()
 
 
 def rm(name: str, /) -> None:

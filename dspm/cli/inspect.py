@@ -69,6 +69,7 @@ def _print(survey: Survey) -> None:
         found = survey.datasets(page)
         degraded = degraded or is_degraded(found)
         table.rows([_row(d) for d in found])
+    table.end()
     if head["one_host"]:
         print("All nodes run on this one host: copies outlive processes here, not the machine.")
     if degraded:

@@ -49,7 +49,9 @@ def _json(value: Any) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], right: frozenset[str]) -> None:
     """A table. `right` names the columns that hold numbers."""
-    Table(title, columns, right).rows(rows)
+    table = Table(title, columns, right)
+    table.rows(rows)
+    table.end()
 
 
 class Table:
@@ -74,8 +76,8 @@ class Table:
         table = RichTable(
             title=self._title or None if first else None,
             show_header=first,
-            box=box.SIMPLE_HEAD if first else box.SIMPLE,
-            show_edge=first,
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
             title_justify="left",
             pad_edge=False,
         )
@@ -87,4 +89,11 @@ class Table:
             table.add_column(column, justify=side, overflow="fold", min_width=width)  # type: ignore[arg-type]
         for row in cells:
             table.add_row(*row)
-        Console(highlight=False).print(table)
+        console = Console(highlight=False)
+        if first:
+            console.print()
+        console.print(table)
+
+    def end(self) -> None:
+        """No part follows."""
+        print()

@@ -111,10 +111,10 @@ class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
 
     whole: bool
     put: list[DatasetEntry]
-    more: bool = False
     # "del" is a keyword of Python.
     gone: list[str] = msgspec.field(name="del", default_factory=list)
     drop: list[int] = []
+    more: bool = False
 
 
 class Locate(msgspec.Struct, tag_field="op", tag="locate"):
