@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Run
+from conftest import BIN, Run
 
 from dspm.bench import native, redis
 from dspm.bench.cli import app
@@ -137,12 +137,16 @@ def test_a_real_cluster_is_measured_and_left_as_it_was(dspm: Run, directory: Pat
         "commit": ("--rounds", 2, "--samples", 20),
         "scan": ("--rounds", 1, "--mebibytes", 2),
         "node": ("--rounds", 1, "--milliseconds", 50, "--pages", 64),
+        "update": ("--rounds", 2, "--samples", 20),
+        "sustained": ("--seconds", 2, "--intervals", 2),
     }
     keys = {
         "page": {"floor_us", "p50_us", "ratio", "fdatasync_us"},
         "commit": {"floor_us", "p50_us", "ratio", "fdatasync_us"},
         "scan": {"mb_per_s"},
         "node": {"ops_per_s", "redis_ops_per_s", "ratio"},
+        "update": {"floor_us", "tmpfs_us", "p50_us", "ratio"},
+        "sustained": {"intervals", "ratio", "seconds"},
     }
     try:
         for command, options in tiny.items():
@@ -150,22 +154,22 @@ def test_a_real_cluster_is_measured_and_left_as_it_was(dspm: Run, directory: Pat
             assert done.returncode == 0, done.stderr
             assert keys[command] <= json.loads(done.stdout).keys()
         assert json.loads(dspm("ls", "--json", env=env).stdout) == {"datasets": []}
-        _interrupted(env)
+        assert "interrupted" in _interrupted(env, 1, str(native.program()), "page", "--rounds", "1000000")
+        _interrupted(env, 130, str(BIN), "bench", "sustained")
         assert json.loads(dspm("ls", "--json", env=env).stdout) == {"datasets": []}
     finally:
         assert dspm("down", "--dir", directory).returncode == 0
 
 
-def _interrupted(env: dict[str, str]) -> None:
-    """SIGTERM in the middle of a long measurement: it ends, and its dataset goes."""
-    command = [str(native.program()), "page", "--rounds", "1000000"]
+def _interrupted(env: dict[str, str], status: int, *command: str) -> str:
+    """SIGTERM in the middle of a long measurement: it ends, and its dataset goes. Returns what it said."""
     child = subprocess.Popen(command, env={**os.environ, **env}, stderr=subprocess.PIPE, text=True)
     with pytest.raises(subprocess.TimeoutExpired):
-        child.wait(1)
+        child.wait(2)
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=30)
-    assert child.returncode == 1
-    assert "interrupted" in err
+    assert child.returncode == status, err
+    return err
 
 
 def test_without_a_cluster_it_says_so(dspm: Run) -> None:

@@ -49,6 +49,35 @@ def commit(*, rounds: Rounds = 31, samples: Samples = 200, json: Json = False) -
 
 
 @app.command
+def update(*, rounds: Rounds = 15, samples: Samples = 500, json: Json = False) -> None:
+    """A one-row UPDATE of SQLite, against plain SQLite (WAL) on tmpfs and the bare sockets of `commit`."""
+    from dspm.bench import update as sql
+
+    _check(rounds=rounds, samples=samples)
+    found = sql.update(rounds, samples)
+    rows = [("p50", "p50_us", "µs"), ("tmpfs", "tmpfs_us", "µs"), ("floor", "floor_us", "µs")]
+    _report(found, "one-row UPDATE, autocommit", [*rows, ("beyond tmpfs", "ratio", "× floor")], json)
+
+
+@app.command
+def sustained(
+    *,
+    seconds: Annotated[int, Parameter(help="How long.")] = 600,
+    intervals: Annotated[int, Parameter(help="Parts of that time, each with figures of its own.")] = 10,
+    json: Json = False,
+) -> None:
+    """One-row UPDATEs without a pause: whether the last ones are as fast as the first, and the disk keeps up."""
+    from dspm.bench import update as sql
+
+    _check(seconds=seconds, intervals=intervals)
+    found = sql.sustained(seconds, intervals, _progress)
+    if json:
+        print_json(found)
+    else:
+        print(f"p50 of the last part: {found['ratio']:.2f} × the first's")
+
+
+@app.command
 def scan(
     *,
     rounds: Rounds = 5,

@@ -8,12 +8,13 @@ use dspm_proto::{Checksum, GroupId, Header, Kind, Lsn, PAGE_SIZE, RecordId, Stor
 
 use super::ALIGN;
 use crate::base::Checkpoint;
+use crate::disk::Aligned;
 use crate::frames::PinnedFrame;
 use crate::read::{StoredPage, StoredRecord};
 
 /// Bytes of a BatchEnd's metadata.
 pub(crate) const END_META: usize = 32;
-/// Bytes that are written at once, about.
+/// Bytes that are written at once.
 const PIECE: usize = 1 << 20;
 /// Flag of a Complete entry: the group was removed.
 pub(crate) const FLAG_DROP: u16 = 0x100;
@@ -117,35 +118,62 @@ impl Batch {
         mut to: impl FnMut(&[u8], u64) -> io::Result<()>,
     ) -> io::Result<u64> {
         let entries = self.parts.iter().filter(|p| matches!(p, Part::Entry(_))).count();
-        let mut out = Vec::with_capacity(self.len_max().min((PIECE * 2) as u64) as usize);
-        let (mut sum, mut written) = (Checksum::default(), 0);
+        let mut out =
+            Pieces { buffer: Aligned::new(self.len_max().min(PIECE as u64) as usize), written: 0, to: &mut to };
+        let mut sum = Checksum::default();
         for part in self.parts {
             match part {
                 Part::Entry(mut entry) => {
                     stamp(&mut entry[..HEADER_SIZE], salt, number);
-                    out.extend_from_slice(&entry);
+                    sum.add(&entry);
+                    out.push(&entry)?;
                 }
-                Part::Page(frame) => out.extend_from_slice(&frame[..]),
-            }
-            if out.len() >= PIECE {
-                sum.add(&out);
-                to(&out, written)?;
-                written += out.len() as u64;
-                out.clear();
+                Part::Page(frame) => {
+                    sum.add(&frame[..]);
+                    out.push(&frame[..])?;
+                }
             }
         }
-        sum.add(&out);
         let mut meta = [0u8; END_META];
         let fields = [entries as u64, self.len, oldest, sum.value()];
         meta.chunks_exact_mut(8).zip(fields).for_each(|(m, f)| m.copy_from_slice(&f.to_le_bytes()));
         let mut end = Header::new(Kind::BatchEnd).for_meta(&meta);
         (end.request, end.store) = (number, StoreId(salt));
-        out.extend_from_slice(&end.encode());
-        out.extend_from_slice(&meta);
-        let total = (written + out.len() as u64).next_multiple_of(ALIGN);
-        out.resize((total - written) as usize, 0);
-        to(&out, written)?;
-        Ok(total)
+        out.push(&end.encode())?;
+        out.push(&meta)?;
+        out.end()
+    }
+}
+
+/// Writes through an aligned buffer.
+struct Pieces<'a> {
+    buffer: Aligned,
+    written: u64,
+    to: &'a mut dyn FnMut(&[u8], u64) -> io::Result<()>,
+}
+
+impl Pieces<'_> {
+    fn push(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.buffer.room() == 0 {
+                self.flush()?;
+            }
+            bytes = self.buffer.push(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (self.to)(self.buffer.filled(), self.written)?;
+        self.written += self.buffer.filled().len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<u64> {
+        self.buffer.pad();
+        self.flush()?;
+        Ok(self.written)
     }
 }
 

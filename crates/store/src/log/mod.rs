@@ -22,7 +22,7 @@ use crate::disk::Disk;
 use segment::FIRST;
 
 /// Batches start at multiples of this, so that a torn write never touches a synced batch.
-pub(crate) const ALIGN: u64 = 4096;
+pub(crate) const ALIGN: u64 = crate::disk::ALIGN as u64;
 /// Free segments that are kept for reuse.
 const POOL_MAX: usize = 4;
 

@@ -52,7 +52,7 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path, scan: &mut Scan) -> Result<Found
         let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".seg"));
         let Some(number) = name.and_then(|n| n.parse::<u64>().ok()) else { continue };
         next_name = next_name.max(number + 1);
-        let file = disk.open(&path, false)?;
+        let file = disk.open_direct(&path, false)?;
         let mut b = [0u8; 64];
         file.read_at(&mut b, 0)?;
         let len = file.size()?;

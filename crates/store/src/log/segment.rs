@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use dspm_proto::codec::{get_u32, get_u64};
 use dspm_proto::{GroupId, Lsn, checksum};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Aligned, Disk, DiskFile};
 
 const MAGIC: [u8; 8] = *b"DSPMLOG1";
 const VERSION: u32 = 1;
@@ -49,7 +49,7 @@ fn random() -> io::Result<u64> {
 impl Segment {
     /// A new file of zeros, to be given an id when it is used. Nothing is left behind when space is short.
     pub(crate) fn blank(disk: &dyn Disk, dir: &Path, path: PathBuf, len: u64) -> io::Result<Segment> {
-        let file = disk.open(&path, true)?;
+        let file = disk.open_direct(&path, true)?;
         let made = fill(&*file, len).and_then(|()| disk.sync_dir(dir));
         if let Err(e) = made {
             drop(file);
@@ -89,11 +89,12 @@ impl Segment {
 }
 
 fn fill(file: &dyn DiskFile, len: u64) -> io::Result<()> {
-    let zeros = vec![0u8; CHUNK.min(len as usize)];
+    let mut zeros = Aligned::new(CHUNK.min(len as usize));
+    let _ = zeros.push(&vec![0; zeros.room()]);
     let mut at = 0;
     while at < len {
-        let n = (len - at).min(zeros.len() as u64);
-        file.write_at(&zeros[..n as usize], at)?;
+        let n = (len - at).min(zeros.filled().len() as u64);
+        file.write_at(&zeros.filled()[..n as usize], at)?;
         at += n;
     }
     file.sync()
