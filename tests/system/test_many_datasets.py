@@ -15,8 +15,11 @@ from pathlib import Path
 import pytest
 
 from dspm.cli.main import run
+from dspm.errors import UsageError
 from dspm.netram import status as pages
+from dspm.netram.client import Client
 from dspm.netram.config import load_cluster
+from dspm.netram.messages import List, Listing, NodeStatus, Status
 from dspm.txn import list_datasets
 
 from .child import Children
@@ -118,6 +121,19 @@ def test_commands_print_all(
         assert sum(line.startswith("dataset ") for line in lines) == 1
         at = lines.index(rows[0])
         assert lines[at : at + len(rows)] == rows, "nothing stands between the pages"
+
+
+def test_a_node_refuses_what_it_would_not_answer(
+    crowded: tuple[Cluster, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSPM_CONFIG", crowded[0].config)
+    config = load_cluster()
+    with Client(config.nodes[0], config.key(), config.cluster) as client:
+        with pytest.raises(UsageError, match="1001 groups"):
+            client.ask(Status(list(range(1, 1002))), NodeStatus)
+        told = client.ask(Status([1, 2, 3]), NodeStatus)
+        assert (told.groups, told.covered) == ([], 3), "groups that are not open here"
+        assert len(client.ask(List(limit=100_000), Listing).datasets) == MANY + 1
 
 
 def test_figures_do_not_grow_with_datasets(crowded: tuple[Cluster, list[str]]) -> None:
