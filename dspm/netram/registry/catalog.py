@@ -4,7 +4,7 @@ Invariants: memory changes only after the transaction that wrote the same change
 of them interleave; `sequence` counts changes of the catalog, and what changed since is known or answered with "all".
 
 A removed dataset is owed to the nodes of its set until each said that it freed the group. This is the only word that
-destroys data (docs/decisions/0012): a dataset that is not here may be one that this state, restored from a backup, is
+destroys data (docs/decisions/0013): a dataset that is not here may be one that this state, restored from a backup, is
 too old to know, and its data stays where it is.
 """
 
