@@ -221,8 +221,8 @@ impl GroupClient {
             Ok(_) | Err(Error::NotFound(_)) => {}
             Err(e) => return Err(e),
         }
-        let listing: Listing = self.client.control_until(&Control::List {}, deadline, self.lease * PATIENCE)?;
-        let renamed = listing.datasets.into_iter().find(|d| d.group == self.entry.group);
+        let datasets = self.client.list_until(deadline, self.lease * PATIENCE)?;
+        let renamed = datasets.into_iter().find(|d| d.group == self.entry.group);
         let renamed = renamed.ok_or_else(|| Error::NotFound(format!("dataset {} was removed", self.entry.name)))?;
         locate(&renamed.name)
     }
