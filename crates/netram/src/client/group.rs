@@ -5,7 +5,7 @@ use super::core::Client;
 use super::line::Line;
 use super::link::Link;
 use super::pins::Pins;
-use dspm_proto::control::{Control, DatasetEntry, Listing, Located, SetEntry};
+use dspm_proto::control::{Control, DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token, limits};
 use dspm_txn::dataset::Snapshot;
