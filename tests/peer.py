@@ -13,16 +13,21 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from dspm.errors import DspmError, NotFoundError, UnavailableError
+from dspm.errors import DspmError, FullError, NotFoundError, UnavailableError
 from dspm.netram import wire
 
 
 class FakeNode:
-    def __init__(self, name: str, key: bytes, cluster: str = "", store: int | None = None) -> None:
+    def __init__(
+        self, name: str, key: bytes, cluster: str = "", store: int | None = None, former: tuple[int, ...] = ()
+    ) -> None:
         self.name = name
         self.key = key
         self.cluster = cluster
         self.store = store or secrets.randbits(64)
+        self.former = former
+        self.freed: list[int] = []
+        self.cannot_free = ""
         self.view: dict[str, Any] = {"version": 0, "cluster": "", "nodes": [], "sets": []}
         self.datasets: dict[str, dict[str, Any]] = {}
         self.heard: list[str] = []
@@ -116,11 +121,15 @@ class FakeNode:
         match op:
             case "ping":
                 view, count = self.view["version"], len(self.datasets)
-                return {"name": self.name, "store": self.store, "boot": 1, "view": view, "datasets": count}
+                known = {"view": view, "datasets": count, "former": self.former}
+                return {"name": self.name, "store": self.store, "boot": 1, **known}
             case "view":
                 self.view = {k: v for k, v in request.items() if k != "op"}
                 return {"done": True}
             case "datasets":
+                if self.cannot_free and request["drop"]:
+                    raise FullError(self.cannot_free)
+                self.freed += request["drop"]
                 if request["whole"]:
                     self.datasets.clear()
                 for name in request["del"]:
@@ -128,13 +137,19 @@ class FakeNode:
                 self.datasets.update({d["name"]: d for d in request["put"]})
                 return {"done": True}
             case "list":
-                return {"datasets": list(self.datasets.values()), "view": self.view}
+                names = sorted(n for n in self.datasets if n > request["after"])
+                page = names[: request["limit"] or 1000]
+                view = None if request["view"] == self.view["version"] else self.view
+                more, count = len(page) < len(names), len(self.datasets)
+                return {"datasets": [self.datasets[n] for n in page], "more": more, "count": count, "view": view}
             case "status":
                 groups = [
                     {"group": d["group"], "sizes": [[d["dataset"], 4096]], "state": "ok", "writer": 0}
                     for d in self.datasets.values()
+                    if d["group"] in request["groups"]
                 ]
-                return {"name": self.name, "state": "serving", "store": self.store, "frames": 9, "groups": groups}
+                told = {"groups": groups, "covered": len(request["groups"])}
+                return {"name": self.name, "state": "serving", "store": self.store, "frames": 9, **told}
             case "locate" | "remove" | "rename":
                 return await self.ask_registry(request)
         raise NotFoundError(op)

@@ -19,6 +19,7 @@ from dspm.engine.pyvfs.journals import Journal
 from dspm.engine.pyvfs.names import Kind
 from dspm.engine.pyvfs.overlay import Overlay
 from dspm.engine.pyvfs.shared import Shared
+from dspm.netram.names import clean
 from dspm.txn import PAGE_SIZE, Dataset, page_count
 from dspm.txn.reservation import Reservation
 
@@ -131,7 +132,7 @@ def test_kinds_of_names() -> None:
     }
     assert {name: names.kind(name) for name in kinds} == kinds
     for typed, cleaned in {"../../a": "../../a", "/../a": "/a", "a/../b c.db": "b c.db", "": "", ".": ""}.items():
-        assert names.clean(typed) == names.clean(cleaned) == cleaned
+        assert clean(typed) == clean(cleaned) == cleaned
 
 
 def test_the_header() -> None:

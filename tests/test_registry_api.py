@@ -40,7 +40,10 @@ def test_http(url: str) -> None:
         assert http.get("/v1/view").status_code == 401
         assert http.get("/v1/view", headers={"Authorization": "Bearer no"}).status_code == 401
         assert http.get("/v1/view", headers=headers).json()["cluster"] == "c"
-        assert http.get("/v1/datasets", headers=headers).json() == {"datasets": []}
+        assert http.get("/v1/datasets", headers=headers).json() == {"datasets": [], "next": None}
+        for bad in ("0", "1001", "-1", "x", "9" * 30, "²"):
+            answer = http.get("/v1/datasets", params={"limit": bad}, headers=headers)
+            assert answer.status_code == 400 and "1 to 1000" in answer.json()["hint"], bad
         assert http.delete("/v1/datasets/a/b.db", headers=headers).status_code == 404
         assert http.post("/v1/nodes", content=b"{", headers=headers).status_code == 400
         assert http.post("/v1/nodes", content=b"x" * 100_000, headers=headers).status_code == 400

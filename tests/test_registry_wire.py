@@ -76,7 +76,7 @@ def test_requests_carry_op() -> None:
         b'"create":{"durability":null,"copies":null,"min_copies":null,"history_ms":null,"exclusive":false}}'
     )
     assert messages.encode(messages.Datasets(True, [], ["x"])) == (
-        b'{"op":"datasets","whole":true,"put":[],"del":["x"],"drop":[]}'
+        b'{"op":"datasets","whole":true,"put":[],"del":["x"],"drop":[],"more":false}'
     )
 
 

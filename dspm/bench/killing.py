@@ -16,7 +16,7 @@ from dspm.errors import DspmError, UsageError
 from dspm.netram import arenas
 from dspm.netram.config import load_cluster
 from dspm.netram.layout import Layout
-from dspm.netram.status import gather, report
+from dspm.netram.status import Survey
 
 LEDGER = "demo-ledger"
 END_SECONDS = 10.0
@@ -56,8 +56,8 @@ def _look(findings: Findings, say: Say) -> None:
 
 def _kill_bystanders(info: dict[str, Any], say: Say) -> None:
     """What must not matter: the registry, and a node that holds no copy of the ledger."""
-    status = report(gather(load_cluster()))
-    ledger = next(d for d in status["datasets"] if d["name"] == LEDGER)
+    with Survey(load_cluster()) as survey:
+        ledger = next(d for page in survey.pages() for d in survey.datasets(page) if d["name"] == LEDGER)
     members = {ledger["primary"], *ledger["backups"]}
     say(f"the ledger lies on {ledger['primary']} and {', '.join(ledger['backups'])}")
     _kill(info["registry"]["pid"])

@@ -163,14 +163,15 @@ class _Behind(threading.Thread):
     def run(self) -> None:
         """Until it is told to end."""
         from dspm.netram.config import load_cluster
-        from dspm.netram.status import gather, report
+        from dspm.netram.status import Survey
 
         config = load_cluster()
         while not self._over.wait(POLL_SECONDS):
             with contextlib.suppress(UnavailableError):
-                shown = report(gather(config))["datasets"]
-                mine = (d for d in shown if d["name"].endswith(self._dataset))
-                self._most = max(self._most, *(d["lsn"] - d["flushed_lsn"] for d in mine), 0)
+                with Survey(config) as survey:
+                    pages = survey.pages(lambda d: d.name.endswith(self._dataset))
+                    behind = [d["lsn"] - d["flushed_lsn"] for page in pages for d in survey.datasets(page)]
+                self._most = max(self._most, *behind, 0)
 
     def most(self) -> int:
         """The most since the last call."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dspm.cli.output import print_json, print_table
+from dspm.cli.output import JsonObject, Table
 
 
 def ls(
@@ -22,17 +22,20 @@ def ls(
         Print it as JSON.
     """
     from dspm.netram.config import load_cluster
-    from dspm.netram.status import gather, sizes
+    from dspm.netram.status import Survey
     from dspm.txn.hidden import is_hidden
 
-    answers = gather(load_cluster())
-    bytes_of = sizes(answers)
-    shown = [d for d in answers.datasets if all or not is_hidden(d.name)]
-    found = [{"name": d.name, "size": bytes_of.get(d.dataset, 0)} for d in shown]
-    if json:
-        print_json({"datasets": found})
-    else:
-        print_table("", ("dataset", "bytes"), [(d["name"], d["size"]) for d in found], frozenset({"bytes"}))
+    with Survey(load_cluster()) as survey:
+        pages = survey.pages(lambda d: all or not is_hidden(d.name))
+        if json:
+            out = JsonObject()
+            out.items("datasets", ([{"name": d.name, "size": p.size(d)} for d in p.datasets] for p in pages))
+            out.end()
+            return
+        table = Table("", ("dataset", "bytes"), frozenset({"bytes"}))
+        for page in pages:
+            table.rows([(d.name, page.size(d)) for d in page.datasets])
+        table.end()
 
 
 def rm(name: str, /) -> None:

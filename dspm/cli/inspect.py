@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dspm.cli.output import print_json, print_table
+from dspm.cli.output import JsonObject, Table, print_table
 from dspm.errors import UsageError
+
+if TYPE_CHECKING:
+    from dspm.netram.status import Survey
 
 
 def status(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
@@ -19,42 +23,65 @@ def status(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
         Print it as JSON.
     """
     from dspm.netram.config import load_cluster
-    from dspm.netram.status import gather, report
+    from dspm.netram.status import Survey
 
-    found = report(gather(load_cluster()))
-    if json:
-        print_json(found)
-    else:
-        _print(found)
+    with Survey(load_cluster()) as survey:
+        _print_json(survey) if json else _print(survey)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print_json(survey: Survey) -> None:
+    from dspm.netram.status import is_degraded
+
+    degraded = False
+
+    def parts() -> Iterator[list[dict[str, Any]]]:
+        nonlocal degraded
+        for page in survey.pages():
+            found = survey.datasets(page)
+            degraded = degraded or is_degraded(found)
+            yield found
+
+    out = JsonObject()
+    for name, value in survey.head().items():
+        out.member(name, value)
+    out.items("datasets", parts())
+    out.member("degraded", degraded)
+    out.end()
+
+
+def _print(survey: Survey) -> None:
     from dspm.netram.limits import human
+    from dspm.netram.status import is_degraded
 
+    head = survey.head()
     nodes = [
         (n["name"], n["state"], n["address"], n["machine"], f"{human(n['frames_used'] * 4096)}", n["checksum_errors"])
-        for n in found["nodes"]
+        for n in head["nodes"]
     ]
     columns = ("node", "state", "address", "machine", "memory used", "checksum errors")
     print_table("", columns, nodes, frozenset({"memory used", "checksum errors"}))
-    datasets = [
-        (
-            d["name"],
-            d["lsn"],
-            d["flushed_lsn"],
-            f"{d['copies_now']} of {d['copies']}",
-            d["primary"],
-            ", ".join(d["backups"]),
-            d["writer"] or "",
-        )
-        for d in found["datasets"]
-    ]
-    headings = ("dataset", "lsn", "on disk", "copies", "primary", "backups", "writer")
-    print_table("", headings, datasets, frozenset({"lsn", "on disk"}))
-    if found["one_host"]:
+    for n in head["nodes"]:
+        if n.get("why"):
+            print(f"{n['name']} {n['state']}: {n['why']}")
+    table = Table("", _HEADINGS, frozenset({"lsn", "on disk"}))
+    degraded = False
+    for page in survey.pages():
+        found = survey.datasets(page)
+        degraded = degraded or is_degraded(found)
+        table.rows([_row(d) for d in found])
+    table.end()
+    if head["one_host"]:
         print("All nodes run on this one host: copies outlive processes here, not the machine.")
-    if found["degraded"]:
+    if degraded:
         print("DEGRADED: some datasets have fewer copies than asked for.")
+
+
+_HEADINGS = ("dataset", "lsn", "on disk", "copies", "primary", "backups", "writer")
+
+
+def _row(d: dict[str, Any]) -> tuple[object, ...]:
+    copies = f"{d['copies_now']} of {d['copies']}"
+    return d["name"], d["lsn"], d["flushed_lsn"], copies, d["primary"], ", ".join(d["backups"]), d["writer"] or ""
 
 
 def path(what: str, /) -> None:

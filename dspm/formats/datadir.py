@@ -117,7 +117,7 @@ def read_identity(directory: DataDir, report: Report) -> Identity | None:
 def _identity(raw: bytes) -> Identity:
     if len(raw) != IDENTITY.size:
         raise Malformed("identity file", f"{IDENTITY.size} bytes", len(raw))
-    magic, version, boot, store, suspect, _, summed = IDENTITY.unpack(raw)
+    magic, version, boot, store, suspect, _, _, summed = IDENTITY.unpack(raw)
     if magic != IDENTITY_MAGIC or version != VERSION:
         raise Malformed("identity file", f"magic DSPMNODE, version {VERSION}", raw[:12].hex(" "))
     expect("checksum of the identity file", checksum(raw[:-8]), summed, IDENTITY.size - 8)

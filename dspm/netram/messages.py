@@ -105,7 +105,8 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping"):
 class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
     """Registry to node: entries of the catalog. With `whole` the node forgets whatever else it knows.
 
-    `gone` are names; `drop` are groups of removed datasets, and only they destroy data.
+    A change with `more` goes on in the next message, and counts when all of it is there. `gone` are names; `drop` are
+    groups of removed datasets, and only they destroy data.
     """
 
     whole: bool
@@ -113,6 +114,7 @@ class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
     # "del" is a keyword of Python.
     gone: list[str] = msgspec.field(name="del", default_factory=list)
     drop: list[int] = []
+    more: bool = False
 
 
 class Locate(msgspec.Struct, tag_field="op", tag="locate"):
@@ -137,11 +139,20 @@ class Rename(msgspec.Struct, tag_field="op", tag="rename"):
 
 
 class List(msgspec.Struct, tag_field="op", tag="list"):
-    """Client to node: the catalog as the node knows it. Answered with Listing."""
+    """Client to node: a page of the catalog as the node knows it, names above `after`. Answered with Listing.
+
+    The answer has at most `limit` entries (0: 1000), and the view if it is not version `view`.
+    """
+
+    after: str = ""
+    limit: int = 0
+    view: int = 0
 
 
 class Status(msgspec.Struct, tag_field="op", tag="status"):
-    """Client or registry to node: answered with NodeStatus."""
+    """Client to node: answered with NodeStatus, which tells of these groups, 1000 at most."""
+
+    groups: list[int] = []
 
 
 Request = Ping | View | Datasets | Locate | Remove | Rename | List | Status
@@ -160,7 +171,7 @@ class PlainView(msgspec.Struct):
 class Pong(msgspec.Struct):
     """Answer of a heartbeat: `view` is the version that the node has, `datasets` the entries of its catalog.
 
-    `previous` is the store id before the node's last start, `log_intact` whether all that its log had synced is there.
+    `former` are its store ids before, the latest first, whose synced log it holds wholly.
     """
 
     name: str
@@ -168,8 +179,7 @@ class Pong(msgspec.Struct):
     boot: int
     view: int
     datasets: int
-    previous: int = 0
-    log_intact: bool = False
+    former: list[int] = []
 
 
 class Located(msgspec.Struct):
@@ -183,10 +193,12 @@ class Located(msgspec.Struct):
 
 
 class Listing(msgspec.Struct):
-    """Answer of List."""
+    """Answer of List: a page, whether names follow, and how many entries the whole catalog has."""
 
     datasets: list[DatasetEntry]
-    view: PlainView
+    more: bool
+    count: int
+    view: PlainView | None
 
 
 class Done(msgspec.Struct):
@@ -211,7 +223,10 @@ class GroupStatus(msgspec.Struct):
 
 
 class NodeStatus(msgspec.Struct):
-    """A node's own account."""
+    """A node's own account, and of the first `covered` groups asked about those that are open there.
+
+    `lost` says why the memory of before its last start is gone; it is empty when it was kept.
+    """
 
     name: str
     state: str
@@ -220,7 +235,9 @@ class NodeStatus(msgspec.Struct):
     frames_used: int = 0
     frames_dirty: int = 0
     checksum_errors: int = 0
+    lost: str = ""
     groups: list[GroupStatus] = []
+    covered: int = 0
 
 
 T = TypeVar("T")

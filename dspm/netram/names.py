@@ -21,11 +21,11 @@ def check_name(name: str) -> str:
     return name
 
 
-def dataset_name(namespace: str, opened: str) -> str:
-    """The cluster-wide name of what a program opened: lexically cleaned, under the namespace."""
-    absolute = opened.startswith("/")
+def clean(typed: str) -> str:
+    """Removes ".", ".." and double slashes, without asking any file system. A leading ".." of a relative name stays."""
+    absolute = typed.startswith("/")
     parts: list[str] = []
-    for part in opened.split("/"):
+    for part in typed.split("/"):
         if part in ("", "."):
             continue
         if part != "..":
@@ -34,11 +34,16 @@ def dataset_name(namespace: str, opened: str) -> str:
             parts.pop()
         elif not absolute:
             parts.append(part)
-    if not parts:
+    return ("/" if absolute else "") + "/".join(parts)
+
+
+def dataset_name(namespace: str, opened: str) -> str:
+    """The cluster-wide name of what a program opened: lexically cleaned, under the namespace."""
+    cleaned = clean(opened)
+    if cleaned in ("", "/"):
         raise UsageError(f"{opened[:60]!r} is no name for a dataset", _HINT)
-    cleaned = ("/" if absolute else "") + "/".join(parts)
     if namespace:
-        cleaned = namespace + cleaned if absolute else f"{namespace}/{cleaned}"
+        cleaned = namespace + cleaned if cleaned.startswith("/") else f"{namespace}/{cleaned}"
     return check_name(cleaned)
 
 

@@ -1,77 +1,238 @@
 """The state of the cluster, asked of the nodes themselves: it works without the registry.
 
 A copy counts when its node answers, still has the memory that it had when it became a member, and is settled.
+
+The catalog is read in pages from the node that knows most of it, and the nodes are asked about the groups of one page
+at a time, so that neither a message nor this process grows with the number of datasets. It is not one moment's picture:
+what is created, renamed or removed meanwhile may be there or not, all else is there once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from dspm.errors import AuthError, DspmError, ProtocolError, UnavailableError
-from dspm.netram import messages
 from dspm.netram.client import Client
 from dspm.netram.config import Config
-from dspm.netram.messages import DatasetEntry, GroupStatus, Listing, NodeEntry, NodeStatus, PlainView
+from dspm.netram.messages import DatasetEntry, GroupStatus, List, Listing, NodeEntry, NodeStatus, PlainView, SetEntry
+from dspm.netram.messages import Status as Question
+from dspm.netram.returned import what_waits
 
 TIMEOUT_S = 2.0
+PAGE = 1000
+"""Datasets of a page. A node gives fewer when their names are long."""
+THREADS = 32
+
+T = TypeVar("T")
 
 
 @dataclass
-class Answers:
-    """What the nodes said."""
+class _Node:
+    """A node that answers."""
 
-    view: PlainView = field(default_factory=PlainView)
-    datasets: list[DatasetEntry] = field(default_factory=list)
-    nodes: dict[str, NodeStatus] = field(default_factory=dict)
-    silent: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class _Said:
+    address: str
+    client: Client
     status: NodeStatus
-    listing: Listing
+    count: int
+    view: PlainView
 
 
-def gather(config: Config, timeout_s: float = TIMEOUT_S) -> Answers:
-    """Asks all nodes at once.
+@dataclass(frozen=True)
+class Page:
+    """Datasets, by name, and what each node that answers says of their groups."""
 
-    Raises:
-        UnavailableError: none answers.
-    """
-    key = config.key()
-    answers = Answers()
-    said: list[_Said] = []
+    datasets: list[DatasetEntry]
+    groups: dict[str, dict[int, GroupStatus]] = field(default_factory=dict)
 
-    def ask(address: str) -> _Said | DspmError:
+    def size(self, d: DatasetEntry) -> int:
+        """Bytes of a dataset: the primary's word, else the largest that a backup knows."""
+        known = [g for of_node in self.groups.values() if (g := of_node.get(d.group))]
+        sizes = [(g.primary, size) for g in known for dataset, size in g.sizes if dataset == d.dataset]
+        return max(sizes, default=(False, 0))[1]
+
+
+class Survey:
+    """Connections to all nodes that answer, for one look at the cluster."""
+
+    def __init__(self, config: Config, timeout_s: float = TIMEOUT_S) -> None:
+        """Asks all nodes at once.
+
+        Raises:
+            UnavailableError: none answers.
+        """
+        self._config = config
+        self._key = config.key()
+        self._timeout_s = timeout_s
+        self._nodes: dict[str, _Node] = {}
+        self._silent: dict[str, str] = {}
+        self._pool = ThreadPoolExecutor(max_workers=THREADS)
         try:
-            with Client(address, key, config.cluster, timeout_s) as client:
-                return _Said(client.ask(messages.Status(), NodeStatus), client.ask(messages.List(), Listing))
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Survey:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections."""
+        self._pool.shutdown()
+        for node in self._nodes.values():
+            node.client.close()
+
+    def _begin(self) -> None:
+        errors = self._greet(self._config.nodes)
+        if not self._nodes:
+            raise _worst(errors, len(self._config.nodes))
+        self.view = self._best().view
+        self._greet([n.address for n in self.view.nodes if n.address not in self._config.nodes])
+        self.view = self._best().view
+
+    def _greet(self, addresses: list[str]) -> list[DspmError]:
+        errors = []
+        for address, answer in zip(addresses, self._pool.map(self._dial, addresses), strict=True):
+            if isinstance(answer, DspmError):
+                errors.append(answer)
+                self._silent[address] = str(answer)
+            else:
+                self._nodes[answer.status.name] = answer
+        return errors
+
+    def _dial(self, address: str) -> _Node | DspmError:
+        try:
+            client = Client(address, self._key, self._config.cluster, self._timeout_s)
         except DspmError as e:
             return e
+        try:
+            first = client.ask(List(limit=1), Listing)
+            return _Node(address, client, client.ask(Question(), NodeStatus), first.count, first.view or PlainView())
+        except DspmError as e:
+            client.close()
+            return e
 
-    def round_of(addresses: list[str]) -> list[DspmError]:
-        if not addresses:
-            return []
-        with ThreadPoolExecutor(max_workers=min(32, len(addresses))) as pool:
-            results = list(pool.map(ask, addresses))
-        said.extend(r for r in results if isinstance(r, _Said))
-        for address, r in zip(addresses, results, strict=True):
-            if isinstance(r, DspmError):
-                answers.silent[address] = str(r)
-        return [r for r in results if isinstance(r, DspmError)]
+    def _best(self) -> _Node:
+        """The node that knows most: the newest view, then the largest catalog."""
+        if not self._nodes:
+            raise UnavailableError("all nodes stopped answering", "`dspm status` again shows what is left")
+        return max(self._nodes.values(), key=lambda n: (n.view.version, n.count))
 
-    errors = round_of(config.nodes)
-    if not said:
-        raise _worst(errors, len(config.nodes))
-    newest = max((s.listing for s in said), key=lambda x: x.view.version)
-    round_of([n.address for n in newest.view.nodes if n.address not in config.nodes])
-    newest = max((s.listing for s in said), key=lambda x: (x.view.version, len(x.datasets)))
-    answers.view, answers.datasets = newest.view, sorted(newest.datasets, key=lambda d: d.name)
-    answers.nodes = {s.status.name: s.status for s in said}
-    return answers
+    def _ask(self, node: _Node, question: Callable[[Client], T]) -> T | None:
+        """The answer of a node; one that fails is silent from then on."""
+        try:
+            return question(node.client)
+        except DspmError as e:
+            self._silent[node.address] = str(e)
+            if self._nodes.pop(node.status.name, None):
+                node.client.close()
+            return None
+
+    def pages(self, wanted: Callable[[DatasetEntry], bool] = lambda _: True) -> Iterator[Page]:
+        """The datasets, by name.
+
+        Raises:
+            UnavailableError: no node answers any more.
+            ProtocolError: a node's pages do not follow one another.
+        """
+        after, more = "", True
+        while more:
+            source, question = self._best(), List(after, PAGE, self.view.version)
+            page = self._ask(source, lambda c, q=question: c.ask(q, Listing))  # type: ignore[misc]
+            if page is None:
+                continue
+            names = [after, *(d.name for d in page.datasets)]
+            if any(a >= b for a, b in zip(names, names[1:], strict=False)) or (page.more and len(names) == 1):
+                raise ProtocolError(f"the node {source.status.name} gives pages of the catalog that do not follow")
+            self.view = page.view or self.view
+            after, more = names[-1], page.more
+            shown = [d for d in page.datasets if wanted(d)]
+            yield Page(shown, self._groups(shown))
+
+    def _groups(self, datasets: list[DatasetEntry]) -> dict[str, dict[int, GroupStatus]]:
+        sets = {s.id: s for s in self.view.sets}
+        asked: dict[str, list[int]] = {}
+        for d in datasets:
+            for m in sets[d.set].members if d.set in sets else []:
+                asked.setdefault(m.node, []).append(d.group)
+        nodes = [n for name in asked if (n := self._nodes.get(name))]
+        told = self._pool.map(lambda n: self._ask(n, lambda c: _ask_all(c, asked[n.status.name])), nodes)
+        return {n.status.name: groups for n, groups in zip(nodes, told, strict=True) if groups is not None}
+
+    def head(self) -> dict[str, Any]:
+        """What `dspm status` says of the cluster as a whole."""
+        # Before a node has a view, those that answered.
+        nodes = self.view.nodes or [NodeEntry(n, "", "") for n in sorted(self._nodes)]
+        machines = {n.machine for n in self.view.nodes}
+        return {
+            "cluster": self.view.cluster,
+            "registry": self.view.registry,
+            "nodes": [self._node(n) for n in nodes],
+            "one_host": len(self.view.nodes) > 1 and all(m.endswith("@local") for m in machines),
+        }
+
+    def _node(self, n: NodeEntry) -> dict[str, Any]:
+        base = {"name": n.name, "address": n.address, "machine": n.machine}
+        if n.name not in self._nodes:
+            why = self._silent.get(n.address, "not asked")
+            return {**base, "state": "down", "why": why, "frames": 0, "frames_used": 0, "checksum_errors": 0}
+        status = self._nodes[n.name].status
+        why = what_waits(self.view.sets, n.name, status.store, status.lost)
+        return {
+            **base,
+            **({"state": "lost its memory", "why": why} if why else {"state": status.state}),
+            "frames": status.frames,
+            "frames_used": status.frames_used,
+            "frames_dirty": status.frames_dirty,
+            "checksum_errors": status.checksum_errors,
+        }
+
+    def datasets(self, page: Page) -> list[dict[str, Any]]:
+        """What `dspm status` says of each dataset of a page."""
+        sets = {s.id: s for s in self.view.sets}
+        return [self._dataset(d, sets.get(d.set), page) for d in page.datasets]
+
+    def _dataset(self, d: DatasetEntry, members: SetEntry | None, page: Page) -> dict[str, Any]:
+        if members is None:
+            empty: dict[str, Any] = {"copies_now": 0, "generation": 0, "primary": "", "backups": []}
+            return {"name": d.name, "lsn": 0, "flushed_lsn": 0, "copies": d.copies, **empty, "writer": None}
+        groups = {m.node: page.groups.get(m.node, {}).get(d.group) for m in members.members}
+        alive = [m.node for m in members.members if self._is_copy(m.node, m.store, groups[m.node])]
+        best = groups[members.primary] or max((g for g in groups.values() if g), key=lambda g: g.lsn, default=None)
+        return {
+            "name": d.name,
+            "lsn": best.lsn if best else 0,
+            "flushed_lsn": min((g.flushed for n in alive if (g := groups[n])), default=0),
+            "durability": d.durability,
+            "copies": d.copies,
+            "copies_now": len(alive),
+            "generation": members.generation,
+            "primary": members.primary,
+            "backups": [m.node for m in members.members if m.node != members.primary],
+            "writer": f"{best.writer:016x}" if best and best.writer else None,
+        }
+
+    def _is_copy(self, node: str, store: int, group: GroupStatus | None) -> bool:
+        known = self._nodes.get(node)
+        return known is not None and known.status.store == store and (group is None or group.state != "unsettled")
+
+
+def _ask_all(client: Client, groups: list[int]) -> dict[int, GroupStatus]:
+    """A node's word on all these groups, in as many questions as its answers need."""
+    found: dict[int, GroupStatus] = {}
+    while groups:
+        status = client.ask(Question(groups[:PAGE]), NodeStatus)
+        if not 0 < status.covered <= len(groups):
+            raise ProtocolError(f"an answer about {status.covered} of {len(groups)} groups")
+        found.update((g.group, g) for g in status.groups)
+        groups = groups[status.covered :]
+    return found
 
 
 def _worst(errors: list[DspmError], nodes: int) -> DspmError:
@@ -85,80 +246,6 @@ def _worst(errors: list[DspmError], nodes: int) -> DspmError:
     return UnavailableError(f"none of the {nodes} nodes of the cluster answers; the last: {errors[-1]}", hint)
 
 
-def report(answers: Answers) -> dict[str, Any]:
-    """What `dspm status --json` prints."""
-    nodes = [_node(n, answers) for n in _all_nodes(answers)]
-    datasets = [_dataset(d, answers) for d in answers.datasets]
-    machines = {n.machine for n in answers.view.nodes}
-    return {
-        "cluster": answers.view.cluster,
-        "registry": answers.view.registry,
-        "datasets": datasets,
-        "nodes": nodes,
-        "degraded": any(d["copies_now"] < d["copies"] for d in datasets),
-        "one_host": len(answers.view.nodes) > 1 and all(m.endswith("@local") for m in machines),
-    }
-
-
-def _all_nodes(answers: Answers) -> list[NodeEntry]:
-    """Those of the view; before a node has one, those that answered."""
-    return answers.view.nodes or [NodeEntry(n, "", "") for n in sorted(answers.nodes)]
-
-
-def _node(n: NodeEntry, answers: Answers) -> dict[str, Any]:
-    status = answers.nodes.get(n.name)
-    base = {"name": n.name, "address": n.address, "machine": n.machine}
-    if status is None:
-        why = answers.silent.get(n.address, "not asked")
-        return {**base, "state": "down", "why": why, "frames": 0, "frames_used": 0, "checksum_errors": 0}
-    promised = {m.store for s in answers.view.sets for m in s.members if m.node == n.name}
-    return {
-        **base,
-        "state": "lost its memory" if promised - {status.store} else status.state,
-        "frames": status.frames,
-        "frames_used": status.frames_used,
-        "frames_dirty": status.frames_dirty,
-        "checksum_errors": status.checksum_errors,
-    }
-
-
-def _dataset(d: DatasetEntry, answers: Answers) -> dict[str, Any]:
-    members = next((s for s in answers.view.sets if s.id == d.set), None)
-    if members is None:
-        empty: dict[str, Any] = {"copies_now": 0, "generation": 0, "primary": "", "backups": []}
-        return {"name": d.name, "lsn": 0, "flushed_lsn": 0, "copies": d.copies, **empty, "writer": None}
-    groups = {m.node: _group(answers.nodes.get(m.node), d.group) for m in members.members}
-    alive = [m.node for m in members.members if _is_copy(m.node, m.store, groups[m.node], answers.nodes)]
-    best = groups[members.primary] or max((g for g in groups.values() if g), key=lambda g: g.lsn, default=None)
-    lsns = [g.flushed for n in alive if (g := groups[n])]
-    return {
-        "name": d.name,
-        "lsn": best.lsn if best else 0,
-        "flushed_lsn": min(lsns, default=0),
-        "durability": d.durability,
-        "copies": d.copies,
-        "copies_now": len(alive),
-        "generation": members.generation,
-        "primary": members.primary,
-        "backups": [m.node for m in members.members if m.node != members.primary],
-        "writer": f"{best.writer:016x}" if best and best.writer else None,
-    }
-
-
-def _group(status: NodeStatus | None, group: int) -> GroupStatus | None:
-    return next((g for g in status.groups if g.group == group), None) if status else None
-
-
-def _is_copy(node: str, store: int, group: GroupStatus | None, nodes: Mapping[str, NodeStatus]) -> bool:
-    status = nodes.get(node)
-    return status is not None and status.store == store and (group is None or group.state != "unsettled")
-
-
-def sizes(answers: Answers) -> dict[int, int]:
-    """Bytes by dataset: the primary's word, else the largest that a backup knows."""
-    found: dict[int, tuple[bool, int]] = {}
-    for status in answers.nodes.values():
-        for g in status.groups:
-            for dataset, size in g.sizes:
-                found[dataset] = max(found.get(dataset, (False, 0)), (g.primary, size))
-    return {dataset: size for dataset, (_, size) in found.items()}
+def is_degraded(datasets: Iterable[dict[str, Any]]) -> bool:
+    """True when one of them has fewer copies than asked for."""
+    return any(d["copies_now"] < d["copies"] for d in datasets)

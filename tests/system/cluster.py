@@ -49,8 +49,13 @@ def state_of(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """True while it runs or is stopped."""
-    return state_of(pid) not in ("", "Z", "X")
+    """True while it runs or is stopped, or a thread of it still ends: only with the last one its locks are free."""
+    if state_of(pid) not in ("", "Z", "X"):
+        return True
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
 
 
 def eventually(what: str, true: Callable[[], bool], seconds: float = WAIT_SECONDS, pause: float = 0.02) -> None:

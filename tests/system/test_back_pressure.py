@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .child import Children, Session, SqlError
+from .child import Children, Session, SqlError, result
 from .cluster import BIN, Cluster, alive, clean_environment, eventually, fresh
 from .conftest import Clusters, seconds
 
@@ -62,14 +62,19 @@ def test_more_than_the_memory_holds(clusters: Clusters, children: Children, dura
     small.end()
 
 
+def old_snapshot(cluster: Cluster, children: Children, size: int, rows: int) -> tuple[str, Session, int]:
+    """A table with rows of that size; a session with a snapshot of it and little cache, and what it read there."""
+    name = make_table(cluster, children)
+    load(cluster, children, name, 0.5, 1, size, rows)
+    reader = children.session(cluster, name, DSPM_CACHE_SIZE="1MiB")
+    reader.sql("BEGIN")
+    return name, reader, reader.one("SELECT count(*) FROM sqlite_schema")
+
+
 def test_a_stuck_reader_stops_nobody(clusters: Clusters, children: Children) -> None:
     """Guards `history_max`: writers go on over an old snapshot, whose reader is told that it is too old."""
     small = clusters(2, memory="32MiB", history_max="2MiB")
-    name = make_table(small, children)
-    load(small, children, name, 0.5, 1, 200 * KIB, 8)
-    reader = children.session(small, name, DSPM_CACHE_SIZE="1MiB")
-    reader.sql("BEGIN")
-    before = reader.one("SELECT count(*) FROM sqlite_schema")
+    name, reader, before = old_snapshot(small, children, 200 * KIB, 8)
     assert load(small, children, name, seconds(3), 2, 200 * KIB, 8)[0] * 200 * KIB > 8 << 20
     with pytest.raises(SqlError) as caught:
         reader.sql("SELECT sum(length(hex(content))) FROM load")
@@ -83,11 +88,7 @@ def test_a_stuck_reader_stops_nobody(clusters: Clusters, children: Children) -> 
 def test_a_patient_reader_keeps_its_snapshot(clusters: Clusters, children: Children) -> None:
     """Guards what is below the limit: an old snapshot that pins little is read to its end."""
     small = clusters(2, memory="64MiB", history_max="32MiB")
-    name = make_table(small, children)
-    load(small, children, name, 0.5, 1, 50 * KIB, 4)
-    reader = children.session(small, name, DSPM_CACHE_SIZE="1MiB")
-    reader.sql("BEGIN")
-    reader.sql("SELECT count(*) FROM sqlite_schema")
+    name, reader, _ = old_snapshot(small, children, 50 * KIB, 4)
     other = children.session(small, name)
     before = other.sql("SELECT writer, slot, n, hex(content) FROM load ORDER BY 1, 2")
     for n in range(100):
@@ -167,6 +168,26 @@ def succeeds(db: Session, statement: str, *arguments: object) -> bool:
     except SqlError:
         return False
     return True
+
+
+def test_readers_do_not_wait_for_room(small_disk: Path, children: Children) -> None:
+    """Guards the readers of a process whose commit waits until it is told FULL."""
+    cluster = Cluster(small_disk / "c", 2, {"memory": "16MiB"})
+    try:
+        cluster.up()
+        name = make_table(cluster, children)
+        fill(small_disk)
+        pipe = subprocess.PIPE
+        told = result(
+            children.start(cluster, "beside", name, env={"DSPM_COMMIT_TIMEOUT": "2s"}, stdout=pipe, stderr=pipe)
+        )
+        assert told["refusal"] & 0xFF == FULL, told
+        assert told["reads"] > 20, told
+        rows = children.session(cluster, name).one("SELECT count(*) FROM load")
+        assert rows == told["acknowledged"]
+    finally:
+        children.end()
+        cluster.end()
 
 
 @pytest.mark.parametrize("durability", ["memory", "disk"])

@@ -5,7 +5,7 @@
 
 use crate::clients::{self, Configured};
 use dspm_netram::client::ClusterDataset;
-use dspm_proto::control::{Control, CreateOptions, Done, Durability, Listing, Located};
+use dspm_proto::control::{Control, CreateOptions, Done, Durability, Located};
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{AsOf, Dataset, Intent, Snapshot};
 use serde::Deserialize;
@@ -201,7 +201,7 @@ pub(crate) fn page(no: u64) -> Result<PageNo, Error> {
 
 /// The catalog as JSON.
 pub(crate) fn list(config: Option<&str>) -> Result<String, Error> {
-    let Listing { datasets, .. } = clients::client(config, &[])?.client.list()?;
+    let datasets = clients::client(config, &[])?.client.list()?;
     Ok(serde_json::json!({ "datasets": datasets }).to_string())
 }
 

@@ -81,7 +81,13 @@ fn dialer(config: &Config) -> Result<Dialer, Error> {
 fn serving(config: &Config) -> Result<Vec<u32>, Error> {
     let ask = |address: &String| {
         let mut c = Connection::dial(address, &dialer(config)?, PATIENCE)?;
-        c.ask(Header::new(Kind::Control), &json(&Control::List {}), &[], Instant::now() + PATIENCE)?.accept()?;
+        c.ask(
+            Header::new(Kind::Control),
+            &json(&Control::List { after: String::new(), limit: 0, view: 0 }),
+            &[],
+            Instant::now() + PATIENCE,
+        )?
+        .accept()?;
         Ok(c.boot)
     };
     config.nodes.iter().map(ask).collect()

@@ -5,7 +5,7 @@ use dspm_proto::auth::{Challenge, ClusterKey, Hello, Proof, Role};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY, HEADER_SIZE};
 use dspm_proto::{Error, Header, Kind, Session, StoreId};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::{BufReader, ErrorKind, IoSlice, Read};
@@ -182,12 +182,17 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub fn send(&mut self, mut header: Header, meta: &[u8], data: &[&[u8]]) -> Result<u64, Error> {
+    pub fn send(&mut self, header: Header, meta: &[u8], data: &[&[u8]]) -> Result<u64, Error> {
+        let (request, head) = self.request(header, meta, data.iter().map(|d| d.len()).sum());
+        write_all(self.stream.get_ref(), &head, data)?;
+        Ok(request)
+    }
+
+    /// The next request's number, and its header and metadata, which the caller sends with the data behind them.
+    pub(crate) fn request(&mut self, mut header: Header, meta: &[u8], data_len: usize) -> (u64, Vec<u8>) {
         self.requests += 1;
         header.request = self.requests;
-        let head = frame(header, meta, data.iter().map(|d| d.len()).sum());
-        write_all(self.stream.get_ref(), &head, data)?;
-        Ok(self.requests)
+        (self.requests, frame(header, meta, data_len))
     }
 
     /// Waits for the answer to a request.
@@ -237,6 +242,22 @@ pub fn write_all(stream: &TcpStream, head: &[u8], data: &[&[u8]]) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// Sends a message whose loss does not matter, without ever waiting.
+///
+/// # Errors
+/// [`Error::Unavailable`] when the socket does not take all of it at once: a part may be gone, so nothing can follow.
+pub(crate) fn send_now(stream: &TcpStream, bytes: &[u8]) -> Result<(), Error> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match send(stream, bytes, flags) {
+            Ok(n) if n == bytes.len() => return Ok(()),
+            Ok(_) | Err(Errno::AGAIN) => return Err(Error::Unavailable("the peer does not read".into())),
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(Error::Unavailable(format!("sending failed: {e}"))),
+        }
+    }
 }
 
 /// What can be read at once is taken whatever the time is; behind it the time counts, also for a peer that sends byte by

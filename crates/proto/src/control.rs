@@ -16,13 +16,18 @@ pub enum Control {
     View(View),
     /// Registry to node: entries of the catalog. Answered with [`Done`].
     Datasets {
-        /// True when `put` is the whole catalog and whatever else the node knows is gone.
+        /// True when this and the messages up to the first without `more` are the whole catalog: when they are all
+        /// there, whatever else the node knows is forgotten.
         whole: bool,
+        /// The next message goes on with the same change, which counts when all of it is there.
+        #[serde(default)]
+        more: bool,
         /// New or changed entries.
         put: Vec<DatasetEntry>,
         /// Names that are gone; a renamed dataset's old one too.
         del: Vec<String>,
-        /// Groups of datasets that were removed: only this destroys data.
+        /// Groups of datasets that were removed: only this destroys data. It is answered when no later start of the
+        /// node finds them again.
         #[serde(default)]
         drop: Vec<GroupId>,
     },
@@ -49,10 +54,24 @@ pub enum Control {
         #[serde(default)]
         aside: Option<String>,
     },
-    /// Client to node: the catalog as the node knows it. Answered with [`Listing`].
-    List {},
-    /// Client or registry to node: answered with [`NodeStatus`].
-    Status {},
+    /// Client to node: a page of the catalog as the node knows it, by name. Answered with [`Listing`].
+    List {
+        /// Names above this one; from the first if it is empty.
+        #[serde(default)]
+        after: String,
+        /// Most entries of the answer, at most [`LISTED_MAX`](crate::limits::LISTED_MAX); 0 stands for that.
+        #[serde(default)]
+        limit: u32,
+        /// Version of the view that the asker has: the answer carries another one only.
+        #[serde(default)]
+        view: u64,
+    },
+    /// Client to node: answered with [`NodeStatus`].
+    Status {
+        /// Groups to tell about, at most [`LISTED_MAX`](crate::limits::LISTED_MAX).
+        #[serde(default)]
+        groups: Vec<GroupId>,
+    },
 }
 
 /// How a dataset is created. Missing values are the cluster's.
@@ -112,12 +131,9 @@ pub struct Pong {
     pub view: u64,
     /// Entries of its catalog.
     pub datasets: u64,
-    /// Its store id before the last start.
+    /// Its store ids before, the latest first, whose synced log it holds wholly.
     #[serde(default)]
-    pub previous: StoreId,
-    /// All that its log had synced is there.
-    #[serde(default)]
-    pub log_intact: bool,
+    pub former: Vec<StoreId>,
 }
 
 /// The cluster as the registry knows it.
@@ -227,10 +243,14 @@ pub struct Located {
 /// Answer of [`Control::List`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
-    /// The catalog.
+    /// A page of the catalog, by name.
     pub datasets: Vec<DatasetEntry>,
-    /// The view.
-    pub view: View,
+    /// There are names above the last one.
+    pub more: bool,
+    /// Entries of the whole catalog.
+    pub count: u64,
+    /// The view, when it is not the one that the asker has.
+    pub view: Option<View>,
 }
 
 /// Nothing to say but that it is done.
@@ -257,8 +277,14 @@ pub struct NodeStatus {
     pub frames_dirty: u64,
     /// Bad checksums met since the start.
     pub checksum_errors: u64,
-    /// Groups that this node is a member of and has touched.
+    /// Why the memory of before its last start is gone; empty when it was kept.
+    #[serde(default)]
+    pub lost: String,
+    /// Of the groups asked about, those that this node is a member of and has touched.
     pub groups: Vec<GroupStatus>,
+    /// So many of those asked about, from the first, are told of here; the others have to be asked about again.
+    #[serde(default)]
+    pub covered: u32,
 }
 
 /// One group at one node.

@@ -22,6 +22,10 @@ pub const READ_PAGES_MAX: usize = 1024;
 pub const DATASETS_MAX: usize = 4096;
 /// Most bytes of a dataset's name.
 pub const NAME_MAX: usize = 1024;
+/// Most entries of one page of a listing, and most groups that one Status asks about.
+pub const LISTED_MAX: usize = 1000;
+/// A page of a listing ends with the entry that brings its text to this.
+pub const LISTED_BYTES: usize = 1 << 20;
 /// Most pages that a list of changes names before "drop your maps".
 pub const CHANGES_MAX: usize = 65_536;
 /// Most bytes of a dataset.

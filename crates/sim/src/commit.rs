@@ -166,7 +166,7 @@ impl Client {
         let full = why == Refusal::Full;
         if full && ctx.now < s.patience && !ctx.broken(Mutant::FullFails) {
             (s.sent, s.due) = (ctx.now, ctx.now.after(ROOM_PAUSE));
-            return;
+            return holder.stall(); // readers go on
         }
         if ctx.broken(Mutant::RefusalFails) || full && ctx.broken(Mutant::FullFails) {
             return self.not_committed(g, ctx);

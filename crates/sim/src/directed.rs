@@ -51,6 +51,9 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },
+    Schedule { name: "read_while_full", play: |m| crate::regress::read_while_full(m, 1) },
+    Schedule { name: "read_while_primary_full", play: |m| crate::regress::read_while_full(m, 0) },
+    Schedule { name: "too_many_readers", play: crate::regress::too_many_readers },
 ];
 
 pub(crate) const MS: u64 = 1_000_000;

@@ -3,8 +3,11 @@
 use crate::directed::{A, B, L, MS, client, cut_off, finish, inject, read, start, verdict, world, write};
 use crate::mutant::Mutant;
 use crate::node::Loss;
+use crate::thread::Step;
 use crate::wire::{Answer, Ask, Body, Who};
-use dspm_txn::PeerMessage;
+use crate::world::World;
+use dspm_proto::Error;
+use dspm_txn::{PeerMessage, SNAPSHOTS_MAX};
 
 /// A settle fetches a record from a member that loses power before it could send it: the tail is asked for again.
 pub(crate) fn fetch_from_power_cut(m: Option<Mutant>) -> Result<(), String> {
@@ -51,4 +54,42 @@ pub(crate) fn overtaken_grant(m: Option<Mutant>) -> Result<(), String> {
     inject(&mut w, grant);
     let kept = client(&w, A).desks[0].holder.tail().lsn >= known.lsn;
     verdict(w, ok && known.lsn.0 == 1 && kept, "what the process knew went back")
+}
+
+/// A's record waits for room at one member: its process reads meanwhile, the state before, and the record afterwards.
+pub(crate) fn read_while_full(m: Option<Mutant>, short: usize) -> Result<(), String> {
+    let mut w = world(m, false);
+    let ok = write(&mut w, A, L);
+    w.nodes[short].room = 0;
+    start(&mut w, A, 0, true, 0);
+    w.run_for(20 * MS);
+    let reads = |w: &World| client(w, A).threads[1].tally[0].reads;
+    read(&mut w, A);
+    let meanwhile = reads(&w) == 1 && client(&w, A).threads[0].step == Step::Committing;
+    w.nodes[short].room = u64::MAX;
+    let again = finish(&mut w, A, 0, L);
+    read(&mut w, A);
+    let afterwards = reads(&w) == 2;
+    verdict(w, ok && meanwhile && again && afterwards, "a reader waits for its process's record")
+}
+
+/// More readers than there is a place for ask a primary that is not ready: those beyond are told to ask again, at once.
+pub(crate) fn too_many_readers(m: Option<Mutant>) -> Result<(), String> {
+    let (mut w, beyond) = (world(m, false), 10);
+    let ok = write(&mut w, A, L);
+    w.crash(Who::Node(0), Loss::Nothing);
+    w.restart(Who::Node(0));
+    w.network.catch(true, |e| matches!(&e.body, Body::Ask { ask: Ask::Snapshot(_), .. }));
+    read(&mut w, B);
+    let Some(question) = w.network.caught().pop() else { return verdict(w, false, "nobody asked") };
+    let count = |w: &mut World, time: u64, kind: fn(&Answer) -> bool| {
+        w.network.catch(true, move |e| e.to == B && matches!(&e.body, Body::Answer { answer, .. } if kind(answer)));
+        w.run_for(time);
+        w.network.caught().len()
+    };
+    (0..SNAPSHOTS_MAX + beyond).for_each(|_| w.send(question.clone()));
+    let unavailable = |a: &Answer| matches!(a, Answer::Failed(Error::Unavailable(_)));
+    let refused = count(&mut w, 10 * MS, unavailable);
+    let shown = count(&mut w, 2 * L, |a| matches!(a, Answer::Snapshot { .. }));
+    verdict(w, ok && refused == beyond && shown >= SNAPSHOTS_MAX, "readers wait without a limit, or for ever")
 }

@@ -23,7 +23,7 @@ const SEGMENT_MAX: u64 = 64 << 20;
 /// What the data directory holds.
 pub(crate) struct Disks {
     log: Log,
-    scan: Scan,
+    pub(crate) scan: Scan,
     pub(crate) state: DiskState,
 }
 

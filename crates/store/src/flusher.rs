@@ -201,6 +201,31 @@ impl Store {
         (batch, tickets)
     }
 
+    /// Brings removals into the log, so that no later start finds their groups again.
+    ///
+    /// # Errors
+    /// [`Error::Full`] without room on the disk: they stay to be told to it; [`Error::Failed`] when it fails: the store
+    /// is suspect then.
+    pub fn sync_drops(&self, source: &dyn FlushSource) -> Result<(), Error> {
+        let _one_at_a_time = lock(&self.flushing);
+        if self.is_suspect() {
+            return Err(Error::Failed("the log failed".into()));
+        }
+        self.log_drops().map_err(|e| self.told(e, source))
+    }
+
+    /// A failed log as an error, after everybody was told.
+    pub(crate) fn told(&self, e: LogError, source: &dyn FlushSource) -> Error {
+        match e {
+            LogError::Stalled(t) => Error::Full(t),
+            LogError::Failed(t) => {
+                self.become_suspect(&t);
+                source.suspect(&t);
+                Error::Failed(t)
+            }
+        }
+    }
+
     fn log_drops(&self) -> Result<(), LogError> {
         let drops = std::mem::take(&mut *lock(&self.drops));
         if drops.is_empty() {

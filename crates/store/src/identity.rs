@@ -1,6 +1,9 @@
-//! The node's identity in its data directory: the boot number and the store id. Drawn in docs/formats/arena.md.
+//! The node's identity in its data directory: boot number, store id, and the store ids before it. Drawn in
+//! docs/formats/arena.md.
 //!
-//! Invariant: a boot number is durable before it is used, and never used twice. The file is replaced as a whole.
+//! Invariants: a boot number is durable before it is used, and never used twice. A former name stands here only while
+//! all that the log had synced under it is still held: one start that finds the log damaged forgets them all, before
+//! that log is begun anew. The file is replaced as a whole.
 
 use std::path::Path;
 
@@ -11,15 +14,20 @@ use crate::disk::Disk;
 
 const MAGIC: [u8; 8] = *b"DSPMNODE";
 const VERSION: u32 = 1;
-const SUMMED: usize = 40;
+const FORMER_AT: usize = 40;
+/// Names before the present one that are remembered: so many losses of the memory the registry may miss.
+pub(crate) const FORMER_MAX: usize = 16;
+const SUMMED: usize = FORMER_AT + 8 * FORMER_MAX;
 
 /// What the file says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) boot: u32,
     pub(crate) store: StoreId,
     /// A write or sync of the log failed: what the log lacks was perhaps acknowledged.
     pub(crate) suspect: bool,
+    /// Names whose synced log is wholly held, the latest first.
+    pub(crate) former: Vec<StoreId>,
 }
 
 impl Identity {
@@ -36,7 +44,23 @@ impl Identity {
                 && get_u64(&b, SUMMED) == checksum(&b[..SUMMED]) => {}
             _ => return Err(Error::Corrupt(format!("{}: not an identity file", dir.join("node").display()))),
         }
-        Ok(Identity { boot: get_u32(&b, 12), store: StoreId(get_u64(&b, 16)), suspect: b[24] != 0 })
+        let former = (0..FORMER_MAX).map(|i| StoreId(get_u64(&b, FORMER_AT + 8 * i))).filter(|s| s.0 != 0).collect();
+        Ok(Identity { boot: get_u32(&b, 12), store: StoreId(get_u64(&b, 16)), suspect: b[24] != 0, former })
+    }
+
+    /// The memory is lost and the log is intact: the present name joins the former ones.
+    pub(crate) fn lose_memory(&mut self, name: StoreId) {
+        if self.store.0 != 0 {
+            self.former.insert(0, self.store);
+            self.former.truncate(FORMER_MAX);
+        }
+        (self.store, self.suspect) = (name, false);
+    }
+
+    /// The log lacks something that it had synced: nothing is promised of any name before.
+    pub(crate) fn lose_log(&mut self, name: StoreId) {
+        self.former.clear();
+        (self.store, self.suspect) = (name, false);
     }
 
     /// Replaces it, durably.
@@ -47,6 +71,9 @@ impl Identity {
         b[12..16].copy_from_slice(&self.boot.to_le_bytes());
         b[16..24].copy_from_slice(&self.store.0.to_le_bytes());
         b[24] = u8::from(self.suspect);
+        for (i, name) in self.former.iter().take(FORMER_MAX).enumerate() {
+            b[FORMER_AT + 8 * i..][..8].copy_from_slice(&name.0.to_le_bytes());
+        }
         let sum = checksum(&b[..SUMMED]);
         b[SUMMED..].copy_from_slice(&sum.to_le_bytes());
         let (new, path) = (dir.join("node.new"), dir.join("node"));

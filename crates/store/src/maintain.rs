@@ -177,14 +177,7 @@ impl Store {
         let _one_at_a_time = lock(&self.maintaining);
         let groups: Vec<_> = lock(&self.covered).keys().copied().collect();
         let all = groups.into_iter().try_for_each(|g| self.checkpoint(source, g, false).map(|_| ()));
-        all.and_then(|()| self.free_segments()).map_err(|e| match e {
-            LogError::Stalled(t) => Error::Full(t),
-            LogError::Failed(t) => {
-                self.become_suspect(&t);
-                source.suspect(&t);
-                Error::Failed(t)
-            }
-        })
+        all.and_then(|()| self.free_segments()).map_err(|e| self.told(e, source))
     }
 }
 

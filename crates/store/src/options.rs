@@ -30,6 +30,8 @@ pub struct Opened {
     pub store: StoreId,
     /// Its name before, 0 if it had none. The same as `store` when the memory was kept.
     pub previous: StoreId,
+    /// Names before, the latest first, whose synced log is wholly held under the present one.
+    pub former: Vec<StoreId>,
     /// Number of this start.
     pub boot: u32,
     /// The arena verified and is of this kernel boot.

@@ -85,28 +85,37 @@ impl Store {
         } else {
             keep(&file, layout, identity.store, &mut disk_parts.state.bases())
         };
-        let reason = kept.as_ref().err().map(ToString::to_string);
+        let mut reason = kept.as_ref().err().map(ToString::to_string);
         let (arena, groups) = match kept {
             Ok(kept) => kept,
-            Err(_) => {
-                identity = Identity { store: StoreId(random()?), suspect: false, ..identity };
-                identity.save(&*disk, &options.data_dir)?;
-                (create(&file, &options.arena, layout, identity.store)?, BTreeMap::new())
-            }
+            // Under a name that nobody has until it is filled: a start that does not finish leaves nothing to trust.
+            Err(_) => (create(&file, &options.arena, layout, StoreId(random()?))?, BTreeMap::new()),
         };
-        let joined = disk_parts.join(&arena, groups, reason.is_none())?;
-        if joined.damage.is_some() && reason.is_none() {
-            identity.store = StoreId(random()?);
+        let memory_kept = reason.is_none();
+        if let Some(damage) = &disk_parts.scan.damage {
+            identity.lose_log(StoreId(random()?));
             identity.save(&*disk, &options.data_dir)?;
+            if memory_kept {
+                arena.rename(identity.store);
+            }
+            reason = reason.or_else(|| Some(damage.clone()));
+        }
+        let joined = disk_parts.join(&arena, groups, memory_kept)?;
+        if !memory_kept {
+            if joined.damage.is_none() {
+                identity.lose_memory(StoreId(random()?));
+                identity.save(&*disk, &options.data_dir)?;
+            }
             arena.rename(identity.store);
         }
         let opened = Opened {
             store: identity.store,
             previous,
+            former: identity.former.clone(),
             boot: identity.boot,
-            memory_kept: reason.is_none(),
+            memory_kept,
             log_intact: joined.damage.is_none(),
-            reason: reason.or(joined.damage),
+            reason,
             groups: joined.groups.len(),
             log_tails: joined.log_tails,
         };
@@ -142,7 +151,7 @@ impl Store {
     /// [`Error::Unavailable`] when the name cannot be made durable.
     pub fn keep_name(&self, previous: StoreId) -> Result<(), Error> {
         let mut identity = lock(&self.identity);
-        let renamed = Identity { store: previous, ..*identity };
+        let renamed = Identity { store: previous, ..identity.clone() };
         renamed.save(&*self.disk, &self.options.data_dir)?;
         *identity = renamed;
         self.arena.rename(previous);
@@ -213,7 +222,13 @@ impl Store {
         Ok(group)
     }
 
-    /// The group's datasets were removed: frees everything, on disk too.
+    /// A group as it was found, to be dropped; None for one that was never found, or opened since.
+    pub fn take_recovered(&self, id: GroupId) -> Option<GroupStore> {
+        lock(&self.waiting).remove(&id)
+    }
+
+    /// The group's datasets were removed: frees everything, on disk too. A later start may find the group again until
+    /// [`Store::sync_drops`] returned.
     pub fn drop_group(&self, group: GroupStore) {
         let id = group.id();
         let files = group.destroy();

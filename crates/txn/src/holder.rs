@@ -4,6 +4,10 @@
 //! call began, and never while a record of this process is in flight or in doubt; the lease counts from when its
 //! renewal was sent; a token given up is never taken up again; after any refusal or silence the record is in doubt,
 //! not failed, and the token is dead whatever the answer.
+//!
+//! What the primary shows while a record is in flight is as true as what it shows to other processes: the state before
+//! the record, or the record once all members hold it. So one that waits for room holds up no reader. Once it is in
+//! doubt everything of this process waits for the outcome.
 
 use crate::replica::NodeNo;
 use dspm_proto::{Instant, Lsn, RecordId, Token};
@@ -38,6 +42,8 @@ pub struct Flight {
     pub missing: Vec<NodeNo>,
     /// Nobody can tell any more but a settle.
     pub doubt: bool,
+    /// It waits for room at a member, nobody knows how long.
+    pub stalled: bool,
 }
 
 /// What to do about a call-back.
@@ -47,7 +53,7 @@ pub enum Recall {
     Return(RecordId),
     /// In use for long: send Release with `kept`, and give it back at the transaction's end.
     Kept,
-    /// In use a moment ago, or not for long: look again then.
+    /// In use a moment ago, or not for long, or its grant is still on its way: look again then.
     Linger(Instant),
     /// Answered since it was asked last, or nothing to answer.
     Nothing,
@@ -118,8 +124,8 @@ impl Holder {
 
     /// Where a transaction begins that was begun before `now` was read.
     pub fn begin(&mut self, now: Instant) -> Begin {
-        if self.flight.is_some() {
-            return Begin::Wait;
+        if let Some(f) = &self.flight {
+            return if f.stalled && !f.doubt { Begin::Ask } else { Begin::Wait };
         }
         if self.valid(now) {
             self.used = now;
@@ -247,8 +253,15 @@ impl Holder {
         // The primary takes the sender to read nothing older from here on, and forgets the read lease that it gave: one
         // whose grant is still on its way is over too, or it would outlive a doubt about this record.
         self.recall_read(id.lsn);
-        self.flight = Some(Flight { id, base, token, missing: members, doubt: false });
+        self.flight = Some(Flight { id, base, token, missing: members, doubt: false, stalled: false });
         self.flight.as_ref()
+    }
+
+    /// A member has no room for the record, which will be sent to it again.
+    pub fn stall(&mut self) {
+        if let Some(f) = self.flight.as_mut() {
+            f.stalled = true;
+        }
     }
 
     /// A member holds the record. True when all do: it is committed.
@@ -258,7 +271,8 @@ impl Holder {
         if !f.missing.is_empty() {
             return false;
         }
-        (self.tail, self.reserved, self.flight, self.used) = (id, id, None, now);
+        self.learned(id); // the primary may have shown this state already, or a later one
+        (self.reserved, self.flight, self.used) = (id, None, now);
         true
     }
 
@@ -287,8 +301,8 @@ impl Holder {
     pub fn callback(&mut self, token: Token, now: Instant) -> Recall {
         if self.token != Some(token) {
             if self.asking > 0 && token > self.returned {
-                self.recalled_early = token;
-                return Recall::Nothing;
+                self.recalled_early = self.recalled_early.max(token);
+                return self.recall(now);
             }
             // Never had it, or gave it up: say so, and never take it up should its grant arrive late.
             if self.token.is_none_or(|t| token > t) && self.flight.is_none() {
@@ -302,8 +316,12 @@ impl Holder {
         self.recall(now)
     }
 
-    /// Looks again after [`Recall::Linger`].
+    /// Looks again after [`Recall::Linger`], or after a grant that its call-back may have overtaken.
     pub fn recall(&mut self, now: Instant) -> Recall {
+        let expected = self.token.unwrap_or_default().max(self.returned);
+        if self.asking > 0 && self.recalled_early > expected {
+            return Recall::Linger(now.after(QUANTUM)); // for as long as a busy process would keep it
+        }
         if !self.recalled || self.token.is_none() {
             return Recall::Nothing;
         }
@@ -395,6 +413,56 @@ mod tests {
         assert_eq!((h.begin(ms(2)), h.end_read(ms(3))), (Begin::Local(id(4)), Some(Lsn(5))));
         h.may_read(Lsn(4), ms(4), L); // the primary may yet hear that it is over
         assert_eq!((h.begin(ms(5)), h.end_read(ms(5))), (Begin::Ask, None));
+    }
+
+    #[test]
+    fn a_record_that_waits_for_room_holds_up_no_reader() {
+        let mut h = holder();
+        h.open(ms(3));
+        assert!(h.send(id(5), vec![0, 1]).is_some());
+        assert_eq!(h.begin(ms(4)), Begin::Wait, "it will be here in a moment");
+        h.stall();
+        assert_eq!(h.begin(ms(4)), Begin::Ask, "never here: it may be committed by now");
+        h.doubt();
+        assert_eq!(h.begin(ms(5)), Begin::Wait, "the outcome comes first");
+        h.abandon();
+        assert!(h.granted(Token { n: 2, ..TOKEN }, ms(6), L, id(4), ms(7)));
+        h.open(ms(7));
+        assert!(h.send(id(5), vec![0]).is_some());
+        assert_eq!(h.begin(ms(8)), Begin::Wait, "another record, which waits for nothing yet");
+    }
+
+    #[test]
+    fn an_acknowledgement_does_not_take_back_what_the_primary_showed_meanwhile() {
+        let mut h = holder();
+        h.open(ms(3));
+        assert!(h.send(id(5), vec![0]).is_some());
+        h.learned(id(6)); // the lease had lapsed, and another process committed
+        assert!(h.acked(0, id(5), ms(400)));
+        assert_eq!(h.tail(), id(6));
+        assert!(h.send(id(6), vec![0]).is_none(), "the transaction goes on from 5, which is not the newest");
+    }
+
+    #[test]
+    fn a_call_back_that_overtook_its_grant_is_looked_at_in_time() {
+        let mut h = Holder::new();
+        h.ask();
+        assert_eq!(h.callback(TOKEN, ms(1)), Recall::Linger(ms(3)));
+        assert_eq!(h.recall(ms(3)), Recall::Linger(ms(5)), "the grant is not here yet");
+        h.asked();
+        assert!(h.granted(TOKEN, ms(0), L, id(4), ms(4)));
+        assert_eq!(h.recall(ms(4)), Recall::Linger(ms(4).after(LINGER)), "used a moment ago");
+        assert_eq!(h.recall(ms(5)), Recall::Return(id(4)));
+    }
+
+    #[test]
+    fn a_call_back_whose_grant_was_lost_is_not_waited_for() {
+        let mut h = Holder::new();
+        h.ask();
+        assert_eq!(h.callback(TOKEN, ms(1)), Recall::Linger(ms(3)));
+        h.asked();
+        assert_eq!(h.recall(ms(3)), Recall::Nothing);
+        assert_eq!(h.callback(TOKEN, ms(50)), Recall::Return(RecordId::default()));
     }
 
     #[test]

@@ -30,3 +30,5 @@ pub const RESEND: std::time::Duration = std::time::Duration::from_millis(50);
 pub const SESSION_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 /// Most clients that wait for one group's lease.
 pub const QUEUE_MAX: usize = 4096;
+/// Most snapshots of one group that wait for their primary: to have settled, or for a member's answer.
+pub const SNAPSHOTS_MAX: usize = 4096;

@@ -70,7 +70,7 @@ impl<R: Records> Replica<R> {
         crate::lease::promised(self.setup.lease)
     }
 
-    /// The writer's own process reads nothing while its record is on its way.
+    /// The writer's own process begins nothing under a read lease while its record is on its way.
     pub(crate) fn drop_reader(&mut self, client: ClientId) {
         self.readers.0.remove(&client);
     }

@@ -8,9 +8,9 @@ use crate::asof::{Keeps, Moment};
 use crate::effect::{Caller, Effect, PeerMessage};
 use crate::past::Past;
 use crate::replica::{NodeNo, Records, Replica};
-use crate::{RESEND, SESSION_MAX};
+use crate::{RESEND, SESSION_MAX, SNAPSHOTS_MAX};
 use dspm_proto::message::{Horizon, Probe, Probed, Snapshot};
-use dspm_proto::{ClientId, Instant, Lsn, RecordId, Refusal, Session};
+use dspm_proto::{ClientId, Error, Instant, Lsn, RecordId, Refusal, Session};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -93,6 +93,11 @@ impl Views {
         }
     }
 
+    /// How many readers wait for an answer.
+    fn asked(&self) -> usize {
+        self.waiting.len() + self.probe.as_ref().map_or(0, |round| round.readers.len())
+    }
+
     pub(crate) fn unconfirmed(&mut self, now: Instant) {
         self.unconfirmed = now;
     }
@@ -111,6 +116,10 @@ impl<R: Records> Replica<R> {
         }
         if !self.same_session(m.session) {
             return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
+        }
+        if self.views.asked() >= SNAPSHOTS_MAX {
+            let text = format!("{SNAPSHOTS_MAX} transactions wait to begin on this dataset already");
+            return self.effects.push(Effect::Fail { to: from, error: Error::Unavailable(text) }); // asked again
         }
         // Until it is answered the reader pins what is there now: the answer is not older. One that knows nothing yet
         // reads nothing older either.

@@ -1,4 +1,4 @@
-"""Names: what a program typed → the dataset's name, and which names are journals."""
+"""Names: which are journals, and which no dataset can have."""
 
 from __future__ import annotations
 
@@ -31,22 +31,6 @@ def kind(name: str) -> Kind:
     if name.endswith("-wal"):
         return Kind.WAL
     return Kind.SUPER if _SUPER.fullmatch(name) else Kind.MAIN
-
-
-def clean(typed: str) -> str:
-    """Removes ".", ".." and double slashes, without asking any file system. A leading ".." of a relative name stays."""
-    absolute = typed.startswith("/")
-    parts: list[str] = []
-    for part in typed.split("/"):
-        if part in ("", "."):
-            continue
-        if part != "..":
-            parts.append(part)
-        elif parts and parts[-1] != "..":
-            parts.pop()
-        elif not absolute:
-            parts.append(part)
-    return ("/" if absolute else "") + "/".join(parts)
 
 
 def refuse(name: str) -> str | None:

@@ -15,6 +15,7 @@ from dspm.engine.pyvfs.journals import Journal, JournalFile
 from dspm.engine.pyvfs.names import Kind
 from dspm.engine.pyvfs.shared import Shared
 from dspm.errors import DspmError, NotFoundError, UsageError
+from dspm.netram.names import clean
 from dspm.txn.catalog import locate, remove
 from dspm.txn.dataset import Dataset
 
@@ -128,7 +129,7 @@ class PythonVfs(apsw.VFS):
 
     def xFullPathname(self, name: str) -> str:
         """The dataset's name for what a program typed."""
-        cleaned = names.clean(name)
+        cleaned = clean(name)
         if why := names.refuse(cleaned):
             raise self._failed(name, UsageError(why), During.OPEN)
         return cleaned

@@ -2,6 +2,10 @@
 
 Every request but /v1/health shows `Authorization: Bearer TOKEN`, where the token is derived from the cluster's key
 (`dspm.netram.wire.operator_token`) and so does not give the key away.
+
+`GET /v1/datasets?after=NAME&limit=N` answers a page, by name: {"datasets": [...], "next": NAME or null}. The next page
+is the one after `next`; what is created, renamed or removed meanwhile may be in it or not. `limit` is 1 to 1000, and
+1000 without one.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from starlette.routing import Route
 from dspm import __version__
 from dspm.errors import AuthError, ConflictError, DspmError, NotFoundError, UnavailableError, UsageError, code_of
 from dspm.netram.messages import NodeEntry, PlainView
+from dspm.netram.registry.catalog import PAGE_MAX
 from dspm.netram.registry.service import Service
 from dspm.netram.wire import operator_token
 
@@ -52,8 +57,9 @@ def build(service: Service, key: bytes) -> Starlette:
         plain = PlainView(v.version, v.cluster, v.registry, v.nodes, v.sets)
         return _json({**msgspec.to_builtins(plain), "nodes": service.node_states()})
 
-    async def datasets(_: Request) -> Response:
-        return _json({"datasets": list(service.catalog.datasets.values())})
+    async def datasets(request: Request) -> Response:
+        page, more = service.catalog.page(request.query_params.get("after", ""), _limit(request))
+        return _json({"datasets": page, "next": page[-1].name if more else None})
 
     async def add_node(request: Request) -> Response:
         try:
@@ -76,6 +82,13 @@ def build(service: Service, key: bytes) -> Starlette:
             Route("/v1/datasets/{name:path}", guarded(remove), methods=["DELETE"]),
         ]
     )
+
+
+def _limit(request: Request) -> int:
+    given = request.query_params.get("limit", str(PAGE_MAX))
+    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= PAGE_MAX):
+        raise UsageError(f"limit = {given[:40]}", f"use a number from 1 to {PAGE_MAX}")
+    return int(given)
 
 
 async def _body(request: Request) -> bytes:

@@ -2,10 +2,15 @@
 
 Invariants: memory changes only after the transaction that wrote the same change; decisions are synchronous, so no two
 of them interleave; `sequence` counts changes of the catalog, and what changed since is known or answered with "all".
+
+A removed dataset is owed to the nodes of its set until each said that it freed the group. This is the only word that
+destroys data (docs/decisions/0013): a dataset that is not here may be one that this state, restored from a backup, is
+too old to know, and its data stays where it is.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections import deque
 from dataclasses import dataclass
 
@@ -20,6 +25,8 @@ from dspm.netram.registry.store import Store
 
 CHANGES_KEPT = 100_000
 """Changes of the catalog that are remembered for nodes that are behind; older ones get the whole catalog."""
+PAGE_MAX = 1000
+"""Most datasets of one page of the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +50,13 @@ class Catalog:
         self.nodes = {n.name: n for n in store.nodes()}
         self.sets = {s.id: s for s in store.sets()}
         self.datasets = {d.name: d for d in store.datasets()}
+        self._names = sorted(self.datasets)
+        self._owed: dict[str, set[int]] = {}
+        for node, group, _ in store.removed():
+            self._owed.setdefault(node, set()).add(group)
         self._load = load_of(self.sets.values(), self.datasets.values())
         self._durabilities: dict[int, Durability] = {d.set: d.durability for d in self.datasets.values()}
-        self._changes: deque[tuple[int, str, int]] = deque(maxlen=CHANGES_KEPT)
+        self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
 
     @property
@@ -63,20 +74,23 @@ class Catalog:
         nodes, sets = [self.nodes[n] for n in sorted(self.nodes)], [self.sets[i] for i in sorted(self.sets)]
         return View(version=self.view_version, cluster=self.cluster, registry=self.url, nodes=nodes, sets=sets)
 
-    def changed_since(self, sequence: int) -> tuple[set[str], list[int]] | None:
-        """Names that changed after that sequence number, and groups removed; None when that is no longer known."""
+    def page(self, after: str, limit: int) -> tuple[list[DatasetEntry], bool]:
+        """Datasets whose names are above `after`, in order; and whether there are more."""
+        at = bisect_right(self._names, after)
+        names = self._names[at : at + limit]
+        return [self.datasets[n] for n in names], at + limit < len(self._names)
+
+    def changed_since(self, sequence: int) -> set[str] | None:
+        """Names that changed after that sequence number; None when that is no longer known."""
         behind = self.sequence - sequence
         if behind > len(self._changes):
             return None
         names: set[str] = set()
-        dropped: list[int] = []
-        for number, name, group in reversed(self._changes):
+        for number, name in reversed(self._changes):
             if number <= sequence:
                 break
             names.add(name)
-            if group:
-                dropped.append(group)
-        return names, dropped
+        return names
 
     def find(self, name: str) -> DatasetEntry:
         """The dataset of that name."""
@@ -118,19 +132,35 @@ class Catalog:
             rows.add_dataset(db, entry)
         self.sets[entry_set.id] = entry_set
         self.datasets[name] = entry
+        insort(self._names, name)
         self._durabilities[entry_set.id] = durability
         self._load.add(entry_set)
         self._changed(name)
         return entry
 
     def remove(self, name: str) -> None:
-        """Forgets a dataset."""
+        """Removes a dataset; the nodes of its set have to free it."""
         entry = self.find(name)
+        group_set = self.sets[entry.set]
+        holders = {m.node for m in (*group_set.members, *group_set.joining, *group_set.last_active)}
         with self._store.decide(changes_view=False) as db:
-            rows.remove_dataset(db, name)
+            rows.remove_dataset(db, entry, sorted(holders))
         del self.datasets[name]
-        self._load.add(self.sets[entry.set], -1)
-        self._changed(name, dropped=entry.group)
+        del self._names[bisect_right(self._names, name) - 1]
+        self._load.add(group_set, -1)
+        for node in holders:
+            self._owed.setdefault(node, set()).add(entry.group)
+        self._changed(name)
+
+    def owed_to(self, node: str) -> list[int]:
+        """Groups of removed datasets that the node has yet to free."""
+        return sorted(self._owed.get(node, ()))
+
+    def freed(self, node: str, groups: list[int]) -> None:
+        """The node has freed them: neither its memory nor its log has them any more."""
+        with self._store.decide(changes_view=False) as db:
+            rows.freed(db, node, groups)
+        self._owed[node].difference_update(groups)
 
     def rename(self, name: str, to: str, aside: str | None = None) -> list[tuple[str, str]]:
         """Gives a dataset another name, and to the one that has it the name `aside`. Answers (old, new) names in order.
@@ -153,13 +183,15 @@ class Catalog:
                 rows.rename_dataset(db, old, new)
         for old, new in steps:
             self.datasets[new] = msgspec.structs.replace(self.datasets.pop(old), name=new)
+            del self._names[bisect_right(self._names, old) - 1]
+            insort(self._names, new)
         for changed in dict.fromkeys(n for step in steps for n in step):
             self._changed(changed)
         return steps
 
-    def _changed(self, name: str, dropped: int = 0) -> None:
+    def _changed(self, name: str) -> None:
         self.sequence += 1
-        self._changes.append((self.sequence, name, dropped))
+        self._changes.append((self.sequence, name))
 
     def durability_of(self, set_id: int) -> Durability:
         """Durability of all datasets of a set; what a set without any would do does not matter."""

@@ -1,7 +1,8 @@
 """One node as the registry sees it: dials it, keeps it up to date, notices when it is silent.
 
 Invariants: a node hears of a decision only after it was written; `view` and `sequence` are what the node has
-acknowledged on this very connection, and nothing is assumed of an earlier one.
+acknowledged on this very connection, and nothing is assumed of an earlier one; a removed dataset is owed until the node
+said that it is free, on whatever connection.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ PUSH_TIMEOUT_S = 5.0
 DIAL_TIMEOUT_S = 2.0
 RETRY_MAX_S = 1.0
 PUSH_BYTES_MAX = 1 << 20
+FREE_TIMEOUT_S = 2.0
+FREE_RETRY_S = 1.0
+FREE_MAX = 1000
 
 T = TypeVar("T")
 log = structlog.get_logger("registry.peer")
@@ -56,6 +60,7 @@ class Peer:
         self._handler = handler
         self._on_change = on_change
         self._wake = asyncio.Event()
+        self._free_again = 0.0
         self._task = asyncio.create_task(self._run(), name=f"peer {node.name}")
 
     def poke(self) -> None:
@@ -104,7 +109,7 @@ class Peer:
             if self.store != pong.store:
                 log.info("node answers", node=self.node.name, store=f"{pong.store:016x}", boot=pong.boot)
                 self.store = self.last_store = pong.store
-                self.memory = Memory(pong.store, pong.previous, pong.log_intact)
+                self.memory = Memory(pong.store, frozenset(pong.former))
                 self.trouble = ""
                 self._on_change()
             try:
@@ -123,30 +128,45 @@ class Peer:
             self.heard.view = view.version
             self._on_change()
         changed = self._catalog.changed_since(self.heard.sequence) if self.heard.sequence else None
-        unchanged = changed is not None and not changed[0]
-        if changed is None or (unchanged and pong.datasets != len(self._catalog.datasets)):
-            await self._tell(link, list(self._catalog.datasets.values()), [], [], whole=True)
-        elif changed[0]:
-            names, dropped = changed
-            known = self._catalog.datasets
-            put = [known[n] for n in names if n in known]
-            await self._tell(link, put, [n for n in names if n not in known], dropped, whole=False)
+        known, sequence = self._catalog.datasets, self._catalog.sequence
+        if changed is None or (not changed and pong.datasets != len(known)):
+            await self._tell(link, list(known.values()), [], whole=True)
+        elif changed:
+            put = [known[n] for n in changed if n in known]
+            await self._tell(link, put, [n for n in changed if n not in known], whole=False)
+        await self._free(link)
+        if self.heard.sequence != sequence:
+            self.heard.sequence = sequence
+            self._on_change()
 
-    async def _tell(
-        self, link: Link, put: list[DatasetEntry], gone: list[str], dropped: list[int], whole: bool
-    ) -> None:
-        """Sends entries in messages of a bounded size; what goes follows what comes, so a renamed group stays known."""
-        sequence = self._catalog.sequence
+    async def _tell(self, link: Link, put: list[DatasetEntry], gone: list[str], whole: bool) -> None:
+        """Sends one change in messages of a bounded size; the node makes it when it has the last one."""
+        parts = [Datasets(whole=False, put=p) for p in _split(put)]
+        parts += [Datasets(whole=False, put=[], gone=p) for p in _split(gone)]
         if whole:
-            await link.ask(Datasets(whole=True, put=[]), Done, PUSH_TIMEOUT_S)
-        for entries in _split(put):
-            await link.ask(Datasets(whole=False, put=entries), Done, PUSH_TIMEOUT_S)
-        for part in _split(gone):
-            await link.ask(Datasets(whole=False, put=[], gone=part), Done, PUSH_TIMEOUT_S)
-        for groups in _split(dropped):
-            await link.ask(Datasets(whole=False, put=[], drop=groups), Done, PUSH_TIMEOUT_S)
-        self.heard.sequence = sequence
-        self._on_change()
+            parts.insert(0, Datasets(whole=True, put=[]))
+        for i, part in enumerate(parts, 1):
+            part.more = i < len(parts)
+            await link.ask(part, Done, PUSH_TIMEOUT_S)
+
+    async def _free(self, link: Link) -> None:
+        """Has the node free what was removed. One that cannot now (its disk may be full) is asked again."""
+        owed = self._catalog.owed_to(self.node.name)
+        loop = asyncio.get_running_loop()
+        if not owed or loop.time() < self._free_again:
+            return
+        for at in range(0, len(owed), FREE_MAX):
+            part = owed[at : at + FREE_MAX]
+            try:
+                await link.ask(Datasets(whole=False, put=[], drop=part), Done, FREE_TIMEOUT_S)
+            except DspmError as e:
+                self._free_again = loop.time() + FREE_RETRY_S
+                log.warning(
+                    "removed datasets are not freed yet", node=self.node.name, groups=len(owed) - at, why=str(e)
+                )
+                return
+            self._catalog.freed(self.node.name, part)
+        log.info("removed datasets are freed", node=self.node.name, groups=len(owed))
 
 
 def _split(items: list[T]) -> list[list[T]]:

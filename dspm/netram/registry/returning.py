@@ -1,7 +1,11 @@
 """Members that came back without the memory that they are recorded with, and when their set may go on with them.
 
-Rules (a member's log is intact when every batch but a torn, never acknowledged last one is whole):
-- durability disk: what was acknowledged is in the synced log, so any member with its log intact goes on.
+A set names the store id that each member had. A node that lost its memory has another one, and names as its former ones
+those whose synced log it holds wholly; it may have lost its memory several times, and been started in between, unseen.
+One whose recorded name is not among them is known, shown and given new datasets, but never counted as holding the set.
+
+Rules, for members that the set knows by a former name:
+- durability disk: what was acknowledged is in the synced log, so each of them goes on.
 - durability memory: only when every member of the set is back and none has its memory. The set then goes on with the
   longest log, and what was committed within about `flush_interval` before the loss may be missing: it is reported.
 - otherwise the set waits: another member still holds what this one lost, and it must join again.
@@ -19,11 +23,10 @@ from dspm.netram.messages import Durability, MemberEntry, SetEntry
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What an answering node remembers: its store id, the one before its last start, and whether its log is whole."""
+    """What an answering node remembers: its store id, and those before whose synced log it holds wholly."""
 
     store: int
-    previous: int
-    log_intact: bool
+    former: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ def readmit(entry: SetEntry, durability: Durability, memories: Mapping[str, Memo
     lost = [m for m in entry.members if m.node in memories and memories[m.node].store != m.store]
     if not lost or entry.state != "active" or entry.joining:
         return None
-    if any(memories[m.node].previous != m.store or not memories[m.node].log_intact for m in lost):
+    if any(m.store not in memories[m.node].former for m in lost):
         return None
     window = durability != "disk"
     if window and len(lost) < len(entry.members):

@@ -14,6 +14,7 @@ from dspm.netram.messages import CreateOptions, DatasetEntry, Done, Locate, Loca
 from dspm.netram.registry.catalog import Catalog, exists
 from dspm.netram.registry.peer import Peer
 from dspm.netram.registry.returning import readmit
+from dspm.netram.returned import what_waits
 
 HEAR_TIMEOUT_S = 5.0
 NODES_MAX = 1024
@@ -143,15 +144,15 @@ class Service:
     def node_states(self) -> list[dict[str, str]]:
         """Nodes with "serving", "down" or "lost its memory"."""
         return [
-            {**msgspec.to_builtins(p.node), "state": self._state(p), "why": p.trouble} for p in self._peers.values()
+            {**msgspec.to_builtins(p.node), **dict(zip(("state", "why"), self._state(p), strict=True))}
+            for p in self._peers.values()
         ]
 
-    def _state(self, peer: Peer) -> str:
-        name = peer.node.name
-        promised = {m.store for s in self.catalog.sets.values() for m in s.members if m.node == name}
+    def _state(self, peer: Peer) -> tuple[str, str]:
         if peer.store is None:
-            return "down"
-        return "lost its memory" if promised - {peer.store} else "serving"
+            return "down", peer.trouble
+        why = what_waits(self.catalog.sets.values(), peer.node.name, peer.store)
+        return ("lost its memory", why) if why else ("serving", "")
 
     async def _members_hear(self, entry: DatasetEntry, sequence: int) -> None:
         """Waits until the members of the dataset's set know it, so that they serve it at once."""

@@ -2,7 +2,8 @@
 
 Invariants: every decision is one transaction that compares and raises `cluster.version`, so a second registry on the
 same file can never decide on what it read before; a transaction is on disk before anyone hears of it (rollback
-journal, synchronous FULL); an id is drawn once and never again, also after its dataset is gone.
+journal, synchronous FULL); an id is drawn once and never again, also after its dataset is gone; that a dataset was
+removed is a row for each node that has yet to free it, never the absence of one. Drawn in docs/formats/registry.md.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -29,9 +30,11 @@ _SCHEMA = (
     " set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,"
     " min_copies INTEGER NOT NULL, history_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID",
-    "PRAGMA user_version = 2",
+    "CREATE TABLE removed(node TEXT NOT NULL, group_id TEXT NOT NULL, dataset TEXT NOT NULL,"
+    " PRIMARY KEY(node, group_id)) WITHOUT ROWID",
+    "PRAGMA user_version = 3",
 )
-_FORMAT = 2
+_FORMAT = 3
 
 
 class Store:
@@ -123,8 +126,13 @@ class Store:
     def datasets(self) -> list[DatasetEntry]:
         """The catalog."""
         columns = "name, dataset, group_id, set_id, durability, copies, min_copies, history_ms"
-        rows = self._db.execute(f"SELECT {columns} FROM datasets")
+        rows = self._db.execute(f"SELECT {columns} FROM datasets ORDER BY name")
         return [DatasetEntry(r[0], int(r[1], 16), int(r[2], 16), int(r[3], 16), *r[4:]) for r in rows]
+
+    def removed(self) -> Iterable[tuple[str, int, int]]:
+        """Node, group and dataset of every removal that a node has yet to carry out."""
+        for node, group, dataset in self._db.execute("SELECT node, group_id, dataset FROM removed"):
+            yield node, int(group, 16), int(dataset, 16)
 
 
 def put_node(db: sqlite3.Connection, node: NodeEntry) -> None:
@@ -146,9 +154,15 @@ def add_dataset(db: sqlite3.Connection, d: DatasetEntry) -> None:
     db.execute("INSERT INTO datasets VALUES(?,?,?,?,?,?,?,?)", values)
 
 
-def remove_dataset(db: sqlite3.Connection, name: str) -> None:
-    """Forgets a dataset; its id stays used."""
-    db.execute("DELETE FROM datasets WHERE name = ?", (name,))
+def remove_dataset(db: sqlite3.Connection, d: DatasetEntry, nodes: Iterable[str]) -> None:
+    """Removes a dataset, and notes that these nodes have to free it; its id stays used."""
+    db.execute("DELETE FROM datasets WHERE name = ?", (d.name,))
+    db.executemany("INSERT INTO removed VALUES(?, ?, ?)", [(n, _hex(d.group), _hex(d.dataset)) for n in nodes])
+
+
+def freed(db: sqlite3.Connection, node: str, groups: Iterable[int]) -> None:
+    """Notes that a node has freed these groups."""
+    db.executemany("DELETE FROM removed WHERE node = ? AND group_id = ?", [(node, _hex(g)) for g in groups])
 
 
 def rename_dataset(db: sqlite3.Connection, name: str, to: str) -> None:

@@ -4,7 +4,8 @@
 //! leaves this process from before the primary is asked for it until it is released. Words are counted under the group's
 //! lock, so the primary can tell which of two is the later one, whatever connections they come by.
 
-use super::group::{Asked, GroupClient};
+use super::ask::Asked;
+use super::group::GroupClient;
 use super::pins::Pins;
 use dspm_proto::message::{self, AsOfReply, Keep};
 use dspm_proto::{DatasetId, Error, Kind, Lsn, limits};

@@ -146,7 +146,7 @@ impl Background {
     fn look_after(&mut self, g: &Arc<GroupClient>) {
         let now = clock::now();
         let mut state = g.lock();
-        if state.linger.is_some_and(|at| at <= now) {
+        if state.linger.take_if(|at| *at <= now).is_some() {
             let token = state.holder.token().unwrap_or_default();
             let recall = state.holder.recall(now);
             g.answer_recall(&mut state, token, recall);

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a commit fails for certain only when it went to no member, or when its outcome was asked for.
 
+use super::ask::is_outage;
 use super::cache::OPEN;
 use super::encode::{Encoded, encode};
-use super::group::{GroupClient, Peer, Place, State, is_outage};
+use super::group::{GroupClient, Peer, Place, State};
 use super::reserve::LOCAL;
 use super::send::{Built, Commit};
 use crate::clock;

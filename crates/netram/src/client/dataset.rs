@@ -178,7 +178,7 @@ impl ClusterDataset {
                 });
             }
             if moved {
-                self.group.relocate()?;
+                self.group.relocate(deadline)?;
             }
             std::thread::sleep(Duration::from_millis(20));
         }

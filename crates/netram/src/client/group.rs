@@ -1,14 +1,14 @@
 //! One group as a process sees it: the lease machine, the open snapshots, the members, and who waits for what.
 
+use super::ask::PATIENCE;
 use super::asof::Keeps;
 use super::core::Client;
 use super::line::Line;
 use super::link::Link;
 use super::pins::Pins;
-use crate::clock;
-use dspm_proto::control::{DatasetEntry, Located, SetEntry};
+use dspm_proto::control::{Control, DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
-use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId, Token, limits};
+use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token, limits};
 use dspm_txn::dataset::Snapshot;
 use dspm_txn::{Holder, NodeNo, Recall};
 use std::collections::{HashMap, VecDeque};
@@ -55,14 +55,6 @@ impl Place {
     pub(crate) fn primary(&self) -> &Peer {
         &self.peers[0]
     }
-}
-
-/// A question that was answered.
-pub(crate) struct Asked {
-    /// A clock read before it went out.
-    pub(crate) sent: dspm_proto::Instant,
-    /// The epoch that it was asked in.
-    pub(crate) epoch: u64,
 }
 
 /// One group.
@@ -180,8 +172,8 @@ impl GroupClient {
     }
 
     /// A member said that it is not, or no longer, what we took it for: asks the nodes where the group is now.
-    pub(crate) fn relocate(&self) -> Result<(), Error> {
-        let located = self.locate_again()?;
+    pub(crate) fn relocate(&self, deadline: Instant) -> Result<(), Error> {
+        let located = self.locate_again(deadline)?;
         let mut place = Place::new(&self.client, &located)?;
         let mut state = self.lock(); // threads that find out at the same time see one change
         let before = self.place();
@@ -227,16 +219,20 @@ impl GroupClient {
         )))
     }
 
-    fn locate_again(&self) -> Result<Located, Error> {
-        match self.client.locate(&self.entry.name, None) {
+    fn locate_again(&self, deadline: Instant) -> Result<Located, Error> {
+        let locate = |name: &str| {
+            let question = Control::Locate { name: name.to_owned(), create: None };
+            self.client.control_until::<Located>(&question, deadline, self.lease * PATIENCE)
+        };
+        match locate(&self.entry.name) {
             Ok(located) if located.entry.group == self.entry.group => return Ok(located),
             Ok(_) | Err(Error::NotFound(_)) => {}
             Err(e) => return Err(e),
         }
-        let listing = self.client.list()?;
-        let renamed = listing.datasets.into_iter().find(|d| d.group == self.entry.group);
+        let datasets = self.client.list_until(deadline, self.lease * PATIENCE)?;
+        let renamed = datasets.into_iter().find(|d| d.group == self.entry.group);
         let renamed = renamed.ok_or_else(|| Error::NotFound(format!("dataset {} was removed", self.entry.name)))?;
-        self.client.locate(&renamed.name, None)
+        locate(&renamed.name)
     }
 
     /// The header of a message about this group to one of its members.
@@ -246,48 +242,6 @@ impl GroupClient {
         h.generation = place.set.generation;
         h.store = peer.store;
         h
-    }
-
-    /// Asks the primary; tries again until the deadline while it cannot be reached or is not ready. Answers when the
-    /// question was sent, and in which epoch: an answer of one that is over says nothing about this one.
-    pub(crate) fn ask_primary<T: message::Field, R: message::Field>(
-        &self,
-        kind: Kind,
-        deadline: Instant,
-        mut question: impl FnMut() -> T,
-    ) -> Result<(R, Asked), Error> {
-        loop {
-            let place = self.place();
-            let peer = place.primary();
-            let meta = message::encode(&question());
-            let sent = clock::now();
-            self.client.count_round_trip();
-            let dialer = || self.client.dialer(false);
-            let answer = peer.link.ask(dialer, self.header(kind, &place, peer), &meta, deadline);
-            match answer.and_then(|a| message::decode(&a.meta)) {
-                Ok(reply) => return Ok((reply, Asked { sent, epoch: place.epoch })),
-                Err(e) if !is_outage(&e) => return Err(e),
-                Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
-                Err(e) => {
-                    if matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
-                        self.relocate()?;
-                    }
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-            }
-        }
-    }
-
-    /// The error that users see when a member does not answer in time.
-    pub(crate) fn outage(&self, peer: &Peer, e: &Error) -> Error {
-        let text = format!(
-            "dataset {}: node {} ({}) did not answer within commit_timeout ({} ms): {e}",
-            self.entry.name,
-            peer.name,
-            peer.link.address,
-            self.client.options.commit_timeout.as_millis()
-        );
-        Error::Unavailable(text)
     }
 
     /// Takes in what changed up to a newer state: versions that ended, sizes.
@@ -321,7 +275,6 @@ impl GroupClient {
 
     /// Does what the lease machine decided about a call-back.
     pub(crate) fn answer_recall(&self, state: &mut State, token: Token, recall: Recall) {
-        state.linger = None;
         let (kept, committed) = match recall {
             Recall::Return(tail) => (false, tail),
             Recall::Kept => (true, state.holder.tail()),
@@ -329,7 +282,7 @@ impl GroupClient {
                 state.linger = Some(at);
                 return;
             }
-            Recall::Nothing => return,
+            Recall::Nothing => return, // another look may be due all the same: the word was about an older lease
         };
         if !kept {
             state.noted = committed;
@@ -367,12 +320,6 @@ pub(crate) fn check_state(state: &Changes) -> Result<(), Error> {
         Some(s) => Err(Error::Protocol(format!("a dataset of {} bytes", s.size))),
         None => Ok(()),
     }
-}
-
-/// True for errors that may pass while the caller waits.
-pub(crate) fn is_outage(e: &Error) -> bool {
-    let passing = |r: &Refusal| matches!(r, Refusal::Unsettled | Refusal::Fenced | Refusal::NotMember);
-    matches!(e, Error::Unavailable(_)) || matches!(e, Error::Refused(r) if passing(r))
 }
 
 #[cfg(test)]

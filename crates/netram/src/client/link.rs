@@ -2,7 +2,7 @@
 //! renewals go out and call-backs come in.
 
 use crate::socket::Socket;
-use crate::wire::{Answer, Connection, Dialer, frame, write_all};
+use crate::wire::{Answer, Connection, Dialer, frame, send_now};
 use dspm_proto::{Error, Header};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -95,7 +95,8 @@ impl Link {
         }
     }
 
-    /// One request and its answer. A pooled connection that died unnoticed is replaced once.
+    /// One request and its answer. A pooled connection that died unnoticed is replaced once. Bytes that make no sense are
+    /// an outage too: what was asked may be asked again, on another connection.
     pub(crate) fn ask(
         &self,
         dialer: impl Fn() -> Dialer,
@@ -120,7 +121,7 @@ impl Link {
         if answer.is_ok() {
             self.give(c);
         }
-        answer?.accept()
+        answer.map_err(broken)?.accept()
     }
 
     /// The background thread connected, or lost its connection.
@@ -134,12 +135,13 @@ impl Link {
     }
 
     /// Sends a message whose answer nobody waits for, on the background connection. While that is down another one carries
-    /// what is never answered; anything else is lost, as any message may be. A connection that fails is shut down, so that
-    /// its thread dials again.
+    /// what is never answered; anything else is lost, as any message may be. It never waits, since its callers hold a
+    /// group's lock: a connection that fails, or whose peer reads so little that it does not take the whole message, is
+    /// shut down, so that its thread dials again.
     pub(crate) fn tell(&self, header: Header, meta: &[u8]) {
         let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(stream) = background.as_mut() {
-            if write_all(stream, &frame(header, meta, 0), &[]).is_err() {
+            if send_now(stream, &frame(header, meta, 0)).is_err() {
                 let _ = stream.shutdown(std::net::Shutdown::Both);
                 *background = None;
             }
@@ -150,77 +152,42 @@ impl Link {
             return; // nobody would read it before the connection's next request, and take it for that one's
         }
         let pooled = self.pool().pop();
-        if let Some(mut c) = pooled {
-            if c.send(header, meta, &[]).is_ok() {
+        if let Some(c) = pooled {
+            if send_now(c.stream(), &frame(header, meta, 0)).is_ok() {
                 self.give(c);
             }
         }
     }
 }
 
+fn broken(e: Error) -> Error {
+    match e {
+        Error::Corrupt(_) | Error::Protocol(_) => Error::Unavailable(format!("the connection broke: {e}")),
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::fake::{FakeNode, dialer};
     use super::*;
-    use crate::wire::{from_json, json, reply_to};
-    use dspm_proto::auth::{Challenge, ClusterKey, Hello, Role};
+    use crate::wire::error_reply;
+    use dspm_proto::Kind;
     use dspm_proto::header::HEADER_SIZE;
-    use dspm_proto::{Kind, StoreId};
     use std::io::Read;
     use std::net::{TcpListener, TcpStream};
-    use std::sync::Arc;
+    use std::sync::mpsc::channel;
 
-    fn key() -> ClusterKey {
-        ClusterKey::new("a secret")
-    }
-
-    fn hear(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
-        let mut head = [0; HEADER_SIZE];
-        stream.read_exact(&mut head).ok()?;
-        let header = Header::decode(&head).unwrap();
-        let mut meta = vec![0; header.meta_len as usize];
-        stream.read_exact(&mut meta).unwrap();
-        Some((header, meta))
-    }
-
-    /// A node that knows no group: it answers as every node does then.
-    fn serve(mut stream: TcpStream, told: &Mutex<Vec<Kind>>) {
-        let (h, meta) = hear(&mut stream).unwrap();
-        let hello: Hello = from_json(&meta).unwrap();
-        let proof = key().proof("acceptor", &hello.nonce, "00").unwrap();
-        let challenge =
-            Challenge { name: "n".into(), store: StoreId(1), boot: 1, nonce: "00".into(), proof, record_pages_max: 99 };
-        write_all(&stream, &frame(reply_to(&h), &json(&challenge), 0), &[]).unwrap();
-        let (h, _) = hear(&mut stream).unwrap();
-        write_all(&stream, &frame(reply_to(&h), b"{}", 0), &[]).unwrap();
-        while let Some((h, _)) = hear(&mut stream) {
-            told.lock().unwrap().push(h.kind);
-            if !matches!(h.kind, Kind::Release | Kind::Recalled | Kind::Note) {
-                let unknown = Error::NotFound(format!("no group {}", h.group));
-                write_all(&stream, &crate::wire::error_reply(h.kind, h.request, &unknown), &[]).unwrap();
-            }
-        }
+    /// A node that knows no group answers as every node does then.
+    fn unknowing(_: usize, h: &Header) -> Option<Vec<u8>> {
+        let unknown = Error::NotFound(format!("no group {}", h.group));
+        h.kind.has_answer().then(|| error_reply(h.kind, h.request, &unknown))
     }
 
     #[test]
     fn what_is_told_leaves_no_answer_for_the_next_request() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let link = Link::new(&listener.local_addr().unwrap().to_string());
-        let told: Arc<Mutex<Vec<Kind>>> = Arc::default();
-        let heard = told.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                serve(stream.unwrap(), &heard);
-            }
-        });
-        let dialer = || Dialer {
-            role: Role::Client,
-            name: "test".into(),
-            cluster: String::new(),
-            key: key(),
-            session: None,
-            store: StoreId(0),
-            callbacks: false,
-        };
+        let node = FakeNode::start(unknowing);
+        let link = Link::new(&node.address);
         let ask = || {
             let deadline = Instant::now() + Duration::from_secs(20);
             link.ask(dialer, Header::new(Kind::Outcome), &[], deadline)
@@ -237,7 +204,27 @@ mod tests {
             assert!(matches!(answer.and_then(Answer::accept), Err(Error::NotFound(_))), "after {kind:?}");
             link.give(c);
         }
-        let told = told.lock().unwrap().clone();
+        let told: Vec<Kind> = node.asked().iter().map(|(_, kind)| *kind).collect();
         assert!([Kind::Release, Kind::Recalled, Kind::Note].iter().all(|k| told.contains(k)), "{told:?}");
+    }
+
+    #[test]
+    fn a_peer_that_does_not_read_blocks_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        let link = Link::new("nobody reads there");
+        link.set_background(Some(Socket::new(stream)));
+        let (done, told) = channel();
+        std::thread::spawn(move || {
+            while link.has_background() {
+                link.tell(Header::new(Kind::Note), &[0; 4096]);
+            }
+            done.send(()).unwrap();
+        });
+        assert!(told.recv_timeout(Duration::from_secs(60)).is_ok(), "it waits for room in the socket");
+        let mut bytes = Vec::new();
+        (&peer).read_to_end(&mut bytes).unwrap(); // it was shut down, so that the rest of a message cannot follow
+        assert!(bytes.len() > HEADER_SIZE);
     }
 }

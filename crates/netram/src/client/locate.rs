@@ -3,7 +3,7 @@
 use super::core::Client;
 use super::group::GroupClient;
 use crate::wire::{from_json, json};
-use dspm_proto::control::{Control, CreateOptions, Done, Listing, Located};
+use dspm_proto::control::{Control, CreateOptions, DatasetEntry, Done, Listing, Located};
 use dspm_proto::{Error, Header, Kind};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -15,7 +15,17 @@ impl Client {
     /// # Errors
     /// What the node answered; [`Error::Unavailable`] when none answers within `commit_timeout`.
     pub fn control<T: DeserializeOwned>(&self, question: &Control) -> Result<T, Error> {
-        let deadline = Instant::now() + self.options.commit_timeout;
+        let most = self.options.commit_timeout;
+        self.control_until(question, Instant::now() + most, most)
+    }
+
+    /// The same until a deadline, waiting for each node at most for `patience`.
+    pub(crate) fn control_until<T: DeserializeOwned>(
+        &self,
+        question: &Control,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<T, Error> {
         let meta = json(question);
         loop {
             let mut last = Error::Unavailable("no node is configured".into());
@@ -23,7 +33,8 @@ impl Client {
                 let link = self.link(address);
                 self.count_round_trip();
                 let dialer = || self.dialer(false);
-                match link.ask(dialer, Header::new(Kind::Control), &meta, deadline) {
+                let until = deadline.min(Instant::now() + patience);
+                match link.ask(dialer, Header::new(Kind::Control), &meta, until) {
                     Ok(answer) => return from_json(&answer.meta),
                     Err(e @ Error::Unavailable(_)) => last = e,
                     Err(e) => return Err(e),
@@ -44,12 +55,31 @@ impl Client {
         self.control(&Control::Locate { name: name.to_owned(), create })
     }
 
-    /// The catalog.
+    /// The catalog, by name, page by page: what is created, renamed or removed meanwhile may be there or not.
     ///
     /// # Errors
     /// Those of [`Client::control`].
-    pub fn list(&self) -> Result<Listing, Error> {
-        self.control(&Control::List {})
+    pub fn list(&self) -> Result<Vec<DatasetEntry>, Error> {
+        let most = self.options.commit_timeout;
+        self.list_until(Instant::now() + most, most)
+    }
+
+    /// The same until a deadline, waiting for each node at most for `patience`.
+    pub(crate) fn list_until(&self, deadline: Instant, patience: Duration) -> Result<Vec<DatasetEntry>, Error> {
+        let (mut all, mut after, mut view) = (Vec::<DatasetEntry>::new(), String::new(), 0);
+        loop {
+            let question = Control::List { after: after.clone(), limit: 0, view };
+            let page: Listing = self.control_until(&question, deadline, patience)?;
+            view = page.view.map_or(view, |v| v.version);
+            let in_order = page.datasets.iter().all(|d| std::mem::replace(&mut after, d.name.clone()) < d.name);
+            if !in_order || (page.more && page.datasets.is_empty()) {
+                return Err(Error::Protocol("a page of the catalog does not follow the one before it".into()));
+            }
+            all.extend(page.datasets);
+            if !page.more {
+                return Ok(all);
+            }
+        }
     }
 
     /// Removes a dataset.

@@ -4,6 +4,7 @@
 //! Fault model: the process may be stopped for any time and go on: every use of a lease is checked by a clock read
 //! after the call began. A forked child has nothing of its parent's.
 
+mod ask;
 mod asof;
 mod background;
 mod cache;
@@ -11,6 +12,8 @@ mod commit;
 mod core;
 mod dataset;
 mod encode;
+#[cfg(test)]
+mod fake;
 mod group;
 mod line;
 mod link;
@@ -18,6 +21,7 @@ mod locate;
 mod pins;
 mod reserve;
 mod send;
+mod spread;
 mod view;
 
 pub use self::core::{Client, ClientOptions};

@@ -154,7 +154,9 @@ impl GroupClient {
         let now = clock::now();
         if state.holder.granted(reply.token, asked.sent, lease, reply.state.tail, now) {
             state.noted = reply.state.tail;
-            if !state.holder.valid(now) {
+            let recall = state.holder.recall(now); // who waits behind may have called it back before it was here
+            self.answer_recall(&mut state, reply.token, recall);
+            if state.holder.token() == Some(reply.token) && !state.holder.valid(now) {
                 drop(state);
                 self.renew_now()?; // it waited in the queue longer than a lease lasts
             }
@@ -238,5 +240,49 @@ impl GroupClient {
         drop(state);
         let place = self.place();
         self.tell(&place, place.primary(), Kind::Acquire, &acquire);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{FakeNode, group_of};
+    use super::*;
+    use crate::wire::{frame, reply_to};
+    use dspm_proto::{Generation, RecordId, Token, message};
+
+    const TOKEN: Token = Token { generation: Generation(1), boot: 1, n: 2 };
+
+    fn granting() -> FakeNode {
+        let lease_ns = Duration::from_secs(60).as_nanos() as u64;
+        let reply = message::encode(&Acquired { token: TOKEN, lease_ns, ..Acquired::default() });
+        FakeNode::start(move |_, h| Some(frame(reply_to(h), &reply, 0)))
+    }
+
+    #[test]
+    fn a_lease_that_was_called_back_before_it_came_is_looked_at_at_once() {
+        let node = granting();
+        let group = group_of(&node);
+        let mut state = group.lock();
+        state.holder.ask();
+        assert!(matches!(state.holder.callback(TOKEN, clock::now()), Recall::Linger(_)));
+        state.holder.asked();
+        assert!(group.acquire(state, LOCAL, Duration::ZERO).unwrap().is_none());
+        let state = group.lock();
+        assert_eq!(state.holder.token(), Some(TOKEN));
+        assert!(state.linger.is_some(), "nobody looks at it before it is called back again");
+    }
+
+    #[test]
+    fn a_word_about_an_older_lease_leaves_the_next_look_at_this_one() {
+        let node = granting();
+        let group = group_of(&node);
+        let mut state = group.lock();
+        let at = clock::now().after(Duration::from_secs(1));
+        group.answer_recall(&mut state, TOKEN, Recall::Linger(at));
+        let older = Token { n: 1, ..TOKEN };
+        for recall in [Recall::Nothing, Recall::Return(RecordId::default())] {
+            group.answer_recall(&mut state, older, recall);
+            assert_eq!(state.linger, Some(at), "after {recall:?}");
+        }
     }
 }

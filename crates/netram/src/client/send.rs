@@ -7,6 +7,7 @@
 //! Fault model: members refuse, fall silent, or answer late, from connections that broke.
 
 use super::group::{GroupClient, Peer, Place};
+use super::spread;
 use crate::clock;
 use crate::wire::{Answer, Connection};
 use dspm_proto::message::{self, Ack};
@@ -19,6 +20,8 @@ use std::time::{Duration, Instant};
 const SILENCE: u32 = 2;
 /// A link slower than this (10 MB/s) makes large commits doubtful, and large reads go to another member.
 pub(super) const SLOWEST_NS_PER_BYTE: u64 = 100;
+/// A record with at most so much page data is sent to one member after the other: their sockets take it without waiting.
+const AT_ONCE: usize = 64 << 10;
 /// Pauses before a member without room is asked again: the first, each next one twice as long, up to the last.
 const PAUSE_MIN: Duration = Duration::from_micros(500);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
@@ -69,6 +72,9 @@ struct Round {
     failed: Option<Error>,
 }
 
+/// A record went out on a connection, under a number; or not, or not whole.
+type Sent = Result<(Connection, u64), Error>;
+
 impl GroupClient {
     /// Sends the record to every member, and again to those that have no room, until `room_until`. Any error: the
     /// record is in doubt.
@@ -115,6 +121,8 @@ impl GroupClient {
             if Instant::now() >= room_until {
                 break no_room(&place.peers[short], &why, began.elapsed());
             }
+            self.lock().holder.stall();
+            self.notify(); // who waits to read asks the primary
             // A large record is not sent more often than it takes to send it.
             let longest = pause.max(sent.elapsed());
             std::thread::sleep(longest.min(room_until.saturating_duration_since(Instant::now())));
@@ -130,30 +138,55 @@ impl GroupClient {
     fn send_round(&self, place: &Place, built: &Built, to: &[usize], commit: &mut Commit<'_>) -> Round {
         let data = built.data(commit.change);
         self.client.count_round_trip();
+        let bytes: usize = data.iter().map(|d| d.len()).sum();
         let mut round = Round::default();
         let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(to.len());
-        for &i in to {
-            let peer = &place.peers[i];
-            let sent = peer.link.take(|| self.client.dialer(false)).and_then(|mut c| {
-                let header = built.record.header(Kind::Commit, &built.meta, peer.store, 0);
-                let request = c.send(header, &built.meta, &data)?;
-                Ok((i, c, request))
-            });
+        let sent = match bytes <= AT_ONCE || to.len() == 1 {
+            true => to.iter().map(|i| self.send_one(&place.peers[*i], built, &data)).collect(),
+            false => self.send_spread(place, built, to, &data, bytes),
+        };
+        for (&i, sent) in to.iter().zip(sent) {
             match sent {
-                Ok(x) => waiting.push(x),
+                Ok((c, request)) => waiting.push((i, c, request)),
                 Err(e) => {
-                    peer.link.distrust();
-                    round.failed = Some(unacknowledged(peer, e));
+                    place.peers[i].link.distrust();
+                    round.failed = Some(unacknowledged(&place.peers[i], e));
                 }
             }
         }
-        let bytes: usize = data.iter().map(|d| d.len()).sum();
         let deadline = Instant::now() + self.lease * SILENCE + Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
         for (i, mut c, request) in waiting {
             let answer = c.receive(request, deadline).and_then(Answer::accept);
             self.hear(place, i, c, answer, commit, &mut round);
         }
         round
+    }
+
+    fn send_one(&self, peer: &Peer, built: &Built, data: &[&[u8]]) -> Sent {
+        let mut c = peer.link.take(|| self.client.dialer(false))?;
+        let request = c.send(built.record.header(Kind::Commit, &built.meta, peer.store, 0), &built.meta, data)?;
+        Ok((c, request))
+    }
+
+    /// A large record, to all of them at the same time.
+    fn send_spread(&self, place: &Place, built: &Built, to: &[usize], data: &[&[u8]], bytes: usize) -> Vec<Sent> {
+        let mut heads = Vec::with_capacity(to.len());
+        let mut head = |peer: &Peer| {
+            let mut c = peer.link.take(|| self.client.dialer(false))?;
+            let header = built.record.header(Kind::Commit, &built.meta, peer.store, 0);
+            let (request, head) = c.request(header, &built.meta, bytes);
+            heads.push(head);
+            Ok((c, request))
+        };
+        let mut sent: Vec<Sent> = to.iter().map(|i| head(&place.peers[*i])).collect();
+        let reached = sent.iter().flatten().zip(&heads).map(|((c, _), head)| (c.stream(), &head[..]));
+        let results = spread::send_to_all(&reached.collect::<Vec<_>>(), data);
+        for (sent, result) in sent.iter_mut().filter(|s| s.is_ok()).zip(results) {
+            if let Err(e) = result {
+                *sent = Err(e);
+            }
+        }
+        sent
     }
 
     /// Takes a member's answer.

@@ -91,8 +91,10 @@ impl GroupClient {
             let state = self.lock();
             known = state.holder.tail().lsn;
             let session = self.client.session;
-            // Without its background connection it could not be called back, and every commit would wait for it.
-            let read_lease = local && self.place().primary().link.has_background();
+            // Without its background connection it could not be called back, and every commit would wait for it; this
+            // process's own record would, too.
+            let free = state.holder.flight().is_none() && self.place().primary().link.has_background();
+            let read_lease = local && free;
             message::Snapshot { session, known, floor: self.floor(&state), read_lease }
         };
         let (reply, asked) = self.ask_primary::<_, SnapshotReply>(Kind::Snapshot, deadline, question)?;

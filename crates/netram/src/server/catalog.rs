@@ -1,24 +1,41 @@
 //! What the node knows of the cluster: nodes, sets, datasets. Kept in a file, so that a node that starts without the
 //! registry serves what it served before.
+//!
+//! Invariants: a change that comes in several messages counts when the last one is there, so that a catalog that is
+//! being told anew is the old one until then, in memory and in the file. Nothing is destroyed because a name is missing.
 
 use dspm_proto::control::{DatasetEntry, Located, NodeEntry, SetEntry, View};
-use dspm_proto::{Error, GroupId};
+use dspm_proto::{Error, GroupId, limits};
 use dspm_txn::NodeNo;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
+use std::ops::Bound;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+/// Most bytes of an entry's JSON, its name aside, and of one byte of a name.
+const TEXT_OF_ENTRY: usize = 256;
+const ESCAPED: usize = 6;
 
 /// The cached placement.
 #[derive(Default)]
 pub(crate) struct Catalog {
     path: PathBuf,
     pub(crate) view: View,
-    datasets: HashMap<String, DatasetEntry>,
+    datasets: BTreeMap<String, DatasetEntry>,
     groups: HashMap<GroupId, String>,
     numbers: Vec<String>,
+    coming: Coming,
+}
+
+/// The parts of a change that are there; the others follow.
+#[derive(Default)]
+struct Coming {
+    whole: bool,
+    put: Vec<DatasetEntry>,
+    del: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -75,9 +92,24 @@ impl Catalog {
         }
     }
 
+    /// Takes a part of a change in; true when it was the last one, and the change is made. One that begins a whole
+    /// catalog ends what an earlier connection left unfinished.
+    pub(crate) fn take_part(&mut self, whole: bool, more: bool, put: Vec<DatasetEntry>, del: Vec<String>) -> bool {
+        if whole {
+            self.coming = Coming { whole, ..Coming::default() };
+        }
+        self.coming.put.extend(put);
+        self.coming.del.extend(del);
+        if !more {
+            let Coming { whole, put, del } = std::mem::take(&mut self.coming);
+            self.update(whole, put, &del);
+        }
+        !more
+    }
+
     /// Takes entries in. No data goes by a name that is missing or given to another: what a whole catalog does not
     /// name is only forgotten here (the registry may have been restored from an old backup).
-    pub(crate) fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) {
+    fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) {
         if whole {
             self.datasets.clear();
             self.groups.clear();
@@ -101,11 +133,19 @@ impl Catalog {
         self.datasets.insert(entry.name.clone(), entry);
     }
 
-    /// All datasets, by name.
-    pub(crate) fn list(&self) -> Vec<DatasetEntry> {
-        let mut all: Vec<_> = self.datasets.values().cloned().collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
+    /// The datasets above that name, in order, as many as a page takes; and whether there are more.
+    pub(crate) fn page(&self, after: &str, limit: usize) -> (Vec<DatasetEntry>, bool) {
+        let limit = if limit == 0 { limits::LISTED_MAX } else { limit.min(limits::LISTED_MAX) };
+        let mut above = self.datasets.range::<str, _>((Bound::Excluded(after), Bound::Unbounded)).map(|(_, d)| d);
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for d in above.by_ref().take(limit) {
+            bytes += TEXT_OF_ENTRY + ESCAPED * d.name.len();
+            page.push(d.clone());
+            if bytes >= limits::LISTED_BYTES {
+                break;
+            }
+        }
+        (page, above.next().is_some())
     }
 
     /// How many datasets.
@@ -163,6 +203,48 @@ mod tests {
         DatasetEntry { name: name.into(), dataset, group, set, durability, copies: 2, min_copies: 1, history_ms: 0 }
     }
 
+    fn all(c: &Catalog) -> Vec<DatasetEntry> {
+        c.page("", 0).0
+    }
+
+    #[test]
+    fn pages_hold_every_name_once_and_no_more_than_a_message() {
+        let mut c = Catalog::default();
+        let long = "\u{1}".repeat(limits::NAME_MAX - 4); // six bytes of JSON each
+        let names: Vec<String> = (0..2500).map(|i| format!("{long}{i:04}")).collect();
+        c.update(true, names.iter().zip(1..).map(|(n, g)| entry(n, g)).collect(), &[]);
+        for limit in [0, 7, 5000] {
+            let (mut found, mut after) = (Vec::new(), String::new());
+            loop {
+                let (page, more) = c.page(&after, limit);
+                let text = serde_json::to_vec(&page).unwrap().len();
+                assert!(text <= limits::META_MAX as usize / 2, "{text} bytes");
+                assert!(!page.is_empty() && (limit == 0 || page.len() <= limit));
+                found.extend(page.into_iter().map(|d| d.name));
+                after = found.last().unwrap().clone();
+                if !more {
+                    break;
+                }
+            }
+            assert_eq!(found, names);
+        }
+        assert_eq!(c.page("\u{2}", 0), (vec![], false));
+    }
+
+    #[test]
+    fn a_change_counts_when_all_of_it_is_there() {
+        let mut c = Catalog::default();
+        c.update(true, vec![entry("old", 1)], &[]);
+        assert!(!c.take_part(true, true, vec![entry("a", 2)], vec![]));
+        assert_eq!(all(&c), [entry("old", 1)]);
+        // The connection broke; the next one begins again.
+        assert!(!c.take_part(true, true, vec![entry("b", 3)], vec![]));
+        assert!(c.take_part(false, false, vec![entry("c", 4)], vec![]));
+        assert_eq!(all(&c), [entry("b", 3), entry("c", 4)]);
+        assert!(c.take_part(false, false, vec![entry("d", 4)], vec!["c".into()]));
+        assert_eq!(all(&c), [entry("b", 3), entry("d", 4)]);
+    }
+
     #[test]
     fn a_renamed_dataset_keeps_its_group_in_any_order_of_parts() {
         for put_first in [true, false] {
@@ -175,7 +257,7 @@ mod tests {
                 c.update(false, vec![], &["old".into()]);
                 c.update(false, vec![entry("new", 1)], &[]);
             }
-            assert!(c.has_group(GroupId(1)) && c.list() == [entry("new", 1)]);
+            assert!(c.has_group(GroupId(1)) && all(&c) == [entry("new", 1)]);
         }
     }
 
@@ -195,7 +277,7 @@ mod tests {
         c.update(true, vec![entry("a", 1)], &[]);
         c.save().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(Catalog::open(&path).unwrap().list(), [entry("a", 1)]);
+        assert_eq!(all(&Catalog::open(&path).unwrap()), [entry("a", 1)]);
         assert!(Catalog::open(&dir).is_err(), "what cannot be read is not an empty catalog");
         std::fs::remove_dir_all(&dir).unwrap();
     }

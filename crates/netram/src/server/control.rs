@@ -103,25 +103,31 @@ impl Node {
                 self.refresh_groups();
                 self.say(out, m, &Done { done: true });
             }
-            Control::Datasets { whole, put, del, drop: removed } => {
+            Control::Datasets { whole, more, put, del, drop: removed } => {
                 from_registry(registry)?;
                 let mut catalog = self.catalog();
-                catalog.update(whole, put, &del);
-                catalog.save()?;
-                let removed: Vec<GroupId> = removed.into_iter().filter(|g| !catalog.has_group(*g)).collect();
+                if (whole || !put.is_empty() || !del.is_empty() || removed.is_empty())
+                    && catalog.take_part(whole, more, put, del)
+                {
+                    catalog.save()?;
+                }
                 drop(catalog);
-                removed.into_iter().for_each(|g| self.drop_group(g));
+                if !removed.is_empty() {
+                    return self.free(removed, out, m.header);
+                }
                 self.say(out, m, &Done { done: true });
             }
             Control::Locate { name, create } => return self.locate(out, m, &name, create.is_some_and(|c| c.exclusive)),
             Control::Remove { .. } | Control::Rename { .. } => return self.forwarded.pass_on(out, m),
-            Control::List {} => {
+            Control::List { after, limit, view } => {
                 let catalog = self.catalog();
-                let listing = Listing { datasets: catalog.list(), view: catalog.view.clone() };
+                let (datasets, more) = catalog.page(&after, limit as usize);
+                let view = (catalog.view.version != view).then(|| catalog.view.clone());
+                let listing = Listing { datasets, more, count: catalog.count(), view };
                 drop(catalog);
                 self.say(out, m, &listing);
             }
-            Control::Status {} => self.say(out, m, &self.status()),
+            Control::Status { groups } => self.say(out, m, &self.status(&groups)?),
         }
         Ok(())
     }
@@ -154,26 +160,20 @@ impl Node {
             boot: self.boot,
             view: catalog.view.version,
             datasets: catalog.count(),
-            previous: self.opened.previous,
-            log_intact: self.opened.log_intact,
+            former: self.opened.former.clone(),
         }
     }
 
-    fn drop_group(&self, id: GroupId) {
-        let group = self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        let records = match group {
-            Some(group) => group.take(),
-            None => self.store.open_group(id).ok(), // it may be remembered from before a restart
-        };
-        if let Some(records) = records {
-            self.store.drop_group(records);
+    fn status(&self, asked: &[GroupId]) -> Result<NodeStatus, Error> {
+        if asked.len() > limits::LISTED_MAX {
+            let text = format!("a status of {} groups; ask about at most {}", asked.len(), limits::LISTED_MAX);
+            return Err(Error::Usage(text));
         }
-    }
-
-    fn status(&self) -> NodeStatus {
         let usage = self.store.usage();
         let own = self.counters.checksum_errors.load(std::sync::atomic::Ordering::Relaxed);
-        NodeStatus {
+        let lost = self.opened.reason.clone().filter(|_| self.opened.previous.0 != 0);
+        let (groups, covered) = self.statuses(asked);
+        Ok(NodeStatus {
             name: self.options.name.clone(),
             state: "serving".into(),
             store: self.store_id,
@@ -181,10 +181,33 @@ impl Node {
             frames_used: usage.used,
             frames_dirty: usage.dirty,
             checksum_errors: usage.checksum_errors + own,
-            groups: self.open_groups().iter().map(|g| group_status(&g.lock())).collect(),
+            lost: lost.unwrap_or_default(),
+            groups,
+            covered,
+        })
+    }
+
+    /// What is open here of those groups, as many of them as a page takes.
+    fn statuses(&self, asked: &[GroupId]) -> (Vec<GroupStatus>, u32) {
+        let (mut found, mut bytes, mut covered) = (Vec::new(), 0, 0);
+        for id in asked {
+            let group = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            covered += 1;
+            let Some(group) = group else { continue };
+            let status = group_status(&group.lock());
+            bytes += TEXT_OF_GROUP + TEXT_OF_SIZE * status.sizes.len();
+            found.push(status);
+            if bytes >= limits::LISTED_BYTES {
+                break;
+            }
         }
+        (found, covered)
     }
 }
+
+/// Most bytes of a group's JSON, its sizes aside, and of one size.
+const TEXT_OF_GROUP: usize = 300;
+const TEXT_OF_SIZE: usize = 44;
 
 fn group_status(g: &super::group::Group) -> GroupStatus {
     let (records, situation) = (&g.replica.records.group, g.replica.situation());

@@ -6,7 +6,7 @@ use dspm_proto::{Error, GroupId, Lsn};
 use dspm_store::{FlushSource, Flusher, GroupStore};
 use std::sync::{Arc, PoisonError};
 
-struct Source(Arc<Node>);
+pub(crate) struct Source(pub(crate) Arc<Node>);
 
 impl Source {
     fn group(&self, id: GroupId) -> Option<SharedGroup> {

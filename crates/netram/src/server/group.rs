@@ -26,17 +26,18 @@ impl SharedGroup {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The records of a group that nobody finds any more. Others may still hold it for the moment of a message.
-    pub(crate) fn take(self) -> Option<GroupStore> {
+    /// The records of a group that nobody finds any more. Others may still hold it for the moment of a message; the
+    /// group comes back when they do for longer.
+    pub(crate) fn take(self) -> Result<GroupStore, SharedGroup> {
         let mut shared = self.0;
         for _ in 0..1000 {
             match Arc::try_unwrap(shared) {
-                Ok(g) => return Some(g.into_inner().unwrap_or_else(PoisonError::into_inner).replica.records.group),
+                Ok(g) => return Ok(g.into_inner().unwrap_or_else(PoisonError::into_inner).replica.records.group),
                 Err(still) => shared = still,
             }
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        None
+        Err(SharedGroup(shared))
     }
 }
 
@@ -66,6 +67,11 @@ impl Node {
     /// All groups that are open here.
     pub(crate) fn open_groups(&self) -> Vec<SharedGroup> {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// How many groups are open here.
+    pub(crate) fn open_group_count(&self) -> usize {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// A set's members by this process's numbers.

@@ -12,6 +12,7 @@ mod control;
 mod dispatch;
 mod effects;
 mod flush;
+mod free;
 mod group;
 mod links;
 mod metrics;

@@ -7,6 +7,7 @@
 mod batch;
 mod scan;
 mod segment;
+mod window;
 
 pub(crate) use batch::{Batch, FLAG_DROP, entry_len};
 pub(crate) use scan::{LogEntry, Scan};

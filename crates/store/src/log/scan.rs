@@ -2,6 +2,7 @@
 //!
 //! A batch counts only with its BatchEnd. The first bad place ends the log: it is a torn last batch if nothing of a
 //! later batch is found behind it, otherwise damage, and the log is not intact. Either way nothing behind it is used.
+//! What is in memory meanwhile are the entries found so far, without their pages, and about one window of one segment.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -9,10 +10,11 @@ use std::path::Path;
 use dspm_proto::codec::get_u64;
 use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::record::Record;
-use dspm_proto::{Error, Header, Kind, PAGE_SIZE, checksum};
+use dspm_proto::{Checksum, Error, Header, Kind, PAGE_SIZE};
 
 use super::batch::{END_META, images};
 use super::segment::{FIRST, Segment, SegmentHeader};
+use super::window::{PIECE, Window};
 use super::{ALIGN, entry_len};
 use crate::disk::Disk;
 
@@ -81,10 +83,9 @@ pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Se
     (scan.end, scan.next_batch) = (FIRST, 1);
     let mut started = false;
     for (i, segment) in live.iter_mut().enumerate() {
-        let mut bytes = vec![0; segment.len as usize];
-        segment.file.read_at(&mut bytes, 0)?;
-        let mut at = FIRST as usize;
-        while let Some(batch) = read_batch(&bytes, at, segment.salt, scan.next_batch, started, i) {
+        let mut window = Window::new(&*segment.file, segment.len);
+        let mut at = FIRST;
+        while let Some(batch) = read_batch(&mut window, at, segment.salt, scan.next_batch, started, i) {
             for e in &batch.entries {
                 if e.header.kind == Kind::Commit {
                     let l = segment.groups.entry(e.header.group).or_default();
@@ -92,12 +93,14 @@ pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Se
                 }
             }
             scan.entries.extend(batch.entries);
-            at = batch.end.next_multiple_of(ALIGN as usize);
+            at = batch.end.next_multiple_of(ALIGN);
             (started, scan.next_batch, scan.oldest) = (true, batch.number + 1, batch.oldest);
-            (scan.last_segment, scan.end) = (i, at as u64);
+            (scan.last_segment, scan.end) = (i, at);
         }
         // A torn batch may have been written again in the next segment; a synced one never is.
-        if later_batch(&bytes, at, segment.salt, scan.next_batch) {
+        let later = later_batch(&mut window, at, segment.salt, scan.next_batch);
+        window.end()?;
+        if later {
             scan.damage.get_or_insert(format!("batch {} in segment {}", scan.next_batch, segment.id));
             break;
         }
@@ -112,45 +115,64 @@ struct ReadBatch {
     entries: Vec<LogEntry>,
     number: u64,
     oldest: u64,
-    end: usize,
+    end: u64,
 }
 
-fn header_at(bytes: &[u8], at: usize, salt: u64) -> Option<Header> {
+fn header_at(window: &mut Window<'_>, at: u64, salt: u64) -> Option<Header> {
     let mut b = [0u8; HEADER_SIZE];
-    b.copy_from_slice(bytes.get(at..at + HEADER_SIZE)?);
+    b.copy_from_slice(window.get(at, HEADER_SIZE)?);
     Header::decode(&b).ok().filter(|h| h.store.0 == salt)
 }
 
 /// True when an entry of a batch after `number` is anywhere from `from` on.
-fn later_batch(bytes: &[u8], from: usize, salt: u64, number: u64) -> bool {
-    (from..bytes.len().saturating_sub(HEADER_SIZE - 1))
-        .step_by(8)
-        .any(|at| bytes[at..at + 4] == *b"DSPM" && header_at(bytes, at, salt).is_some_and(|h| h.request > number))
+fn later_batch(window: &mut Window<'_>, from: u64, salt: u64, number: u64) -> bool {
+    let mut at = from;
+    while at < window.len() {
+        let n = PIECE.min((window.len() - at) as usize);
+        let Some(bytes) = window.get(at, n) else { return false };
+        let marks = (0..n.saturating_sub(3)).step_by(8).filter(|i| bytes[*i..*i + 4] == *b"DSPM");
+        let marks: Vec<u64> = marks.map(|i| at + i as u64).collect();
+        if marks.into_iter().any(|m| header_at(window, m, salt).is_some_and(|h| h.request > number)) {
+            return true;
+        }
+        at += n as u64;
+    }
+    false
 }
 
 /// The batch that begins at `from`, if it is whole and the expected one (the log's first may have any number).
-fn read_batch(bytes: &[u8], from: usize, salt: u64, expected: u64, started: bool, segment: usize) -> Option<ReadBatch> {
-    let mut entries = Vec::new();
+fn read_batch(
+    window: &mut Window<'_>,
+    from: u64,
+    salt: u64,
+    expected: u64,
+    started: bool,
+    segment: usize,
+) -> Option<ReadBatch> {
+    let (mut entries, mut sum) = (Vec::new(), Checksum::default());
     let mut at = from;
-    let number = header_at(bytes, at, salt)?.request;
+    let number = header_at(window, at, salt)?.request;
     if started && number != expected {
         return None;
     }
     loop {
-        let header = header_at(bytes, at, salt).filter(|h| h.request == number)?;
-        let meta = bytes.get(at + HEADER_SIZE..at + HEADER_SIZE + header.meta_len as usize)?.to_vec();
+        let header = header_at(window, at, salt).filter(|h| h.request == number)?;
+        let meta = window.get(at + HEADER_SIZE as u64, header.meta_len as usize)?.to_vec();
         header.verify_meta(&meta).ok()?;
         if header.kind == Kind::BatchEnd {
             let fits = meta.len() == END_META
                 && get_u64(&meta, 0) == entries.len() as u64
-                && get_u64(&meta, 8) == (at - from) as u64
-                && get_u64(&meta, 24) == checksum(&bytes[from..at]);
-            let end = at + HEADER_SIZE + END_META;
+                && get_u64(&meta, 8) == at - from
+                && get_u64(&meta, 24) == sum.value();
+            let end = at + (HEADER_SIZE + END_META) as u64;
             return fits.then(|| ReadBatch { entries, number, oldest: get_u64(&meta, 16), end });
         }
         let pages = if header.kind == Kind::Commit { images(&Record::decode(&header, &meta).ok()?) } else { 0 };
-        let next = at + entry_len(meta.len(), pages) as usize;
-        let data_at = (next - pages * PAGE_SIZE) as u64;
+        let next = at + entry_len(meta.len(), pages);
+        if !window.sum(&mut sum, at..next) {
+            return None;
+        }
+        let data_at = next - (pages * PAGE_SIZE) as u64;
         entries.push(LogEntry { segment, data_at, header, meta });
         at = next;
     }

@@ -7,6 +7,7 @@ mod damage;
 mod disk_crash;
 mod disk_model;
 mod flusher;
+mod former;
 mod groups;
 mod meddling;
 mod room;

@@ -1,0 +1,125 @@
+//! Questions to the primary of a group, until it answers.
+//!
+//! Fault model: the primary is away, not ready, or replaced; connections break, stand and carry nothing, or carry bytes
+//! that make no sense. A question is asked again as long as there is time, so only what may be repeated is asked here.
+
+use super::group::{GroupClient, Peer};
+use crate::clock;
+use dspm_proto::{Error, Kind, Refusal, message};
+use std::time::{Duration, Instant};
+
+/// A question that was not answered for so many lease lengths is asked again, on another connection: the answer may be
+/// lost while its connection stands. What is asked of the primary may be: it keeps one place in its queue and one
+/// question about an outcome for each process, an outcome is final, a renewal and a snapshot take nothing from anybody.
+pub(super) const PATIENCE: u32 = 4;
+
+/// A question that was answered.
+pub(crate) struct Asked {
+    /// A clock read before it went out.
+    pub(crate) sent: dspm_proto::Instant,
+    /// The epoch that it was asked in.
+    pub(crate) epoch: u64,
+}
+
+impl GroupClient {
+    /// Asks the primary; tries again until the deadline while it cannot be reached or is not ready. Answers when the
+    /// question was sent, and in which epoch: an answer of one that is over says nothing about this one.
+    pub(crate) fn ask_primary<T: message::Field, R: message::Field>(
+        &self,
+        kind: Kind,
+        deadline: Instant,
+        mut question: impl FnMut() -> T,
+    ) -> Result<(R, Asked), Error> {
+        loop {
+            let place = self.place();
+            let peer = place.primary();
+            let meta = message::encode(&question());
+            let sent = clock::now();
+            self.client.count_round_trip();
+            let dialer = || self.client.dialer(false);
+            let until = deadline.min(Instant::now() + self.lease * PATIENCE);
+            let answer = peer.link.ask(dialer, self.header(kind, &place, peer), &meta, until);
+            match answer.and_then(|a| message::decode(&a.meta)) {
+                Ok(reply) => return Ok((reply, Asked { sent, epoch: place.epoch })),
+                Err(e) if !is_outage(&e) => return Err(e),
+                Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
+                Err(e) => {
+                    if matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
+                        self.relocate(deadline)?;
+                    }
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        }
+    }
+
+    /// The error that users see when a member does not answer in time.
+    pub(crate) fn outage(&self, peer: &Peer, e: &Error) -> Error {
+        let text = format!(
+            "dataset {}: node {} ({}) did not answer within commit_timeout ({} ms): {e}",
+            self.entry.name,
+            peer.name,
+            peer.link.address,
+            self.client.options.commit_timeout.as_millis()
+        );
+        Error::Unavailable(text)
+    }
+}
+
+/// True for errors that may pass while the caller waits.
+pub(crate) fn is_outage(e: &Error) -> bool {
+    let passing = |r: &Refusal| matches!(r, Refusal::Unsettled | Refusal::Fenced | Refusal::NotMember);
+    matches!(e, Error::Unavailable(_)) || matches!(e, Error::Refused(r) if passing(r))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{FakeNode, group_of};
+    use super::*;
+    use crate::wire::{error_reply, frame, reply_to};
+    use dspm_proto::message::{Outcome, OutcomeReply};
+    use dspm_proto::{Header, RecordId};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn ask(node: &FakeNode, most: Duration) -> Result<OutcomeReply, Error> {
+        let question = || Outcome { session: Default::default(), token: Default::default(), id: RecordId::default() };
+        group_of(node).ask_primary(Kind::Outcome, Instant::now() + most, question).map(|(reply, _)| reply)
+    }
+
+    fn committed(h: &Header) -> Vec<u8> {
+        let reply = OutcomeReply { committed: true, ..OutcomeReply::default() };
+        frame(reply_to(h), &message::encode(&reply), 0)
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_again_on_another_connection() {
+        let node = FakeNode::start(|n, h| (n > 0).then(|| committed(h)));
+        assert!(ask(&node, LONG).unwrap().committed);
+        assert_eq!(node.asked(), [(0, Kind::Outcome), (1, Kind::Outcome)]);
+    }
+
+    #[test]
+    fn an_answer_that_makes_no_sense_is_asked_for_again_on_another_connection() {
+        let node = FakeNode::start(|n, h| {
+            let mut bytes = committed(h);
+            if n == 0 {
+                bytes[8] ^= 1;
+            }
+            Some(bytes)
+        });
+        assert!(ask(&node, LONG).unwrap().committed);
+        assert_eq!(node.asked(), [(0, Kind::Outcome), (1, Kind::Outcome)]);
+    }
+
+    #[test]
+    fn where_the_group_is_now_is_asked_for_within_the_same_time() {
+        let node = FakeNode::start(|_, h| {
+            let refusal = Error::Refused(Refusal::NotMember);
+            (h.kind == Kind::Outcome).then(|| error_reply(h.kind, h.request, &refusal))
+        });
+        assert!(matches!(ask(&node, Duration::from_secs(2)), Err(Error::Unavailable(_))));
+        let located = node.asked().iter().filter(|(_, kind)| *kind == Kind::Control).count();
+        assert!(located > 1, "the first answer was lost, and waited for as long as commit_timeout");
+    }
+}

@@ -1,0 +1,163 @@
+"""The registry's record and what nodes hold drift apart: nodes that were away, memories lost unseen, an old state."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .child import Children
+from .cluster import Cluster, clean_environment, eventually, fresh
+from .conftest import Clusters
+from .ledger import Ledger
+
+ROWS = 200
+
+
+def write(cluster: Cluster, children: Children, name: str) -> None:
+    """A database of about a MiB."""
+    session = children.session(cluster, name)
+    session.sql("CREATE TABLE t(a)")
+    for _ in range(4):
+        session.sql("BEGIN")
+        for _ in range(ROWS // 4):
+            session.sql("INSERT INTO t VALUES (randomblob(4000))")
+        session.sql("COMMIT")
+    session.kill()
+
+
+def used(cluster: Cluster, node: str) -> int:
+    """Frames in use at a node."""
+    return next(int(n["frames_used"]) for n in cluster.status()["nodes"] if n["name"] == node)
+
+
+def base_files(cluster: Cluster, node: str) -> set[str]:
+    """Names of the node's base files and sidecars."""
+    return {p.name for p in (cluster.directory / "nodes" / node / "base").iterdir()}
+
+
+def commands(cluster: Cluster, node: str) -> list[str]:
+    """How the node's process was started."""
+    raw = Path(f"/proc/{cluster.pid(node)}/cmdline").read_bytes()
+    return [part.decode() for part in raw.split(b"\0")[:-1]]
+
+
+def run_unseen(command: list[str]) -> None:
+    """Starts a node until it serves, and kills it."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
+        assert p.stdout is not None and b"address" in p.stdout.readline()
+        p.kill()
+
+
+@pytest.mark.parametrize("lose", ["nothing", "memory"])
+def test_removed_while_a_node_was_away(clusters: Clusters, children: Children, lose: str) -> None:
+    """Frames, base files and log entries of a removed dataset go when its node is back, from memory or from its log."""
+    cluster = clusters(2, durability="disk", memory="16MiB")
+    kept, gone = fresh("kept"), fresh("gone")
+    write(cluster, children, kept)
+    before = used(cluster, "n2")
+    write(cluster, children, gone)
+    assert used(cluster, "n2") > before + ROWS
+    # Much more than a log segment, so that both have base files.
+    churn = children.session(cluster, gone)
+    for _ in range(12):
+        churn.sql("UPDATE t SET a = randomblob(4000)")
+    churn.kill()
+    eventually("base files are there", lambda: len(base_files(cluster, "n2")) >= 2)
+    cluster.kill(cluster.pid("n2"))
+    if lose == "memory":
+        cluster.arena("n2").unlink()
+    assert cluster.run("rm", gone).returncode == 0
+    eventually("n1 has freed it", lambda: used(cluster, "n1") <= before + ROWS // 2)
+    cluster.kill(cluster.registry)  # what is owed is in its state, not in its memory
+    cluster.up()
+    eventually("n2 has freed it", lambda: used(cluster, "n2") <= before + ROWS // 2)
+    cluster.wait_whole(kept)
+    # Not found again, also by a start that has nothing but the log.
+    cluster.kill(cluster.pid("n2"))
+    cluster.arena("n2").unlink()
+    cluster.up()
+    cluster.wait_whole(kept)
+    assert used(cluster, "n2") <= before + ROWS // 2
+    datasets = {p.split(".")[0] for p in base_files(cluster, "n2")}
+    assert len(datasets) <= 1, f"base files of {datasets}"
+    assert children.session(cluster, kept).one("SELECT count(*) FROM t") == ROWS
+    cluster.down()
+    checked = cluster.run("fsck", cluster.directory / "nodes" / "n2")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_state_restored_from_a_backup_frees_nothing(clusters: Clusters, children: Children) -> None:
+    """A dataset that the registry does not know is not a removed one."""
+    cluster = clusters(2, memory="32MiB")
+    names = [fresh("old") for _ in range(2)]
+    for name in names:  # a set for each primary, so that the view stays
+        write(cluster, children, name)
+    state = cluster.directory / "registry" / "registry.db"
+    cluster.down()
+    shutil.copy(state, state.with_suffix(".backup"))
+    cluster.up()
+    young = fresh("young")
+    write(cluster, children, young)
+    held = {n: used(cluster, n) for n in cluster.nodes}
+    cluster.down()
+    newest = state.with_suffix(".newest")
+    state.rename(newest)
+    shutil.copy(state.with_suffix(".backup"), state)
+    cluster.up()
+    eventually("the old state is told", lambda: {d["name"] for d in cluster.status()["datasets"]} == set(names))
+    assert cluster.run("rm", names[0]).returncode == 0
+    eventually("the removed one is free", lambda: all(used(cluster, n) <= held[n] - ROWS // 2 for n in cluster.nodes))
+    assert all(used(cluster, n) >= ROWS * 2 for n in cluster.nodes), "what is only not known was freed"
+    cluster.down()
+    newest.rename(state)
+    cluster.up()
+    cluster.wait_whole(young)
+    assert children.session(cluster, young).one("SELECT count(*) FROM t") == ROWS
+
+
+def test_a_memory_lost_and_a_restart_unseen(clusters: Clusters, children: Children) -> None:
+    """Durability `disk`: a node that lost its memory, and was started again, while no registry ran, goes on."""
+    cluster = clusters(2, durability="disk")
+    ledger = Ledger(cluster, children, fresh("ledger"))
+    writer = ledger.writer()
+    writer.wait(20)
+    cluster.kill(cluster.registry)
+    command = commands(cluster, "n2")
+    for lost in (True, False, True, False):
+        cluster.kill(cluster.pid("n2"))
+        if lost:
+            cluster.arena("n2").unlink()
+        run_unseen(command)
+    writer.kill()
+    cluster.up()
+    cluster.wait_whole(ledger.name)
+    ledger.verify()
+
+
+def test_a_member_that_lost_its_memory_is_shown_and_takes_new_datasets(clusters: Clusters, children: Children) -> None:
+    """Durability `memory`: the other member holds what this one lost; it does not count, and serves what is new."""
+    cluster = clusters(2)
+    old, new = fresh("old"), fresh("new")
+    write(cluster, children, old)
+    command = commands(cluster, "n2")
+    cluster.kill(cluster.registry)
+    for lost in (True, False):
+        cluster.kill(cluster.pid("n2"))
+        if lost:
+            cluster.arena("n2").unlink()
+        run_unseen(command)
+    cluster.up()
+
+    def n2() -> dict[str, str]:
+        return next(n for n in cluster.status()["nodes"] if n["name"] == "n2")
+
+    eventually("n2 is shown", lambda: n2()["state"] == "lost its memory")
+    assert "1 replica set waits" in n2()["why"], n2()
+    assert "n2 lost its memory: " in cluster.run("status").stdout
+    write(cluster, children, new)
+    assert (cluster.dataset(new)["copies_now"], cluster.dataset(old)["copies_now"]) == (2, 1)
+    assert cluster.status()["degraded"]
+    assert children.session(cluster, new).one("SELECT count(*) FROM t") == ROWS
