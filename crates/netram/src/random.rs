@@ -1,6 +1,7 @@
 //! Random ids and nonces, from the kernel.
 
-use std::io::Read;
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 /// A random number that is not zero (zero means "none" on the wire).
 pub fn id() -> u64 {
@@ -21,11 +22,17 @@ pub fn nonce() -> String {
     b.iter().map(|x| format!("{x:02x}")).collect()
 }
 
-fn fill(b: &mut [u8]) {
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut f| f.read_exact(b));
-    if read.is_err() {
-        // Without the kernel's randomness two processes could take one id, and each other's commits.
-        eprintln!("dspm: error: /dev/urandom cannot be read\nhint: mount /dev in this environment");
-        std::process::abort();
+/// By the system call: it needs no descriptor, and no `/dev`.
+fn fill(mut b: &mut [u8]) {
+    while !b.is_empty() {
+        match getrandom(&mut *b, GetRandomFlags::empty()) {
+            Ok(n) => b = &mut b[n..],
+            Err(Errno::INTR) => {}
+            Err(e) => {
+                // Without the kernel's randomness two processes could take one id, and each other's commits.
+                eprintln!("dspm: error: the kernel gives no random numbers: {e}\nhint: dspm needs getrandom(2)");
+                std::process::abort();
+            }
+        }
     }
 }
