@@ -8,6 +8,7 @@ problem that names the wrong place.
 
 from __future__ import annotations
 
+import itertools
 import random
 import secrets
 from collections.abc import Iterator
@@ -146,6 +147,8 @@ def map_slots(arena: Arena, alive: Places, unused: Places) -> None:
 def map_disk(disk: Disk, report: Report, alive: Places, unused: Places) -> None:
     batches = list(disk.log.batches(report))
     alive["batch"] = [live(b.segment.path, b.at, b.end) for b in batches[:-1]]
+    ends = [b for b, after in itertools.pairwise(batches) if b.segment is not after.segment]
+    alive["batch at a segment's end"] = [live(b.segment.path, b.at, b.end) for b in ends]
     alive["last batch"] = [live(b.segment.path, b.at, b.end) for b in batches[-1:]]
     files = list(disk.directory.log.iterdir())
     alive["segment header"] = [live(f, 0, layout.SEGMENT.size) for f in files]
@@ -218,6 +221,7 @@ LIVE = [
     "slot that is not used",
     "ring",
     "batch",
+    "batch at a segment's end",
     "segment header",
     "sidecar header",
     "sidecar entry",

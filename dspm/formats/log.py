@@ -151,6 +151,13 @@ class Log:
         later = next((n for n in numbers if n[0] > expected), None)
         if later is not None:
             self.damaged = True
+            if self.torn:
+                # It is no torn tail of the segment before: this one begins with what came behind it.
+                path, place = self.torn
+                what = f"whole, since batch {later[0]} in {segment.path.name} was synced"
+                report.problem(path, place, f"batch {expected}", what, "damaged")
+                self.torn = None
+                return
             what = f"batch {expected}, though batch {later[0]} at byte {later[1]} was synced"
             report.malformed(segment.path, at, bad, what)
         elif numbers and numbers[-1][0] == expected:
