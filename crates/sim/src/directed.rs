@@ -54,6 +54,7 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "read_while_full", play: |m| crate::regress::read_while_full(m, 1) },
     Schedule { name: "read_while_primary_full", play: |m| crate::regress::read_while_full(m, 0) },
     Schedule { name: "too_many_readers", play: crate::regress::too_many_readers },
+    Schedule { name: "too_many_past_readers", play: crate::regress::too_many_past_readers },
 ];
 
 pub(crate) const MS: u64 = 1_000_000;

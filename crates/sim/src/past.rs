@@ -122,7 +122,7 @@ fn newest(w: &World) -> Lsn {
 }
 
 /// B's second thread begins to read a past state.
-fn start_past(w: &mut World, at: Lsn) {
+pub(crate) fn start_past(w: &mut World, at: Lsn) {
     w.act(B, |actor, ctx| {
         if let Actor::Client(c) = actor {
             c.start_past(1, at, ctx);

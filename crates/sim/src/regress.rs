@@ -3,10 +3,11 @@
 use crate::directed::{A, B, L, MS, client, cut_off, finish, inject, read, start, verdict, world, write};
 use crate::mutant::Mutant;
 use crate::node::Loss;
+use crate::past::start_past;
 use crate::thread::Step;
 use crate::wire::{Answer, Ask, Body, Who};
 use crate::world::World;
-use dspm_proto::Error;
+use dspm_proto::{Error, Lsn};
 use dspm_txn::{PeerMessage, SNAPSHOTS_MAX};
 
 /// A settle fetches a record from a member that loses power before it could send it: the tail is asked for again.
@@ -75,12 +76,26 @@ pub(crate) fn read_while_full(m: Option<Mutant>, short: usize) -> Result<(), Str
 
 /// More readers than there is a place for ask a primary that is not ready: those beyond are told to ask again, at once.
 pub(crate) fn too_many_readers(m: Option<Mutant>) -> Result<(), String> {
+    crowd(m, |w| read(w, B), |a| matches!(a, Ask::Snapshot(_)), |a| matches!(a, Answer::Snapshot { .. }))
+}
+
+/// The same of the past.
+pub(crate) fn too_many_past_readers(m: Option<Mutant>) -> Result<(), String> {
+    crowd(m, |w| start_past(w, Lsn(1)), |a| matches!(a, Ask::AsOf(_)), |a| matches!(a, Answer::AsOf { .. }))
+}
+
+fn crowd(
+    m: Option<Mutant>,
+    ask: fn(&mut World),
+    asked: fn(&Ask) -> bool,
+    answered: fn(&Answer) -> bool,
+) -> Result<(), String> {
     let (mut w, beyond) = (world(m, false), 10);
     let ok = write(&mut w, A, L);
     w.crash(Who::Node(0), Loss::Nothing);
     w.restart(Who::Node(0));
-    w.network.catch(true, |e| matches!(&e.body, Body::Ask { ask: Ask::Snapshot(_), .. }));
-    read(&mut w, B);
+    w.network.catch(true, move |e| matches!(&e.body, Body::Ask { ask, .. } if asked(ask)));
+    ask(&mut w);
     let Some(question) = w.network.caught().pop() else { return verdict(w, false, "nobody asked") };
     let count = |w: &mut World, time: u64, kind: fn(&Answer) -> bool| {
         w.network.catch(true, move |e| e.to == B && matches!(&e.body, Body::Answer { answer, .. } if kind(answer)));
@@ -90,6 +105,6 @@ pub(crate) fn too_many_readers(m: Option<Mutant>) -> Result<(), String> {
     (0..SNAPSHOTS_MAX + beyond).for_each(|_| w.send(question.clone()));
     let unavailable = |a: &Answer| matches!(a, Answer::Failed(Error::Unavailable(_)));
     let refused = count(&mut w, 10 * MS, unavailable);
-    let shown = count(&mut w, 2 * L, |a| matches!(a, Answer::Snapshot { .. }));
+    let shown = count(&mut w, 2 * L, answered);
     verdict(w, ok && refused == beyond && shown >= SNAPSHOTS_MAX, "readers wait without a limit, or for ever")
 }

@@ -257,14 +257,17 @@ fn full(e: std::io::Error) -> Error {
 pub struct BaseReader {
     arena: Arc<Arena>,
     file: Arc<BaseFile>,
+    /// The group's, when its lock was held.
+    horizon: Lsn,
 }
 
 impl BaseReader {
-    pub(crate) fn new(arena: Arc<Arena>, file: Arc<BaseFile>) -> BaseReader {
-        BaseReader { arena, file }
+    pub(crate) fn new(arena: Arc<Arena>, file: Arc<BaseFile>, horizon: Lsn) -> BaseReader {
+        BaseReader { arena, file, horizon }
     }
 
-    /// Reads the page as a snapshot sees it, into `out`; returns its LSN.
+    /// Reads the page as a snapshot sees it, into `out`; returns its LSN. Which commit made a page zeros is not in the
+    /// file: the horizon stands for it, since another member may still have what it was before.
     ///
     /// # Errors
     /// [`Error::TooOld`] when a checkpoint has put a newer version there meanwhile (the snapshot is below the
@@ -279,6 +282,6 @@ impl BaseReader {
         if lsn > at || cut {
             return Err(Error::TooOld(format!("page {page} has moved on to LSN {lsn}")));
         }
-        Ok(lsn)
+        Ok(if lsn.0 == 0 { self.horizon } else { lsn })
     }
 }

@@ -207,6 +207,9 @@ impl Store {
     /// [`Error::Full`] without room on the disk: they stay to be told to it; [`Error::Failed`] when it fails: the store
     /// is suspect then.
     pub fn sync_drops(&self, source: &dyn FlushSource) -> Result<(), Error> {
+        // A checkpoint that was under way when its group was removed names the group in the log once more, behind the
+        // removal, and leaves that to be removed again: it is over when this goes on.
+        let _no_checkpoint = lock(&self.maintaining);
         let _one_at_a_time = lock(&self.flushing);
         if self.is_suspect() {
             return Err(Error::Failed("the log failed".into()));

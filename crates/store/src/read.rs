@@ -170,7 +170,7 @@ impl GroupStore {
     /// Reads a dataset's base file without the group's lock.
     pub fn base_reader(&self, dataset: DatasetId) -> Option<BaseReader> {
         let base = self.datasets.get(&dataset)?.base.as_ref()?;
-        Some(BaseReader::new(self.arena.clone(), base.file.clone()))
+        Some(BaseReader::new(self.arena.clone(), base.file.clone(), self.horizon()))
     }
 
     /// Puts the content of a page back that was found damaged ([`Lookup::Lost`]).

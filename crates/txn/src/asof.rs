@@ -74,6 +74,9 @@ impl<R: Records> Replica<R> {
         if !self.same_session(m.session) {
             return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
         }
+        if self.views.are_full() {
+            return self.refuse_reader(from);
+        }
         let moment = if m.at > Lsn(0) { Moment::At(m.at) } else { Moment::Ago(Duration::from_nanos(m.ago_ns)) };
         self.hear_keep(m.session, m.word, m.keep, now);
         self.views.waiting.push(Reader { caller: from, wants: Wants::Past(moment) });

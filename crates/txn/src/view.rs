@@ -93,9 +93,9 @@ impl Views {
         }
     }
 
-    /// How many readers wait for an answer.
-    fn asked(&self) -> usize {
-        self.waiting.len() + self.probe.as_ref().map_or(0, |round| round.readers.len())
+    /// True when no more readers may wait for an answer.
+    pub(crate) fn are_full(&self) -> bool {
+        self.waiting.len() + self.probe.as_ref().map_or(0, |round| round.readers.len()) >= SNAPSHOTS_MAX
     }
 
     pub(crate) fn unconfirmed(&mut self, now: Instant) {
@@ -117,9 +117,8 @@ impl<R: Records> Replica<R> {
         if !self.same_session(m.session) {
             return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
         }
-        if self.views.asked() >= SNAPSHOTS_MAX {
-            let text = format!("{SNAPSHOTS_MAX} transactions wait to begin on this dataset already");
-            return self.effects.push(Effect::Fail { to: from, error: Error::Unavailable(text) }); // asked again
+        if self.views.are_full() {
+            return self.refuse_reader(from);
         }
         // Until it is answered the reader pins what is there now: the answer is not older. One that knows nothing yet
         // reads nothing older either.
@@ -129,6 +128,12 @@ impl<R: Records> Replica<R> {
         let lease = m.read_lease.then_some(m.session);
         self.views.waiting.push(Reader { caller: from, wants: Wants::Newest { known: m.known, lease } });
         self.answer_views(now);
+    }
+
+    /// There is no place for another one, who asks again.
+    pub(crate) fn refuse_reader(&mut self, from: Caller) {
+        let text = format!("{SNAPSHOTS_MAX} transactions wait to begin on this dataset already");
+        self.effects.push(Effect::Fail { to: from, error: Error::Unavailable(text) });
     }
 
     /// Answers readers if the tail is committed, else asks the other members.

@@ -130,7 +130,12 @@ impl Catalog {
 
     fn put(&mut self, entry: DatasetEntry) {
         self.groups.insert(entry.group, entry.name.clone());
-        self.datasets.insert(entry.name.clone(), entry);
+        let (name, group) = (entry.name.clone(), entry.group);
+        let Some(before) = self.datasets.insert(name.clone(), entry) else { return };
+        // Removed and created again between two words: the name stands for the new one only.
+        if before.group != group && self.groups.get(&before.group) == Some(&name) {
+            self.groups.remove(&before.group);
+        }
     }
 
     /// The datasets above that name, in order, as many as a page takes; and whether there are more.
@@ -289,5 +294,14 @@ mod tests {
         c.update(false, vec![entry("a", 2)], &[]);
         c.update(false, vec![entry("b", 1)], &[]);
         assert!(c.has_group(GroupId(1)) && c.has_group(GroupId(2)));
+    }
+
+    #[test]
+    fn a_dataset_removed_and_created_again_between_two_words_leaves_its_old_group() {
+        let mut c = Catalog::default();
+        c.update(true, vec![entry("a", 1)], &[]);
+        c.update(false, vec![entry("a", 2)], &[]);
+        assert!(matches!(c.group(GroupId(1)), Err(Error::NotFound(_))));
+        assert!(!c.has_group(GroupId(1)), "it could never be freed");
     }
 }

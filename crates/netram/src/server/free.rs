@@ -13,7 +13,7 @@ use super::sender::Sender;
 use crate::wire::{error_reply, frame, json, reply_to};
 use dspm_proto::control::Done;
 use dspm_proto::{Error, GroupId, Header};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError};
 
 impl Node {
     /// Frees the groups, then answers the registry.
@@ -36,6 +36,14 @@ impl Node {
     }
 
     fn free_now(self: &Arc<Self>, ids: &[GroupId]) -> Result<(), Error> {
+        // Asked again meanwhile, a second one would find the groups gone and say so, before the first was done, or gave up.
+        let _one_at_a_time = match self.freeing.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(e)) => e.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Busy("removed datasets are being freed already; ask again later".into()));
+            }
+        };
         for id in ids {
             let open = self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(id);
             let records = match open.map(super::group::SharedGroup::take) {
@@ -49,5 +57,88 @@ impl Node {
             records.into_iter().for_each(|r| self.store.drop_group(r));
         }
         self.store.sync_drops(&Source(self.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::node::NodeOptions;
+    use super::*;
+    use dspm_proto::auth::ClusterKey;
+    use dspm_proto::control::{DatasetEntry, Durability, MemberEntry, SetEntry, SetState, View};
+    use dspm_proto::{DatasetId, Generation, SetId};
+    use std::path::Path;
+    use std::time::Duration;
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn start(dir: &Path) -> Arc<Node> {
+        let options = NodeOptions {
+            name: "n".into(),
+            cluster: "c".into(),
+            machine: "m".into(),
+            listen: "127.0.0.1:0".into(),
+            metrics: None,
+            data_dir: dir.join("data"),
+            arena: dir.join("arena"),
+            memory: 4 << 20,
+            key: ClusterKey::new("a secret"),
+            lease: Duration::from_millis(300),
+            flush_interval: Duration::from_secs(3600),
+            dirty_max: 2 << 20,
+            history_max: 1 << 20,
+            outcome_retention: Duration::from_secs(60),
+            workers: 1,
+        };
+        Node::start(options).unwrap().0
+    }
+
+    /// Opens a group, whose dataset is removed then.
+    fn removed(node: &Arc<Node>) -> super::super::group::SharedGroup {
+        let set = SetEntry {
+            id: SetId(1),
+            generation: Generation(1),
+            state: SetState::Active,
+            primary: "n".into(),
+            members: vec![MemberEntry { node: "n".into(), store: node.store_id }],
+            joining: Vec::new(),
+            last_active: Vec::new(),
+        };
+        let (cluster, registry) = ("c".into(), String::new());
+        node.catalog().set_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] });
+        let entry = DatasetEntry {
+            name: "d".into(),
+            dataset: DatasetId(1),
+            group: GROUP,
+            set: SetId(1),
+            durability: Durability::Memory,
+            copies: 1,
+            min_copies: 1,
+            history_ms: 0,
+        };
+        node.catalog().take_part(true, false, vec![entry], Vec::new());
+        let group = node.group(GROUP).unwrap();
+        node.catalog().take_part(true, false, Vec::new(), Vec::new());
+        group
+    }
+
+    #[test]
+    fn who_asks_again_is_not_told_that_it_is_done_before_it_is() {
+        let dir = std::env::temp_dir().join(format!("dspm-free-{}", std::process::id()));
+        let node = start(&dir);
+        let held = removed(&node);
+        let first = {
+            let node = node.clone();
+            std::thread::spawn(move || node.free_now(&[GROUP]))
+        };
+        while node.open_group_count() > 0 {
+            std::thread::yield_now();
+        }
+        assert!(matches!(node.free_now(&[GROUP]), Err(Error::Busy(_))), "the first one waits for who holds the group");
+        assert!(matches!(first.join().unwrap(), Err(Error::Busy(_))));
+        drop(held);
+        assert_eq!(node.free_now(&[GROUP]), Ok(()));
+        assert_eq!(node.open_group_count(), 0);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -89,6 +89,8 @@ pub struct Node {
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) senders: RwLock<HashMap<u64, Arc<Sender>>>,
     pub(crate) forwarded: Forwarded,
+    /// Held by the thread that frees removed datasets.
+    pub(crate) freeing: Mutex<()>,
     pub(crate) counters: Counters,
     connections: AtomicU64,
 }
@@ -139,6 +141,7 @@ impl Node {
             mailboxes,
             senders: RwLock::default(),
             forwarded: Forwarded::default(),
+            freeing: Mutex::default(),
             counters: Counters::default(),
             connections: AtomicU64::new(1),
             options,

@@ -47,6 +47,27 @@ fn a_base_file_is_the_dataset_byte_for_byte() {
     }
 }
 
+/// A page had content at commit 1, was cut off at 2, and is zeros in the file of 3: another member may still show what
+/// it was.
+#[test]
+fn zeros_of_a_base_file_say_nothing_of_before_the_horizon() {
+    let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
+    for (n, pages) in [(1, 2), (2, 1), (3, 2)] {
+        let writes = [(D, 0, Some(n)), (D, 1, Some(n))];
+        w.append(&[(D, pages * 4096)], if n == 1 { &writes } else { &writes[..1] }).unwrap();
+        settled(&w);
+    }
+    let again = World::open(w.disk.copy(), MEMORY, Model::default());
+    let read = |page| {
+        again.with(|g| {
+            assert!(matches!(g.lookup(D, PageNo(page), g.tail().lsn), Lookup::Disk { .. }));
+            read(g, D, page, g.tail().lsn)
+        })
+    };
+    assert_eq!(again.with(|g| g.horizon()), Lsn(3));
+    assert_eq!((read(0), read(1)), (Some((Lsn(3), 3)), Some((Lsn(3), 0))));
+}
+
 #[test]
 fn flipped_bits_of_base_and_sidecar_are_never_served() {
     let mut w = World::open(SimDisk::default(), MEMORY, Model::default());

@@ -1,22 +1,23 @@
 //! A group changes while the disk works without its lock. Fault guarded against: believing that what was written is
 //! what is there.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use dspm_proto::*;
 
 use super::simdisk::SimDisk;
 use super::support::*;
-use crate::{Fence, FlushSource, GroupStore};
+use crate::{Fence, FlushSource, GroupStore, Store};
 
 const MEMORY: u64 = 1 << 20;
 const D: DatasetId = DatasetId(1);
 const PAGES: u64 = 600;
 
-type Change<'a> = Box<dyn FnOnce(&mut GroupStore) + Send + 'a>;
+type Change<'a> = Box<dyn FnOnce(&Groups) + Send + 'a>;
 
-/// Changes the group just before the n-th time that its lock is taken.
+/// Changes the group, or all of them, just before the n-th time that its lock is taken.
 struct Meddler<'a> {
     inner: &'a Groups,
     left: AtomicUsize,
@@ -25,6 +26,10 @@ struct Meddler<'a> {
 
 impl<'a> Meddler<'a> {
     fn new(inner: &'a Groups, n: usize, change: impl FnOnce(&mut GroupStore) + Send + 'a) -> Meddler<'a> {
+        Meddler::of_all(inner, n, |all| change(all.groups.lock().unwrap().get_mut(&GROUP).unwrap()))
+    }
+
+    fn of_all(inner: &'a Groups, n: usize, change: impl FnOnce(&Groups) + Send + 'a) -> Meddler<'a> {
         Meddler { inner, left: AtomicUsize::new(n), change: Mutex::new(Some(Box::new(change))) }
     }
 }
@@ -36,7 +41,7 @@ impl FlushSource for Meddler<'_> {
     fn with_group(&self, group: GroupId, f: &mut dyn FnMut(&mut GroupStore)) {
         if self.left.fetch_sub(1, Ordering::Relaxed) == 0 {
             let change = self.change.lock().unwrap().take().unwrap();
-            change(self.inner.groups.lock().unwrap().get_mut(&group).unwrap());
+            change(self.inner);
         }
         self.inner.with_group(group, f);
     }
@@ -86,6 +91,31 @@ fn records_cut_while_they_are_flushed_are_not_flushed() {
     w.flush();
     assert_eq!(w.with(|g| g.flushed()), Lsn(2));
     World::open(w.disk.copy(), MEMORY, w.model.clone()).check(1, 1);
+}
+
+/// Its removal is said to be carried out while a checkpoint of it is under way; then the power goes.
+#[test]
+fn a_group_removed_during_its_checkpoint_is_not_found_again() {
+    for n in 1..3 {
+        let mut w = world();
+        w.append(&[(D, 4096)], &[(D, 0, Some(1))]).unwrap();
+        settle(&w);
+        let store = w.store.clone();
+        std::thread::scope(|scope| {
+            let meddler = Meddler::of_all(&w.source, n, |all| {
+                let gone = all.groups.lock().unwrap().remove(&GROUP).unwrap();
+                store.drop_group(gone);
+                let said = scope.spawn(|| store.sync_drops(&Groups::default()).unwrap());
+                // Time for it to be wrong: right is to wait for the checkpoint, which waits here.
+                (0..200).take_while(|_| !said.is_finished()).for_each(|_| std::thread::sleep(Duration::from_millis(1)));
+            });
+            store.checkpoint_all(&meddler).unwrap();
+        });
+        assert!(w.source.groups.lock().unwrap().is_empty(), "its checkpoint was over before step {n}");
+        let dir = Dir::new();
+        let (again, _) = Store::open_on(dir.options(MEMORY), Arc::new(w.disk.copy())).unwrap();
+        assert_eq!(again.recovered_groups(), [], "removed before step {n}");
+    }
 }
 
 #[test]
