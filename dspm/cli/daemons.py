@@ -7,10 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from dspm.cli.arguments import GivenPath
+
 Flag = Annotated[bool, Parameter(negative="")]
 
 
-def registry(*, dir: Path, config: Path | None = None, listen: str = "127.0.0.1:7400", insecure: Flag = False) -> None:
+def registry(
+    *, dir: GivenPath, config: Path | None = None, listen: str = "127.0.0.1:7400", insecure: Flag = False
+) -> None:
     """Run the registry in the foreground. Prints one line of JSON when it serves.
 
     Parameters
@@ -33,7 +37,7 @@ def registry(*, dir: Path, config: Path | None = None, listen: str = "127.0.0.1:
 def node(
     *,
     name: str,
-    data_dir: Path,
+    data_dir: GivenPath,
     config: Path | None = None,
     listen: str = "127.0.0.1:0",
     metrics: str = "127.0.0.1:0",
