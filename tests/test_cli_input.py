@@ -18,6 +18,7 @@ CASES = [
     (["fsck", ""], 2),
     (["log", "dump", ""], 2),
     (["node", "--name", "n", "--data-dir", "", "--config", "{tmp}/one.toml"], 2),
+    (["node", "--name", "bad name", "--data-dir", "{tmp}/n", "--config", "{tmp}/one.toml"], 2),
     (["registry", "--dir=", "--config", "{tmp}/one.toml"], 2),
     (["ls", "orders.db"], 2),
     (["export", "x.db", "{tmp}/x", "--as-of", "-30s"], 3),

@@ -72,8 +72,10 @@ def node(
     from dspm.netram import limits
     from dspm.netram.config import load
     from dspm.netram.foreground import run_node
+    from dspm.netram.names import check_node_name
     from dspm.netram.node import Node, arena_path, host_machine_id
 
+    check_node_name(name)  # the registry would refuse it, when the node serves already
     settings = load(config, {} if memory is None else {"memory": memory})
     limits.check_memory(1, settings.memory_bytes)
     directory = data_dir.absolute()
