@@ -96,7 +96,7 @@ _HINTS: dict[int, str] = {
     3: "see `dspm status`; `dspm up --dir D` starts what is missing",
     5: "set a busy timeout, or try again",
     6: "roll back and run the transaction again",
-    7: "begin a new transaction, or raise `history`",
+    7: "begin a new transaction, or read a newer commit; a database made with more `history` keeps more",
     8: "read the rows back once the cluster answers again before repeating the transaction",
     9: "add memory or disk to the nodes, or commit smaller transactions",
     10: "use the cluster's own key file (`key_file` in the config)",

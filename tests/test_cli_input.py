@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,17 @@ CASES = [
     (["frobnicate"], 2),
     (["up"], 2),
     (["up", "--dir"], 2),
+    (["up", "--dir", ""], 2),
+    (["down", "--dir", ""], 2),
+    (["fsck", "--dir", ""], 2),
+    (["fsck", ""], 2),
+    (["log", "dump", ""], 2),
+    (["node", "--name", "n", "--data-dir", "", "--config", "{tmp}/one.toml"], 2),
+    (["node", "--name", "bad name", "--data-dir", "{tmp}/n", "--config", "{tmp}/one.toml"], 2),
+    (["registry", "--dir=", "--config", "{tmp}/one.toml"], 2),
+    (["ls", "orders.db"], 2),
+    (["export", "x.db", "{tmp}/x", "--as-of", "-30s"], 3),
+    (["bench", "page", "--rounds", "0"], 2),
     (["up", "--dir", "{tmp}/d", "--nodes", "many"], 2),
     (["up", "--dir", "{tmp}/d", "--nodes", "0"], 2),
     (["up", "--dir", "{tmp}/d", "--nodes", "1", "--copies", "3"], 2),
@@ -29,7 +41,6 @@ CASES = [
     (["ls", "--json"], 3),
     (["rm", "x.db"], 3),
     (["rm"], 2),
-    (["config", "show"], 3),
     (["config", "show", "--config", "{tmp}/none.toml"], 2),
     (["path", "elsewhere"], 2),
     (["registry", "--dir", "{tmp}/r", "--config", "{tmp}/one.toml", "--listen", "0.0.0.0:0"], 2),
@@ -79,6 +90,19 @@ def test_unknown_variables_are_one_warning(dspm: Run, tmp_path: Path) -> None:
     path.write_text("")
     r = dspm("config", "show", "--json", env={"DSPM_CONFIG": str(path), "DSPM_CASH": "1", "DSPM_LOG": "on"})
     assert r.returncode == 0 and r.stderr == "dspm: warning: unknown environment variable: DSPM_CASH\n"
+
+
+def test_the_keys_can_be_looked_at_without_a_cluster(dspm: Run) -> None:
+    r = dspm("config", "show", "--json", env={"DSPM_HISTORY": "7m"})
+    shown = json.loads(r.stdout)
+    assert r.returncode == 0 and r.stderr.startswith("dspm: warning: no cluster is configured")
+    assert shown["path"] is None and shown["settings"]["history"]["value"] == "7m"
+    assert shown["settings"]["copies"] == {"value": "2", "origin": "default"}
+
+
+def test_a_file_that_is_named_and_not_there_gets_a_hint_that_helps(dspm: Run) -> None:
+    r = dspm("ls", env={"DSPM_CONFIG": "/nonexistent/dspm.toml"})
+    assert r.returncode == 2 and "hint: `dspm up --dir D` starts a cluster" in r.stderr
 
 
 def test_the_extension_is_a_file(dspm: Run) -> None:

@@ -95,6 +95,34 @@ def test_a_directory_that_was_there_keeps_what_it_had(stand_in: Path, directory:
     assert [p.name for p in directory.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("name", ["log/mine", "nodes/mine", "run/mine", "registry/mine", "cluster.key", "dspm.toml"])
+def test_what_others_made_is_neither_used_nor_removed(stand_in: Path, directory: Path, name: str) -> None:
+    """A project's own `log`, or the key of a cluster of `dspm node`: `up` would write over it, or remove it."""
+    mine = directory / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    before = sorted(directory.rglob("*"))
+    with pytest.raises(UsageError, match="is there, but no cluster that `dspm up` made"):
+        start(directory)
+    assert sorted(directory.rglob("*")) == before and mine.read_text() == "mine"
+
+
+def test_a_first_up_that_was_killed_is_done_again(stand_in: Path, directory: Path) -> None:
+    """Killed at whatever instant: the state is there from the first file on and says that the rest is ours."""
+    start(directory)
+    down(directory)
+    state = Layout(directory).read_state()
+    assert state is not None
+    state.complete = False
+    Layout(directory).write_state(state)
+    for missing in ("dspm.toml", "cluster.key"):
+        (directory / missing).unlink()
+        assert len(start(directory)["nodes"]) == 2
+        down(directory)
+        state.complete = False
+        Layout(directory).write_state(state)
+
+
 def test_two_calls_make_one_cluster(stand_in: Path, directory: Path) -> None:
     results: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: results.append(start(directory))) for _ in range(2)]

@@ -111,8 +111,12 @@ def node(
 
 def _check(**numbers: int) -> None:
     for name, number in numbers.items():
-        if not 1 <= number <= (ROUNDS_MAX if name == "rounds" else 2**20):
-            raise UsageError(f"--{name} {number} is out of bounds", "`dspm bench COMMAND --help` shows the defaults")
+        most = ROUNDS_MAX if name == "rounds" else 2**20
+        if not 1 <= number <= most:
+            raise UsageError(
+                f"--{name} {number}: expected a number from 1 to {most}",
+                "`dspm bench COMMAND --help` shows the defaults",
+            )
 
 
 def _progress(text: str) -> None:

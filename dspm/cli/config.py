@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
 from dspm.cli.output import print_json, print_table
+from dspm.errors import UnavailableError
 
 app = App(name="config", help="The configuration.", help_format="plaintext")
 
 
 @app.command
 def show(*, config: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False) -> None:
-    """Show every key, its value, who set it and what it means.
+    """Show every key, its value, who set it and what it means. Where no cluster is configured these are the defaults.
 
     Parameters
     ----------
@@ -23,9 +25,13 @@ def show(*, config: Path | None = None, json: Annotated[bool, Parameter(negative
     json
         Print it as JSON.
     """
-    from dspm.netram.config import Setting, load
+    from dspm.netram.config import Setting, load, load_defaults
 
-    found = load(config)
+    try:
+        found = load(config)
+    except UnavailableError as e:
+        print(f"dspm: warning: {e}: these are the defaults", file=sys.stderr)
+        found = load_defaults()
     if json:
         settings = {s.key: {"value": s.value, "origin": s.origin} for s in found.settings}
         print_json({"path": found.path, "settings": settings})

@@ -7,10 +7,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from dspm.cli.arguments import GivenPath
+
 Flag = Annotated[bool, Parameter(negative="")]
 
 
-def registry(*, dir: Path, config: Path | None = None, listen: str = "127.0.0.1:7400", insecure: Flag = False) -> None:
+def registry(
+    *, dir: GivenPath, config: Path | None = None, listen: str = "127.0.0.1:7400", insecure: Flag = False
+) -> None:
     """Run the registry in the foreground. Prints one line of JSON when it serves.
 
     Parameters
@@ -33,7 +37,7 @@ def registry(*, dir: Path, config: Path | None = None, listen: str = "127.0.0.1:
 def node(
     *,
     name: str,
-    data_dir: Path,
+    data_dir: GivenPath,
     config: Path | None = None,
     listen: str = "127.0.0.1:0",
     metrics: str = "127.0.0.1:0",
@@ -68,8 +72,10 @@ def node(
     from dspm.netram import limits
     from dspm.netram.config import load
     from dspm.netram.foreground import run_node
+    from dspm.netram.names import check_node_name
     from dspm.netram.node import Node, arena_path, host_machine_id
 
+    check_node_name(name)  # the registry would refuse it, when the node serves already
     settings = load(config, {} if memory is None else {"memory": memory})
     limits.check_memory(1, settings.memory_bytes)
     directory = data_dir.absolute()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from dspm.cli.arguments import GivenPath
 from dspm.cli.output import print_json
 from dspm.errors import UsageError
 
@@ -17,10 +18,10 @@ BAD_DATA = 4
 
 
 def fsck(
-    data_dir: Path | None = None,
+    data_dir: GivenPath | None = None,
     /,
     *,
-    dir: Path | None = None,
+    dir: GivenPath | None = None,
     arena: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:

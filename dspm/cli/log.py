@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from dspm.cli.arguments import GivenPath
 from dspm.errors import DataError, UsageError
 
 app = App(name="log", help="The disk log of a stopped node.", help_format="plaintext")
@@ -15,7 +15,7 @@ Flag = Annotated[bool, Parameter(negative="")]
 
 @app.command
 def dump(
-    data_dir: Path,
+    data_dir: GivenPath,
     /,
     *,
     group: str | None = None,

@@ -90,33 +90,36 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from cyclopts import CycloptsError
+    from cyclopts import CycloptsError, UnusedCliTokensError
 
     try:
         result = build(next(iter(arguments), ""))(
             list(arguments), print_error=False, exit_on_error=False, result_action="return_value"
         )
+    except UnusedCliTokensError as e:
+        raise UsageError(f"not expected: {_one_line(' '.join(e.unused_tokens or []))}", _USAGE_HINT) from None
     except CycloptsError as e:
-        raise UsageError(_one_line(e), "`dspm --help` lists the commands, `dspm COMMAND --help` the options") from None
+        raise UsageError(_one_line(e), _USAGE_HINT) from None
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else int(e.code is not None)
     sys.stdout.flush()
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: object) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else text[:299] + "…"
 
 
 def _fail(error: DspmError) -> int:
     message = " ".join(str(error).split()) or type(error).__name__
-    hint = " ".join(error.hint.split()) or ("`dspm --help` lists the commands" if error.exit_code == 2 else _HINT)
+    hint = " ".join(error.hint.split()) or (_USAGE_HINT if error.exit_code == 2 else _HINT)
     with contextlib.suppress(OSError):
         print(f"dspm: error: {message}\nhint: {hint}", file=sys.stderr)
     return error.exit_code
 
 
+_USAGE_HINT = "`dspm --help` lists the commands, `dspm COMMAND --help` the options"
 _HINT = "`dspm status` shows the state of the cluster"
 
 

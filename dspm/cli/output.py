@@ -55,7 +55,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
 
 
 class Table:
-    """A table whose rows come in parts; the first part makes the columns as wide as they are."""
+    """A table whose rows come in parts; the first part makes the columns as wide as they are.
+
+    Nothing is ever cut off: on a terminal that is too narrow the widest texts go on in the next line; in a pipe or a
+    file a row is one line. What cannot be printed is shown as an escape: a dataset's name may hold line ends and worse.
+    """
 
     def __init__(self, title: str, columns: Sequence[str], right: frozenset[str]) -> None:
         self._title = title
@@ -73,27 +77,48 @@ class Table:
         first = not self._widths
         if not rows and not first:
             return
-        table = RichTable(
-            title=self._title or None if first else None,
-            show_header=first,
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            title_justify="left",
-            pad_edge=False,
-        )
-        cells = [[Text(str(cell)) for cell in row] for row in rows]
+        cells = [[Text(printable(str(cell))) for cell in row] for row in rows]
         wide = self._widths or [len(c) for c in self._columns]
         self._widths = [max([wide[i], *(row[i].cell_len for row in cells)]) for i in range(len(wide))]
+        console = Console(highlight=False)
+        if console.is_terminal:
+            self._narrow(console.width)
+        console.width = max(console.width, self._width())
+        table = RichTable(show_header=first, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for column, width in zip(self._columns, self._widths, strict=True):
             side = "right" if column in self._right else "left"
-            table.add_column(column, justify=side, overflow="fold", min_width=width)  # type: ignore[arg-type]
+            table.add_column(column, justify=side, overflow="fold", width=width)  # type: ignore[arg-type]
         for row in cells:
             table.add_row(*row)
-        console = Console(highlight=False)
         if first:
             console.print()
+            if self._title:
+                console.print(Text(printable(self._title), style="italic"), soft_wrap=True)
         console.print(table)
+
+    def _width(self) -> int:
+        return sum(self._widths) + _GAP * (len(self._widths) - 1)
+
+    def _narrow(self, room: int) -> None:
+        """Takes from the widest text until the table fits, as far as the headings allow it."""
+        texts = [i for i, c in enumerate(self._columns) if c not in self._right]
+        while texts and self._width() > room:
+            widest = max(texts, key=self._widths.__getitem__)
+            if self._widths[widest] <= max(len(self._columns[widest]), _NARROWEST):
+                return
+            self._widths[widest] -= 1
 
     def end(self) -> None:
         """No part follows."""
         print()
+
+
+_GAP = 3
+"""Blanks between two columns."""
+
+_NARROWEST = 8
+
+
+def printable(text: str) -> str:
+    """The text in one line, without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

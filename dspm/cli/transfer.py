@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 Flag = Annotated[bool, Parameter(negative="")]
+AsOf = Annotated[str | None, Parameter(allow_leading_hyphen=True)]
 
 
 def import_(file: Path, name: str, /, *, replace: Flag = False, check: Flag = False) -> None:
@@ -35,7 +36,7 @@ def import_(file: Path, name: str, /, *, replace: Flag = False, check: Flag = Fa
     print(f"{name}: {human(done.size)} in {done.seconds:.1f} s; {rates}")
 
 
-def export(name: str, file: Path, /, *, as_of: str | None = None, force: Flag = False) -> None:
+def export(name: str, file: Path, /, *, as_of: AsOf = None, force: Flag = False) -> None:
     """Write the newest state of a dataset to a file, byte for byte, or an old one. Writers go on meanwhile.
 
     Parameters
@@ -45,7 +46,7 @@ def export(name: str, file: Path, /, *, as_of: str | None = None, force: Flag = 
     file
         The file.
     as_of
-        A state of the past, as far as the dataset's `history` goes: the number of a commit, or how long ago (=-30s).
+        A state of the past, as far as the dataset's `history` goes: the number of a commit, or how long ago (-30s).
     force
         Replace a file that exists.
     """

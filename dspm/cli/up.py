@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
+from dspm.cli.arguments import GivenPath
 from dspm.cli.output import print_json
 from dspm.errors import UsageError
 
 
 def up(
     *,
-    dir: Path,
+    dir: GivenPath,
     nodes: int | None = None,
     copies: str | None = None,
     memory: str | None = None,
@@ -34,9 +34,9 @@ def up(
     copies
         Nodes that hold every commit before it returns. Default 2.
     memory
-        Memory of each node, such as 512MiB.
+        Memory of each node, such as 1GiB. Default 512MiB.
     durability
-        memory: a commit outlives all copies but one. disk: a power cut too.
+        memory (the default): a commit outlives all copies but one. disk: a power cut too.
     set
         KEY=VALUE: a setting for the config file, such as cache.size=16MiB. Can be repeated.
     json
@@ -62,7 +62,7 @@ def up(
     print(f"export DSPM_CONFIG={info['config']}")
 
 
-def down(*, dir: Path) -> None:
+def down(*, dir: GivenPath) -> None:
     """End the processes of a cluster that `dspm up` started, and wait until none is left. Its data stays.
 
     Parameters

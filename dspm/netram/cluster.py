@@ -1,13 +1,15 @@
 """A cluster on this machine: `dspm up` and `dspm down`.
 
 Invariants: nothing is created before everything that can be checked was; what a failed or interrupted first `up` made
-is taken away again; a later `up` starts what is missing with the names, ports, directories and arenas of before; two
-calls for one directory run one after the other.
+is taken away again, and nothing else: `state.json` is written first and removed last, so that what lies in a directory
+without it is somebody else's, and is refused where `up` would have to use its name; a later `up` starts what is missing
+with the names, ports, directories and arenas of before; two calls for one directory run one after the other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -30,7 +32,6 @@ ATTEMPTS_MAX = 3
 NODES_DEFAULT = 3
 NODES_MAX = 64
 _OWN_KEYS = ("nodes", "registry", "key_file")
-_EMPTY = Path("/dev/null")
 
 
 @dataclass(frozen=True)
@@ -55,16 +56,17 @@ def up(directory: Path, asked: Asked) -> dict[str, Any]:
             raise UsageError(f"{key} is decided by `dspm up` itself", "leave it out")
     layout = Layout(directory)
     arenas.remove_orphans()
-    known = layout.read_state()
-    if known is None:
-        _check_new(layout, asked)
+    if layout.read_state() is None:
+        _refuse_foreign(layout)
+        _check_new(asked)
     with layout.locked(create=True) as made:
         state = layout.read_state()
         if state is not None and state.complete:
             return _Run(layout, state, _check_known(layout, state, asked)).go()
+        _refuse_foreign(layout)
         first = _First(layout, made)
         with first.undone_on_failure():
-            settings = _check_new(layout, asked)
+            settings = _check_new(asked)
             state = first.create(asked, settings)
             run = _Run(layout, state, config.load_file(layout.config))
             first.run = run
@@ -84,14 +86,24 @@ def down(directory: Path) -> bool:
     return bool(running)
 
 
-def _check_new(layout: Layout, asked: Asked) -> dict[str, str]:
+def _refuse_foreign(layout: Layout) -> None:
+    """Refuses a directory in which names that `up` uses are taken: what a failed first `up` made is removed by name."""
+    taken = next((p for p in layout.made() if os.path.lexists(p)), None)
+    if taken is not None and layout.read_state() is None:  # asked last: another call may just have written it
+        raise UsageError(
+            f"{taken} is there, but no cluster that `dspm up` made", "give --dir a directory that is new or empty"
+        )
+
+
+def _check_new(asked: Asked) -> dict[str, str]:
     """Checks the wishes for a new cluster; returns the settings that stand in its file."""
     nodes = NODES_DEFAULT if asked.nodes is None else asked.nodes
     if not 1 <= nodes <= NODES_MAX:
         raise UsageError(
-            f"--nodes {nodes}: expected a number from 1 to {NODES_MAX}", "a cluster of one machine is small"
+            f"--nodes {nodes}: expected a number from 1 to {NODES_MAX}",
+            f"without it there are {NODES_DEFAULT}; more than {NODES_MAX} are for several machines (`dspm node`)",
         )
-    wanted = config.load(_EMPTY, asked.settings)
+    wanted = config.load(config.EMPTY, asked.settings)
     _check(wanted, nodes)
     limits.check_memory(nodes, wanted.memory_bytes)
     limits.check_room(nodes, wanted.memory_bytes)
@@ -108,7 +120,8 @@ def _check(wanted: Config, nodes: int) -> None:
         raise UsageError("durability = pm needs persistent memory, which nodes cannot use yet", "use memory or disk")
     if wanted.copies > nodes:
         raise UsageError(
-            f"{wanted.copies} copies need as many nodes, and --nodes is {nodes}", "ask for fewer copies or more nodes"
+            f"{wanted.copies} copies need as many nodes, and --nodes is {nodes}",
+            f"give --copies {nodes}, or --nodes {wanted.copies}",
         )
 
 
@@ -143,35 +156,31 @@ class _First:
         self.run: _Run | None = None
 
     def create(self, asked: Asked, settings: Mapping[str, str]) -> State:
-        """Writes key, config and state."""
+        """Writes state, key and config."""
         layout = self._layout
-        if layout.config.exists() and layout.read_state() is None:
-            raise UsageError(f"{layout.config} is there, but no cluster that `dspm up` made", "use another --dir")
-        self._remove(keep_lock=True)  # what an earlier first `up` left when it was killed, or a deleted cluster
+        self._remove(keep_lock=True)  # what an earlier first `up` left when it was killed
+        names = [f"n{i}" for i in range(1, (NODES_DEFAULT if asked.nodes is None else asked.nodes) + 1)]
+        nodes = [NodeState(n, f"{n}@local", str(layout.nodes / n), str(arena_path(layout.directory, n))) for n in names]
+        state = State(nodes, RegistryState())
+        layout.write_state(state)  # before all else: it says that the rest is ours
         layout.make_directories()
         layout.make_key()
         cluster = settings.get("cluster", f"local-{directory_tag(layout.directory)}")
         rest = {k: v for k, v in settings.items() if k != "cluster"}
         text = toml.render(cluster, str(layout.key), [], "", rest)
         write_whole(layout.config, text.encode())
-        names = [f"n{i}" for i in range(1, (NODES_DEFAULT if asked.nodes is None else asked.nodes) + 1)]
-        nodes = [NodeState(n, f"{n}@local", str(layout.nodes / n), str(arena_path(layout.directory, n))) for n in names]
-        state = State(nodes, RegistryState())
-        layout.write_state(state)
         arenas.leave_note(layout.directory, [])
         return state
 
     @contextlib.contextmanager
     def undone_on_failure(self) -> Iterator[None]:
         """Runs the body; on any failure ends what was started and removes what was made."""
-        foreign = self._layout.config.exists() and self._layout.read_state() is None
         try:
             yield
         except BaseException:
             if self.run is not None:
                 self.run.end()
-            if not foreign:
-                self._remove(keep_lock=False)
+            self._remove(keep_lock=False)
             raise
 
     def _remove(self, keep_lock: bool) -> None:
@@ -181,7 +190,7 @@ class _First:
         if self._made and not keep_lock:
             shutil.rmtree(layout.directory, ignore_errors=True)
             return
-        for path in (layout.log, layout.run, layout.registry, layout.nodes):
+        for path in layout.directories():
             shutil.rmtree(path, ignore_errors=True)
         for path in (layout.config, layout.key, layout.state, *([] if keep_lock else [layout.lock])):
             path.unlink(missing_ok=True)

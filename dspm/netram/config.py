@@ -12,6 +12,9 @@ from dspm import _native
 from dspm.errors import UnavailableError, UsageError
 
 _SHOW_HINT = "`dspm config show` lists the keys with their values and meaning"
+EMPTY = Path("/dev/null")
+"""A config file that says nothing."""
+
 _START_HINT = "`dspm up --dir D` starts a cluster on this machine; set DSPM_CONFIG to the config that it prints"
 
 
@@ -92,12 +95,23 @@ def load(path: Path | None = None, overrides: Mapping[str, str] | None = None) -
     try:
         raw = _native.config_json(None if path is None else str(path), overrides or {})
     except UsageError as e:
-        e.hint = e.hint or _SHOW_HINT
+        e.hint = e.hint or (_START_HINT if _names_no_file(path) else _SHOW_HINT)
         raise
     except UnavailableError as e:
         e.hint = _START_HINT
         raise
     return msgspec.json.decode(raw, type=Config)
+
+
+def _names_no_file(path: Path | None) -> bool:
+    """True when the file that somebody named is not there: then there are no keys to look at."""
+    named = path or os.environ.get("DSPM_CONFIG")
+    return bool(named) and not Path(str(named)).exists()
+
+
+def load_defaults() -> Config:
+    """What holds where no file is found: the defaults, and what DSPM_* variables say."""
+    return msgspec.structs.replace(load(EMPTY), path=None)
 
 
 def load_file(path: Path, overrides: Mapping[str, str] | None = None) -> Config:

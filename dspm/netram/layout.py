@@ -88,9 +88,17 @@ class Layout:
         """Replaces the state."""
         write_whole(self.state, msgspec.json.format(msgspec.json.encode(state), indent=1) + b"\n")
 
+    def directories(self) -> tuple[Path, ...]:
+        """The directories under D."""
+        return self.log, self.run, self.registry, self.nodes
+
+    def made(self) -> tuple[Path, ...]:
+        """What `up` makes in D, and takes away when it fails, but for state and lock."""
+        return self.config, self.key, *self.directories()
+
     def make_directories(self) -> None:
         """Makes the directories under D."""
-        for path in (self.log, self.run, self.registry, self.nodes):
+        for path in self.directories():
             path.mkdir(mode=0o700, exist_ok=True)
 
     def make_key(self) -> None:

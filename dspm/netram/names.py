@@ -1,4 +1,4 @@
-"""What a dataset is called; the Python side of `crates/config/src/name.rs`."""
+"""What a dataset is called, and a node; the Python side of `crates/config/src/name.rs`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dspm.errors import UsageError
 
 NAME_MAX = 1024
 """Most bytes of a dataset's name."""
+
+NODE_NAME_MAX = 64
+"""Most characters of a node's name."""
 
 
 def check_name(name: str) -> str:
@@ -45,6 +48,15 @@ def dataset_name(namespace: str, opened: str) -> str:
     if namespace:
         cleaned = namespace + cleaned if cleaned.startswith("/") else f"{namespace}/{cleaned}"
     return check_name(cleaned)
+
+
+def check_node_name(name: str) -> str:
+    """The name, if it is one that the registry takes for a node."""
+    plain = name.replace("-", "").replace(".", "").replace("_", "")
+    if not (0 < len(name) <= NODE_NAME_MAX and plain.isalnum() and plain.isascii()):
+        hint = f"a node has a name of 1 to {NODE_NAME_MAX} letters, digits, - . _"
+        raise UsageError(f"{name[:80]!r} is no name for a node", hint)
+    return name
 
 
 _HINT = "a name is 1 to 1024 bytes of UTF-8 without a NUL, such as orders.db or shop/orders.db"

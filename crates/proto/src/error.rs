@@ -115,7 +115,9 @@ impl Error {
             Error::Corrupt(_) => "the copy was not used; `dspm status` shows which node reported it",
             Error::Busy(_) => "set a busy timeout, or try again",
             Error::Conflict(_) => "roll back and run the transaction again",
-            Error::TooOld(_) => "begin a new transaction, or raise `history`",
+            Error::TooOld(_) => {
+                "begin a new transaction, or read a newer commit; a database made with more `history` keeps more"
+            }
             Error::OutcomeUnknown(_) => {
                 "read the rows back once the cluster answers again before repeating the transaction"
             }

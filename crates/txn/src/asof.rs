@@ -127,7 +127,8 @@ impl<R: Records> Replica<R> {
                 let then = now.0.checked_sub(ago.as_nanos() as u64).map(Instant);
                 let newest = then.and_then(|t| self.views.past.newest_at(t)).map(|lsn| lsn.min(committed));
                 newest.ok_or_else(|| {
-                    format!("which commit was the newest {} s ago is not known any more, or not yet", ago.as_secs_f64())
+                    let ago = ago.as_secs_f64();
+                    format!("what was newest {ago} s ago is not known: `history` or its primary began later")
                 })
             }
         };
@@ -138,7 +139,10 @@ impl<R: Records> Replica<R> {
         let error = match kept {
             Ok(lsn) if lsn <= committed => return self.effects.push(Effect::AsOf { to, lsn, newest: committed }),
             Ok(at) => Error::Usage(format!("commit {at} is not there yet; the newest is {committed}")),
-            Err(text) => Error::TooOld(format!("{text}; the oldest that can be read is {oldest}")),
+            Err(text) => {
+                let oldest = oldest.max(committed.min(Lsn(1))); // who asks for 0 gets the present
+                Error::TooOld(format!("{text}; the oldest that can be read is {oldest}"))
+            }
         };
         self.effects.push(Effect::Fail { to, error });
     }

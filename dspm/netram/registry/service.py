@@ -11,6 +11,7 @@ import structlog
 from dspm.errors import ConflictError, DspmError, ProtocolError, UnavailableError, UsageError
 from dspm.netram.client import split_address
 from dspm.netram.messages import CreateOptions, DatasetEntry, Done, Locate, Located, NodeEntry, Remove, Rename, Request
+from dspm.netram.names import check_node_name
 from dspm.netram.registry.catalog import Catalog, exists
 from dspm.netram.registry.peer import Peer
 from dspm.netram.registry.returning import readmit
@@ -179,9 +180,7 @@ class Service:
 
 def _check_node(node: NodeEntry) -> None:
     hint = "a node has a name of 1 to 64 letters, digits, - . _ and an address host:port"
-    plain = node.name.replace("-", "").replace(".", "").replace("_", "")
-    if not (0 < len(node.name) <= 64 and plain.isalnum() and plain.isascii()):
-        raise UsageError(f"{node.name[:80]!r} is no name for a node", hint)
+    check_node_name(node.name)
     try:
         host, port = split_address(node.address)
     except ValueError:
