@@ -6,6 +6,7 @@ import contextlib
 import filecmp
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import urllib.request
@@ -130,30 +131,36 @@ def fill(at: Path) -> Path:
     return filler
 
 
+def commit_until_full(cluster: Cluster, children: Children, disk: Path, node: str) -> None:
+    """Takes all room of a disk: commits wait, then fail with the node and the reason; nothing acknowledged is lost, and
+    all goes on when there is room again."""
+    name = make_table(cluster, children)
+    db = children.session(cluster, name, DSPM_COMMIT_TIMEOUT="1500ms")
+    insert = "INSERT INTO load VALUES (0, ?1, ?1, randomblob(100000))"
+    db.sql(insert, 0)
+    filler = fill(disk)
+    told = 1
+    with pytest.raises(SqlError) as caught:
+        for n in range(1, 30):
+            db.sql(insert, n)
+            told = n + 1
+    assert caught.value.primary == FULL, str(caught.value)
+    assert f"node {node}" in caught.value.reason and "disk" in caught.value.reason, caught.value.reason
+    assert db.one("SELECT count(*) FROM load") == told
+    filler.unlink()
+    db.sql("PRAGMA busy_timeout = 30000")
+    eventually("commits go on", lambda: succeeds(db, insert, told))
+    assert children.session(cluster, name).sql("SELECT count(*), max(n) FROM load") == [[told + 1, told]]
+
+
 @pytest.mark.parametrize("durability", ["memory", "disk"])
 def test_a_full_disk_is_waited_for(small_disk: Path, children: Children, durability: str) -> None:
-    """Guards ENOSPC: commits wait, then fail with the reason; nothing acknowledged is lost, all goes on with room."""
+    """Guards ENOSPC, on all members at the same time."""
     cluster = Cluster(small_disk / "c", 2, {"memory": "16MiB", "durability": durability})
     try:
         cluster.up()
         before = cluster.pids()
-        name = make_table(cluster, children)
-        db = children.session(cluster, name, DSPM_COMMIT_TIMEOUT="1500ms")
-        insert = "INSERT INTO load VALUES (0, ?1, ?1, randomblob(100000))"
-        db.sql(insert, 0)
-        filler = fill(small_disk)
-        told = 1
-        with pytest.raises(SqlError) as caught:
-            for n in range(1, 2000):
-                db.sql(insert, n)
-                told = n + 1
-        assert caught.value.primary == FULL, str(caught.value)
-        assert "node n" in caught.value.reason and "disk" in caught.value.reason, caught.value.reason
-        assert db.one("SELECT count(*) FROM load") == told
-        filler.unlink()
-        db.sql("PRAGMA busy_timeout = 30000")
-        eventually("commits go on", lambda: succeeds(db, insert, told))
-        assert children.session(cluster, name).sql("SELECT count(*), max(n) FROM load") == [[told + 1, told]]
+        commit_until_full(cluster, children, small_disk, "n")
         assert cluster.pids() == before and all(alive(pid) for pid in before)
         assert metric(cluster, "dspm_alarms") == 0
     finally:
@@ -195,31 +202,23 @@ def test_readers_do_not_wait_for_room(small_disk: Path, children: Children) -> N
 def test_one_member_has_no_disk(tmp_path: Path, children: Children, which: str, durability: str) -> None:
     """Guards the room that is kept for settles: what the others took is brought to the member once, and from then on it
     is asked first, so a writer is soon told FULL, and not that the outcome is unknown."""
-    at = tmp_path / "c" / "nodes" / which
-    at.mkdir(parents=True)
-    with file_system(at, "48m"):
-        cluster = Cluster(tmp_path / "c", 2, {"memory": "16MiB", "durability": durability})
-        try:
-            cluster.up()
-            name = make_table(cluster, children)
-            db = children.session(cluster, name, DSPM_COMMIT_TIMEOUT="1500ms")
-            insert = "INSERT INTO load VALUES (0, ?1, ?1, randomblob(100000))"
-            db.sql(insert, 0)
-            filler = fill(at)
-            told = 1
-            with pytest.raises(SqlError) as caught:
-                for n in range(1, 30):
-                    db.sql(insert, n)
-                    told = n + 1
-            assert caught.value.primary == FULL, str(caught.value)
-            assert f"node {which} " in caught.value.reason and "disk" in caught.value.reason, caught.value.reason
-            assert db.one("SELECT count(*) FROM load") == told
-            filler.unlink()
-            eventually("commits go on", lambda: succeeds(db, insert, told))
-            assert children.session(cluster, name).sql("SELECT count(*), max(n) FROM load") == [[told + 1, told]]
-        finally:
-            children.end()
-            cluster.end()
+    cluster = Cluster(tmp_path / "c", 2, {"memory": "16MiB", "durability": durability})
+    try:
+        cluster.up()
+        at = next(Path(n["data_dir"]) for n in cluster.info["nodes"] if n["name"] == which)
+        cluster.down()
+        files = at.rename(tmp_path / "files")
+        at.mkdir()
+        with file_system(at, "48m"):
+            shutil.copytree(files, at, dirs_exist_ok=True)
+            try:
+                cluster.up()
+                commit_until_full(cluster, children, at, f"{which} ")
+            finally:
+                children.end()
+                cluster.end()
+    finally:
+        cluster.end()
 
 
 def test_no_descriptor_is_left(clusters: Clusters, children: Children) -> None:

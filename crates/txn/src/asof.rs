@@ -68,14 +68,8 @@ impl Keeps {
 impl<R: Records> Replica<R> {
     /// A client asks for a past state.
     pub fn as_of(&mut self, from: Caller, m: &AsOf, now: Instant) {
-        if !self.setup.is_primary() {
-            return self.effects.push(Effect::Refuse { to: from, why: Refusal::NotMember });
-        }
-        if !self.same_session(m.session) {
-            return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
-        }
-        if self.views.are_full() {
-            return self.refuse_reader(from);
+        if !self.takes_reader(from, m.session) {
+            return;
         }
         let moment = if m.at > Lsn(0) { Moment::At(m.at) } else { Moment::Ago(Duration::from_nanos(m.ago_ns)) };
         self.hear_keep(m.session, m.word, m.keep, now);

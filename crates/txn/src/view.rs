@@ -111,14 +111,8 @@ impl Views {
 impl<R: Records> Replica<R> {
     /// A client asks for the newest state.
     pub fn snapshot(&mut self, from: Caller, m: &Snapshot, now: Instant) {
-        if !self.setup.is_primary() {
-            return self.effects.push(Effect::Refuse { to: from, why: Refusal::NotMember });
-        }
-        if !self.same_session(m.session) {
-            return self.effects.push(Effect::Refuse { to: from, why: Refusal::SessionOver });
-        }
-        if self.views.are_full() {
-            return self.refuse_reader(from);
+        if !self.takes_reader(from, m.session) {
+            return;
         }
         // Until it is answered the reader pins what is there now: the answer is not older. One that knows nothing yet
         // reads nothing older either.
@@ -130,10 +124,20 @@ impl<R: Records> Replica<R> {
         self.answer_views(now);
     }
 
-    /// There is no place for another one, who asks again.
-    pub(crate) fn refuse_reader(&mut self, from: Caller) {
-        let text = format!("{SNAPSHOTS_MAX} transactions wait to begin on this dataset already");
-        self.effects.push(Effect::Fail { to: from, error: Error::Unavailable(text) });
+    /// Whether a reader may wait here; who may not is told why.
+    pub(crate) fn takes_reader(&mut self, from: Caller, session: Session) -> bool {
+        let effect = if !self.setup.is_primary() {
+            Effect::Refuse { to: from, why: Refusal::NotMember }
+        } else if !self.same_session(session) {
+            Effect::Refuse { to: from, why: Refusal::SessionOver }
+        } else if self.views.are_full() {
+            let text = format!("{SNAPSHOTS_MAX} transactions wait to begin on this dataset already");
+            Effect::Fail { to: from, error: Error::Unavailable(text) } // and asks again
+        } else {
+            return true;
+        };
+        self.effects.push(effect);
+        false
     }
 
     /// Answers readers if the tail is committed, else asks the other members.
