@@ -13,7 +13,7 @@ use crate::effect::{Caller, Effect};
 use crate::replica::{Records, Replica};
 use crate::view::{Reader, Wants};
 use dspm_proto::message::{AsOf, Keep};
-use dspm_proto::{ClientId, Error, Instant, Lsn, Refusal, Session};
+use dspm_proto::{ClientId, Error, Instant, Lsn, Session};
 use std::collections::HashMap;
 use std::time::Duration;
 
