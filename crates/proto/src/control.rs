@@ -54,6 +54,23 @@ pub enum Control {
         #[serde(default)]
         aside: Option<String>,
     },
+    /// Primary to registry: every group of the set is settled in that generation. Answered with [`Done`] when the set is
+    /// active; the view says it.
+    Activated {
+        /// The set.
+        set: SetId,
+        /// Its generation.
+        generation: Generation,
+    },
+    /// Joining node to registry: it holds every group of the set wholly. Answered with [`Done`] when it is a member.
+    Whole {
+        /// The set.
+        set: SetId,
+        /// Its generation.
+        generation: Generation,
+        /// The node's store id.
+        store: StoreId,
+    },
     /// Client to node: a page of the catalog as the node knows it, by name. Answered with [`Listing`].
     List {
         /// Names above this one; from the first if it is empty.
@@ -201,6 +218,12 @@ pub struct SetEntry {
     /// The members of the last configuration that was active.
     #[serde(default)]
     pub last_active: Vec<MemberEntry>,
+    /// Complete members that were dropped since the set last had all its copies: they keep what they hold.
+    #[serde(default)]
+    pub dropped: Vec<MemberEntry>,
+    /// How often the set went on from a state that may lack acknowledged commits.
+    #[serde(default)]
+    pub history: u64,
 }
 
 /// A dataset in the catalog.

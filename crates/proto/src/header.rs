@@ -94,6 +94,8 @@ kinds! {
     Unsettled = 26,
     /// Primary to member: grant me another L.
     Grant = 27,
+    /// Primary to joining member: forget the group, this is its tail; the base comes.
+    Rebase = 28,
     /// Disk log: end of a flush batch.
     BatchEnd = 40,
     /// Disk log: a dataset's base file holds everything up to an LSN.

@@ -347,6 +347,8 @@ message! {
         tail: RecordId,
         /// True: it restarted and accepts nothing before [`Complete`].
         unsettled: bool,
+        /// False: it is joining, and pages of before its tail are still to come.
+        whole: bool,
     }
     /// Primary to member: have exactly this tail. The answer is [`Completed`].
     Complete {
@@ -360,6 +362,14 @@ message! {
         /// The settle.
         token: Token,
         /// The member's tail; when it is not the one asked for, records are missing here.
+        tail: RecordId,
+    }
+    /// Primary to joining member: forget all records and pages of the group, have this tail; the pages come in the
+    /// background. The answer is [`Completed`].
+    Rebase {
+        /// The settle.
+        token: Token,
+        /// The settled tail.
         tail: RecordId,
     }
     /// Member to member: send records `from..=to` again.
@@ -393,6 +403,14 @@ message! {
         horizon: Lsn,
         /// Committed up to here.
         committed: RecordId,
+    }
+    /// Primary to member, for all groups of a set: serve on for another L. The answer, a [`Grant`] too, is the word that
+    /// this member obeys nobody else meanwhile. Generation and store id are in the header.
+    Grant {
+        /// Which set.
+        set: SetId,
+        /// The primary's clock when it asked, nanoseconds; said back in the answer.
+        sent_ns: u64,
     }
     /// Member to primary: I restarted, settle with me.
     Unsettled {

@@ -126,7 +126,7 @@ impl Node {
         let reply = match (broken, message) {
             (Mutant::FenceGoesBack, PeerMessage::Fence(m)) if m.token < fence.token => {
                 r.records.set_fence(Fence { token: m.token, ..fence });
-                PeerMessage::Fenced(Fenced { token: m.token, tail, unsettled: false })
+                PeerMessage::Fenced(Fenced { token: m.token, tail, unsettled: false, whole: true })
             }
             (Mutant::CompleteRepeats, PeerMessage::Complete(m)) if m.token == fence.token && tail.lsn > m.tail.lsn => {
                 r.records.truncate(m.tail.lsn);
@@ -174,7 +174,7 @@ impl Node {
                 return Some(Effect::Send { to, message });
             }
             (Mutant::NoBackupFence, PeerMessage::Fence(m)) => {
-                let fenced = Fenced { token: m.token, tail, unsettled: false };
+                let fenced = Fenced { token: m.token, tail, unsettled: false, whole: true };
                 self.pretend(g, to, PeerMessage::Fenced(fenced), now);
                 return None;
             }

@@ -59,7 +59,7 @@ impl Primary {
                 let tail = self.replica.records.tail();
                 let reply = match e {
                     Effect::Send { message: PeerMessage::Fence(m), .. } => {
-                        PeerMessage::Fenced(Fenced { token: m.token, tail, unsettled: false })
+                        PeerMessage::Fenced(Fenced { token: m.token, tail, unsettled: false, whole: true })
                     }
                     Effect::Send { message: PeerMessage::Complete(m), .. } => {
                         PeerMessage::Completed(Completed { token: m.token, tail: m.tail })

@@ -190,7 +190,7 @@ impl<R: Records> Replica<R> {
             return;
         }
         self.records.set_fence(Fence { generation: m.token.generation, token: m.token });
-        let fenced = Fenced { token: m.token, tail: self.records.tail(), unsettled: self.unsettled };
+        let fenced = Fenced { token: m.token, tail: self.records.tail(), unsettled: self.unsettled, whole: true };
         self.effects.push(Effect::Send { to: from, message: PeerMessage::Fenced(fenced) });
     }
 

@@ -119,6 +119,8 @@ pub(super) fn group_of(node: &FakeNode) -> Arc<GroupClient> {
         members: vec![member],
         joining: Vec::new(),
         last_active: Vec::new(),
+        dropped: Vec::new(),
+        history: 0,
     };
     let entry = DatasetEntry {
         name: "d".into(),

@@ -127,6 +127,9 @@ impl Node {
                 drop(catalog);
                 self.say(out, m, &listing);
             }
+            Control::Activated { .. } | Control::Whole { .. } => {
+                return Err(Error::Protocol("a node does not answer that".into()));
+            }
             Control::Status { groups } => self.say(out, m, &self.status(&groups)?),
         }
         Ok(())

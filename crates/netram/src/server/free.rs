@@ -103,6 +103,8 @@ mod tests {
             members: vec![MemberEntry { node: "n".into(), store: node.store_id }],
             joining: Vec::new(),
             last_active: Vec::new(),
+            dropped: Vec::new(),
+            history: 0,
         };
         let (cluster, registry) = ("c".into(), String::new());
         node.catalog().set_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] });
