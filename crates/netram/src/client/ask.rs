@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// A question that was not answered for so many lease lengths is asked again, on another connection: the answer may be
 /// lost while its connection stands. What is asked of the primary may be: it keeps one place in its queue and one
 /// question about an outcome for each process, an outcome is final, a renewal and a snapshot take nothing from anybody.
-pub(super) const PATIENCE: u32 = 4;
+pub(super) const PATIENCE: u32 = 2;
 
 /// A question that was answered.
 pub(crate) struct Asked {
@@ -31,6 +31,9 @@ impl GroupClient {
         mut question: impl FnMut() -> T,
     ) -> Result<(R, Asked), Error> {
         loop {
+            if self.place().primary().link.is_down() {
+                self.look_again(deadline)?; // who is replaced need not be asked once more first
+            }
             let place = self.place();
             let peer = place.primary();
             let meta = message::encode(&question());
@@ -44,12 +47,23 @@ impl GroupClient {
                 Err(e) if !is_outage(&e) => return Err(e),
                 Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
                 Err(e) => {
-                    if matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember)) {
-                        self.relocate(deadline)?;
+                    if !matches!(e, Error::Refused(Refusal::Unsettled)) {
+                        self.look_again(deadline)?;
                     }
                     std::thread::sleep(Duration::from_millis(20));
                 }
             }
+        }
+    }
+
+    /// Asks where the group is now; that nobody can tell is no error yet.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when the dataset is gone, and others that do not pass.
+    pub(super) fn look_again(&self, deadline: Instant) -> Result<(), Error> {
+        match self.relocate(deadline) {
+            Err(e) if !is_outage(&e) => Err(e),
+            _ => Ok(()),
         }
     }
 

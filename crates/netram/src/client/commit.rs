@@ -128,7 +128,8 @@ impl GroupClient {
             return Err(conflict());
         }
         state.transactions += 1;
-        let cache = deltas.then_some(&self.client.cache);
+        // Who is joining lacks the versions that deltas are made against.
+        let cache = (deltas && place.peers.iter().all(|p| p.complete)).then_some(&self.client.cache);
         let Encoded { pages, deltas, full } = encode(cache, dataset, base.lsn, change);
         let mut record = Record {
             group: self.entry.group,
@@ -244,7 +245,7 @@ impl GroupClient {
         if known == id.lsn {
             state.sizes.insert(dataset, change.size);
         }
-        state.copies_now = self.place().peers.len() as u32;
+        state.copies_now = self.place().complete().count() as u32;
         state.pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
         let epoch = self.epoch();
         state.pins.add((epoch, id.lsn));

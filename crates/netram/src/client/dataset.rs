@@ -1,5 +1,6 @@
 //! The engines' view: [`Dataset`] over a group of the cluster.
 
+use super::ask::is_outage;
 use super::cache::OPEN;
 use super::core::Client;
 use super::group::GroupClient;
@@ -9,7 +10,7 @@ use crate::wire::Answer;
 use dspm_proto::control::CreateOptions;
 use dspm_proto::message::{self, Read, ReadReply};
 use dspm_proto::record::verify_page;
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo, Refusal};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -154,7 +155,7 @@ impl ClusterDataset {
             let mut last = Error::Unavailable("the set has no members".into());
             let mut moved = false;
             let place = self.group.place();
-            let mut peers: Vec<_> = place.peers.iter().collect();
+            let mut peers: Vec<_> = place.complete().collect();
             peers.sort_by_key(|p| p.link.is_down());
             for peer in peers {
                 self.group.client.count_round_trip();
@@ -162,11 +163,11 @@ impl ClusterDataset {
                 let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
                     Ok(answer) => return Ok(answer),
-                    // The primary granted a state of the past; another member may have less, after a restart.
-                    Err(e @ Error::TooOld(_)) if snapshot.past && peer.name != place.primary().name => last = e,
+                    // The primary showed that state; another member may have less, after a restart or having joined.
+                    Err(e @ Error::TooOld(_)) if peer.name != place.primary().name => last = e,
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
                     Err(e) => {
-                        moved |= matches!(e, Error::Refused(Refusal::Fenced | Refusal::NotMember));
+                        moved |= is_outage(&e);
                         last = e;
                     }
                 }
@@ -178,7 +179,7 @@ impl ClusterDataset {
                 });
             }
             if moved {
-                self.group.relocate(deadline)?;
+                self.group.look_again(deadline)?;
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -6,7 +6,7 @@ use super::core::Client;
 use super::line::Line;
 use super::link::Link;
 use super::pins::Pins;
-use dspm_proto::control::{Control, DatasetEntry, Located, SetEntry};
+use dspm_proto::control::{DatasetEntry, Located, SetEntry};
 use dspm_proto::message::{self, Release, State as Changes};
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token, limits};
 use dspm_txn::dataset::Snapshot;
@@ -24,6 +24,8 @@ pub(crate) struct Peer {
     pub(crate) number: NodeNo,
     pub(crate) name: String,
     pub(crate) store: StoreId,
+    /// False while it is joining: it acknowledges commits, and nothing is read from it.
+    pub(crate) complete: bool,
     pub(crate) link: Arc<Link>,
 }
 
@@ -32,28 +34,39 @@ pub(crate) struct Place {
     /// The epoch of the group's history whose stores these are.
     pub(crate) epoch: u64,
     pub(crate) set: SetEntry,
-    /// The primary first.
+    /// Who has to hold a commit, the primary first.
     pub(crate) peers: Vec<Peer>,
 }
 
 impl Place {
     fn new(client: &Client, located: &Located) -> Result<Place, Error> {
         let mut peers = Vec::new();
-        for (i, m) in located.set.members.iter().enumerate() {
+        let (members, joining) = (&located.set.members, &located.set.joining);
+        for (i, m) in members.iter().chain(joining).enumerate() {
             let node = located.nodes.iter().find(|n| n.name == m.node);
             let node = node.ok_or_else(|| Error::Protocol(format!("no address of member {}", m.node)))?;
-            let link = client.link(&node.address);
-            peers.push(Peer { number: i as NodeNo, name: m.node.clone(), store: m.store, link });
-        }
-        if peers.is_empty() {
-            return Err(Error::Protocol("a replica set without members".into()));
+            let (link, complete) = (client.link(&node.address), i < members.len());
+            peers.push(Peer { number: i as NodeNo, name: m.node.clone(), store: m.store, complete, link });
         }
         peers.sort_by_key(|p| p.name != located.set.primary);
+        if !peers.first().is_some_and(|p| p.complete && p.name == located.set.primary) {
+            return Err(Error::Protocol("a replica set whose primary is no member".into()));
+        }
         Ok(Place { epoch: 0, set: located.set.clone(), peers })
     }
 
     pub(crate) fn primary(&self) -> &Peer {
         &self.peers[0]
+    }
+
+    /// Members that hold everything.
+    pub(crate) fn complete(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.iter().filter(|p| p.complete)
+    }
+
+    /// True when the other one says nothing newer.
+    fn is_at_least(&self, set: &SetEntry) -> bool {
+        set.generation < self.set.generation || *set == self.set
     }
 }
 
@@ -115,7 +128,7 @@ impl GroupClient {
             return Err(Error::Protocol(format!("a lease of {} ms", located.lease_ms)));
         }
         let place = Place::new(client, &located)?;
-        let copies_now = place.peers.len() as u32;
+        let copies_now = place.complete().count() as u32;
         Ok(GroupClient {
             client: client.clone(),
             lease: Duration::from_millis(located.lease_ms),
@@ -171,22 +184,29 @@ impl GroupClient {
         self.place.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A member said that it is not, or no longer, what we took it for: asks the nodes where the group is now.
+    /// A member said that it is not, or no longer, what we took it for, or says nothing: asks the nodes, once, where the
+    /// group is now.
     pub(crate) fn relocate(&self, deadline: Instant) -> Result<(), Error> {
         let located = self.locate_again(deadline)?;
         let mut place = Place::new(&self.client, &located)?;
         let mut state = self.lock(); // threads that find out at the same time see one change
         let before = self.place();
-        let remembers = |p: &Peer| before.peers.iter().any(|b| b.store == p.store);
-        if !place.peers.iter().any(remembers) {
+        if before.is_at_least(&place.set) {
+            return Ok(());
+        }
+        if place.set.history != before.set.history {
             self.restart(&mut state);
+        }
+        if place.set.generation > before.set.generation {
+            state.holder.give_up(); // nobody takes its token any more
+            state.told = Lsn(0); // nor knows what is still read here
         }
         place.epoch = self.epoch();
         *self.place.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(place);
         Ok(())
     }
 
-    /// No member remembers what this process was told: the set went on from its logs, perhaps from an older state.
+    /// The set went on from an older state, in which what this process was told may be missing.
     fn restart(&self, state: &mut State) {
         self.epoch.fetch_add(1, Ordering::Release); // before the cache takes anything of the new one
         state.holder.restart();
@@ -220,10 +240,8 @@ impl GroupClient {
     }
 
     fn locate_again(&self, deadline: Instant) -> Result<Located, Error> {
-        let locate = |name: &str| {
-            let question = Control::Locate { name: name.to_owned(), create: None };
-            self.client.control_until::<Located>(&question, deadline, self.lease * PATIENCE)
-        };
+        let known = self.place().set.generation;
+        let locate = |name: &str| self.client.locate_newer(name, known, deadline, self.lease);
         match locate(&self.entry.name) {
             Ok(located) if located.entry.group == self.entry.group => return Ok(located),
             Ok(_) | Err(Error::NotFound(_)) => {}

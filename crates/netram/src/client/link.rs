@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 const POOL_MAX: usize = 64;
 /// Longest try to connect; the caller tries again until its own deadline.
 const DIAL: Duration = Duration::from_millis(1000);
-/// How long a node that could not be reached is asked last.
+/// Time for a try that begins shortly before the deadline.
+const DIAL_LEAST: Duration = Duration::from_millis(50);
+/// How long a node that could not be reached, or did not answer, is asked last.
 const DOWN: Duration = Duration::from_millis(500);
 
 /// A node.
@@ -49,7 +51,7 @@ impl Link {
         if let Some(c) = self.pool().pop() {
             return Ok(c);
         }
-        self.dial(&dialer())
+        self.dial(&dialer(), DIAL)
     }
 
     /// A connection turned out to be dead: those that wait are most likely, too.
@@ -66,8 +68,8 @@ impl Link {
         *self.down.lock().unwrap_or_else(PoisonError::into_inner) = (!yes).then(Instant::now);
     }
 
-    fn dial(&self, dialer: &Dialer) -> Result<Connection, Error> {
-        let connection = Connection::dial(&self.address, dialer, DIAL);
+    fn dial(&self, dialer: &Dialer, most: Duration) -> Result<Connection, Error> {
+        let connection = Connection::dial(&self.address, dialer, most.min(DIAL));
         self.reached(connection.is_ok());
         connection.inspect(|c| self.record_pages_max.store(c.record_pages_max, Ordering::Relaxed))
     }
@@ -106,17 +108,19 @@ impl Link {
     ) -> Result<Answer, Error> {
         let pooled = self.pool().pop();
         let stale_possible = pooled.is_some();
+        let left = || deadline.saturating_duration_since(Instant::now()).max(DIAL_LEAST);
         let mut c = match pooled {
             Some(c) => c,
-            None => self.dial(&dialer())?,
+            None => self.dial(&dialer(), left())?,
         };
         let mut answer = c.ask(header, meta, &[], deadline);
         if answer.is_err() {
             self.distrust();
             if stale_possible && Instant::now() < deadline {
-                c = self.dial(&dialer())?;
+                c = self.dial(&dialer(), left())?;
                 answer = c.ask(header, meta, &[], deadline);
             }
+            self.reached(answer.is_ok());
         }
         if answer.is_ok() {
             self.give(c);

@@ -4,10 +4,13 @@ use super::core::Client;
 use super::group::GroupClient;
 use crate::wire::{from_json, json};
 use dspm_proto::control::{Control, CreateOptions, DatasetEntry, Done, Listing, Located};
-use dspm_proto::{Error, Header, Kind};
+use dspm_proto::{Error, Generation, Header, Kind};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// How long a node is waited for at first that is asked where a dataset is.
+const AT_FIRST: Duration = Duration::from_secs(1);
 
 impl Client {
     /// Asks any node of the configuration; goes on with the next one while one does not answer.
@@ -19,18 +22,20 @@ impl Client {
         self.control_until(question, Instant::now() + most, most)
     }
 
-    /// The same until a deadline, waiting for each node at most for `patience`.
+    /// The same until a deadline, waiting for each node at most for `patience`, twice as long in each next round. Who did
+    /// not answer lately is asked last.
     pub(crate) fn control_until<T: DeserializeOwned>(
         &self,
         question: &Control,
         deadline: Instant,
-        patience: Duration,
+        mut patience: Duration,
     ) -> Result<T, Error> {
         let meta = json(question);
         loop {
             let mut last = Error::Unavailable("no node is configured".into());
-            for address in &self.options.nodes {
-                let link = self.link(address);
+            let mut links: Vec<_> = self.options.nodes.iter().map(|a| self.link(a)).collect();
+            links.sort_by_key(|l| l.is_down());
+            for link in links {
                 self.count_round_trip();
                 let dialer = || self.dialer(false);
                 let until = deadline.min(Instant::now() + patience);
@@ -43,6 +48,7 @@ impl Client {
             if Instant::now() >= deadline {
                 return Err(last);
             }
+            patience *= 2;
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -52,7 +58,43 @@ impl Client {
     /// # Errors
     /// [`Error::NotFound`], and those of [`Client::control`].
     pub fn locate(&self, name: &str, create: Option<CreateOptions>) -> Result<Located, Error> {
-        self.control(&Control::Locate { name: name.to_owned(), create })
+        let most = self.options.commit_timeout;
+        // What may be asked twice is not left to a node that stands still.
+        let patience = if create.as_ref().is_some_and(|c| c.exclusive) { most } else { most.min(AT_FIRST) };
+        self.control_until(&Control::Locate { name: name.to_owned(), create }, Instant::now() + most, patience)
+    }
+
+    /// Where a dataset is now: what the first node says that knows a newer generation of its set than `known`, else the
+    /// newest that any says. Each node is asked once, for at most `patience`; who did not answer lately is asked last.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when nobody knows it and somebody says so; [`Error::Unavailable`] when nobody answers.
+    pub(crate) fn locate_newer(
+        &self,
+        name: &str,
+        known: Generation,
+        deadline: Instant,
+        patience: Duration,
+    ) -> Result<Located, Error> {
+        let meta = json(&Control::Locate { name: name.to_owned(), create: None });
+        let mut links: Vec<_> = self.options.nodes.iter().map(|a| self.link(a)).collect();
+        links.sort_by_key(|l| l.is_down());
+        let mut best: Result<Located, Error> = Err(Error::Unavailable("no node is configured".into()));
+        for link in links {
+            self.count_round_trip();
+            let until = deadline.min(Instant::now() + patience);
+            let answer = link.ask(|| self.dialer(false), Header::new(Kind::Control), &meta, until);
+            let located = answer.and_then(|a| from_json::<Located>(&a.meta));
+            match (located, &best) {
+                (Ok(l), _) if l.set.generation > known => return Ok(l),
+                (Ok(l), Ok(b)) if l.set.generation <= b.set.generation => {}
+                (Ok(l), _) => best = Ok(l),
+                (Err(e @ Error::NotFound(_)), Err(_)) => best = Err(e),
+                (Err(e), Err(Error::Unavailable(_))) => best = Err(e),
+                (Err(_), _) => {}
+            }
+        }
+        best
     }
 
     /// The catalog, by name, page by page: what is created, renamed or removed meanwhile may be there or not.

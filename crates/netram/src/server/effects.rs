@@ -133,7 +133,7 @@ impl Node {
     /// Header and way to a member; None while there is no link to it.
     fn to_member(&self, g: &Group, to: NodeNo) -> Option<(Arc<Sender>, Header)> {
         let setup = g.replica.setup();
-        let member = setup.members.iter().find(|m| m.node == to)?;
+        let member = setup.others().find(|m| m.node == to)?;
         let sender = self.links.to(self.catalog().name(to)?)?;
         let mut h = Header::new(Kind::Fence);
         (h.group, h.generation, h.store) = (g.entry.group, setup.generation, member.store);
