@@ -1,0 +1,137 @@
+//! The base of a joining member: the pages of a group as of one commit, read from the primary as a client reads them.
+//!
+//! Invariants: commits behind that one arrive by themselves and are held above the base; the primary keeps the pages for
+//! as long as this node says, every third of a lease, that it still reads them. Whatever breaks, the base is begun anew:
+//! nothing of a part is ever shown.
+
+use super::group::SharedGroup;
+use super::node::Node;
+use crate::clock;
+use crate::wire::{Answer, Connection, Dialer};
+use crate::random;
+use dspm_proto::auth::Role;
+use dspm_proto::message::{self, DatasetSize, Read, ReadReply, Renew, RenewGroup, Renewed, SnapshotReply};
+use dspm_proto::record::verify_page;
+use dspm_proto::{
+    ClientId, DatasetId, Error, Generation, GroupId, Header, Instant, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId, Token,
+    limits,
+};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Pages that are asked for at once.
+const BATCH: u64 = limits::READ_PAGES_MAX as u64;
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+const DIAL: Duration = Duration::from_secs(1);
+
+/// Who serves the group.
+pub(super) struct Source {
+    pub(super) address: String,
+    pub(super) store: StoreId,
+    pub(super) generation: Generation,
+}
+
+/// A reader of one group at its primary.
+struct Reader {
+    connection: Connection,
+    group: GroupId,
+    source: Source,
+    session: Session,
+    lease: Duration,
+    /// The commit that is read.
+    at: Lsn,
+    renewed: Instant,
+}
+
+impl Node {
+    /// Brings the group's pages here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] and others that pass: begin again. [`Error::Full`]: when there is room on the disk.
+    pub(super) fn copy_base(&self, id: GroupId, group: &SharedGroup, source: Source) -> Result<(), Error> {
+        let (mut reader, sizes) = Reader::open(self, id, source)?;
+        let at = reader.at;
+        let listed: Vec<(DatasetId, u64)> = sizes.iter().map(|s| (s.dataset, s.size)).collect();
+        let mut base = {
+            let mut g = group.lock();
+            let records = &mut g.replica.records.group;
+            let id = records.record_id(at).ok_or_else(|| Error::Unavailable(format!("commit {at} is not here")))?;
+            records.begin_base(id, &listed)?
+        };
+        for (dataset, size) in listed {
+            let end = PageNo::count(size);
+            for from in (0..end).step_by(BATCH as usize) {
+                let pages: Vec<PageNo> = (from..end.min(from + BATCH)).map(PageNo).collect();
+                let reply = reader.read(dataset, &pages)?;
+                for (page, lsn, content) in reply {
+                    base.put(dataset, page, lsn, &content)?;
+                }
+                self.counters.pages_copied.fetch_add(pages.len() as u64, Ordering::Relaxed);
+            }
+        }
+        base.finish()
+    }
+}
+
+impl Reader {
+    fn open(node: &Node, group: GroupId, source: Source) -> Result<(Reader, Vec<DatasetSize>), Error> {
+        let session = Session { client: ClientId(random::id()), number: 1 };
+        let dialer = Dialer {
+            role: Role::Client,
+            name: format!("{}, joining", node.options.name),
+            cluster: node.options.cluster.clone(),
+            key: node.options.key.clone(),
+            session: Some(session),
+            store: StoreId(0),
+            callbacks: false,
+        };
+        let connection = Connection::dial(&source.address, &dialer, DIAL)?;
+        let (lease, renewed) = (node.options.lease, clock::now());
+        let mut reader = Reader { connection, group, source, session, lease, at: Lsn(0), renewed };
+        let question = message::Snapshot { session, known: Lsn(0), floor: Lsn(0), read_lease: false };
+        let answer = reader.ask(Kind::Snapshot, &message::encode(&question))?;
+        let reply: SnapshotReply = message::decode(&answer.meta)?;
+        reader.at = reply.state.tail.lsn;
+        Ok((reader, reply.state.sizes))
+    }
+
+    fn ask(&mut self, kind: Kind, meta: &[u8]) -> Result<Answer, Error> {
+        let mut h = Header::new(kind);
+        (h.group, h.generation, h.store) = (self.group, self.source.generation, self.source.store);
+        self.connection.ask(h, meta, &[], std::time::Instant::now() + PATIENCE)?.accept()
+    }
+
+    /// What is read stays there.
+    fn renew(&mut self) -> Result<(), Error> {
+        if clock::now().since(self.renewed) < self.lease / 3 {
+            return Ok(());
+        }
+        self.renewed = clock::now();
+        let (group, generation, store) = (self.group, self.source.generation, self.source.store);
+        let item = RenewGroup { group, generation, store, floor: self.at, token: Token::default() };
+        let renew = Renew { session: self.session, groups: vec![item] };
+        let answer = self.ask(Kind::Renew, &message::encode(&renew))?;
+        message::decode::<Renewed>(&answer.meta).map(|_| ())
+    }
+
+    /// Pages with content, and the commits that wrote them.
+    fn read(&mut self, dataset: DatasetId, pages: &[PageNo]) -> Result<Vec<(PageNo, Lsn, [u8; PAGE_SIZE])>, Error> {
+        self.renew()?;
+        let read = Read { session: self.session, dataset, at: self.at, pages: pages.to_vec() };
+        let answer = self.ask(Kind::Read, &message::encode(&read))?;
+        let reply: ReadReply = message::decode(&answer.meta)?;
+        if reply.pages.len() != pages.len() || reply.pages.iter().any(|v| v.lsn > self.at) {
+            return Err(Error::Protocol("an answer that does not fit what was read".into()));
+        }
+        let mut contents = answer.data.chunks_exact(PAGE_SIZE);
+        let mut out = Vec::with_capacity(pages.len());
+        for (page, version) in pages.iter().zip(&reply.pages).filter(|(_, v)| !v.zero) {
+            let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
+            verify_page(bytes, version.checksum)?;
+            let content = bytes.try_into().map_err(|_| Error::Protocol("a page of another size".into()))?;
+            out.push((*page, version.lsn, content));
+        }
+        Ok(out)
+    }
+}

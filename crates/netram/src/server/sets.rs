@@ -1,0 +1,223 @@
+//! The replica sets that this node has a part in: their grants, their activation, and joining them.
+//!
+//! Invariants: a set's grants follow its generation before its groups do; the registry is told that a set is activated
+//! when every group of it that the catalog knows is settled in that generation, and that this node is whole when every
+//! group is here. Both words are repeated until a view shows that they were heard.
+//!
+//! Fault model: views come late, or repeat; words and grants are lost.
+
+use super::node::Node;
+use crate::clock;
+use crate::wire::frame;
+use dspm_proto::control::{Control, MemberEntry, SetEntry, SetState};
+use dspm_proto::header::FLAG_REPLY;
+use dspm_proto::message::{self, Grant};
+use dspm_proto::{Error, Generation, GroupId, Header, Instant, Kind, SetId, StoreId};
+use dspm_txn::{GrantSetup, Grants, Member, Term};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+/// Pause before the registry is told again.
+const REPEAT: Duration = Duration::from_millis(100);
+
+/// By their ids.
+#[derive(Default)]
+pub(crate) struct Sets(Mutex<BTreeMap<SetId, OwnSet>>);
+
+struct OwnSet {
+    entry: SetEntry,
+    grants: Grants,
+    /// Groups that are not settled in this generation yet, while this node activates it.
+    unsettled: HashSet<GroupId>,
+    /// When the registry was told last.
+    told: Instant,
+}
+
+/// A member and the grant that it is asked for.
+struct Question {
+    to: String,
+    store: StoreId,
+    generation: Generation,
+    grant: Grant,
+}
+
+impl Sets {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<SetId, OwnSet>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the primary of a set serves; never, where this node has no part in it.
+    pub(crate) fn term(&self, id: SetId) -> Arc<Term> {
+        self.lock().get(&id).map_or_else(|| Term::new(Instant(0), Instant(0)), |s| s.grants.term())
+    }
+
+    /// The sets that this node joins.
+    pub(crate) fn joining(&self, node: &str) -> Vec<SetEntry> {
+        let joins = |s: &&OwnSet| s.entry.state == SetState::Active && s.entry.joining.iter().any(|m| m.node == node);
+        self.lock().values().filter(joins).map(|s| s.entry.clone()).collect()
+    }
+}
+
+impl Node {
+    /// Takes the sets of a view over. Answers the groups that this node has to activate: they are settled, clients or no
+    /// clients.
+    pub(crate) fn take_sets(&self) -> Vec<GroupId> {
+        let mut catalog = self.catalog();
+        let mine = |m: &MemberEntry| m.node == self.options.name && m.store == self.store_id;
+        let has_part = |s: &&SetEntry| s.members.iter().chain(&s.joining).any(mine);
+        let entries: Vec<SetEntry> = catalog.view.sets.iter().filter(has_part).cloned().collect();
+        let mut activate = Vec::new();
+        let mut sets = self.sets.lock();
+        sets.retain(|id, _| entries.iter().any(|e| e.id == *id));
+        for entry in entries {
+            if sets.get(&entry.id).is_some_and(|s| s.entry == entry) {
+                continue;
+            }
+            let number = |m: &MemberEntry| Member { node: catalog.number(&m.node), store: m.store };
+            let all: Vec<Member> = entry.members.iter().chain(&entry.joining).map(number).collect();
+            let me = catalog.number(&self.options.name);
+            let setup = GrantSetup {
+                generation: entry.generation,
+                primary: catalog.number(&entry.primary),
+                me,
+                others: all.into_iter().filter(|m| m.node != me).collect(),
+                lease: self.options.lease,
+            };
+            // The catalog is saved before any group obeys what it says, so no fence is ahead of it.
+            let given = if self.boot > 1 { self.started.after(self.options.lease) } else { Instant(0) };
+            let set = sets.entry(entry.id).or_insert_with(|| OwnSet {
+                entry: entry.clone(),
+                grants: Grants::new(setup.clone(), Generation(0), given),
+                unsettled: HashSet::new(),
+                told: Instant(0),
+            });
+            set.grants.configure(setup);
+            let activates = entry.state == SetState::Activating && entry.primary == self.options.name;
+            set.unsettled = if activates { catalog.groups_of(entry.id).collect() } else { HashSet::new() };
+            activate.extend(&set.unsettled);
+            set.entry = entry;
+        }
+        activate
+    }
+
+    /// A group of a set that this node activates is settled.
+    pub(crate) fn group_activated(&self, id: SetId, generation: Generation, group: GroupId) {
+        let mut sets = self.sets.lock();
+        if let Some(set) = sets.get_mut(&id).filter(|s| s.entry.generation == generation) {
+            if set.unsettled.remove(&group) && set.unsettled.is_empty() {
+                set.told = Instant(0);
+                self.tell_activated(set, clock::now());
+            }
+        }
+    }
+
+    fn tell_activated(&self, set: &mut OwnSet, now: Instant) {
+        let activates = set.entry.state == SetState::Activating && set.entry.primary == self.options.name;
+        if activates && set.unsettled.is_empty() && now.since(set.told) >= REPEAT {
+            set.told = now;
+            self.forwarded.tell(&Control::Activated { set: set.entry.id, generation: set.entry.generation });
+        }
+    }
+
+    /// This node holds every group of a set that it joins.
+    pub(crate) fn tell_whole(&self, entry: &SetEntry) {
+        let mut sets = self.sets.lock();
+        let now = clock::now();
+        let set = sets.get_mut(&entry.id).filter(|s| s.entry.generation == entry.generation);
+        if let Some(set) = set.filter(|s| now.since(s.told) >= REPEAT) {
+            set.told = now;
+            let (set, generation) = (entry.id, entry.generation);
+            self.forwarded.tell(&Control::Whole { set, generation, store: self.store_id });
+        }
+    }
+
+    /// Asks for the grants that are due, and tells the registry again what it did not hear.
+    fn tick_sets(&self) {
+        let catalog = self.catalog();
+        let mut questions = Vec::new();
+        let mut sets = self.sets.lock();
+        let now = clock::now();
+        for (id, set) in sets.iter_mut() {
+            self.tell_activated(set, now);
+            for to in set.grants.tick(now) {
+                let Some(name) = catalog.name(to) else { continue };
+                let all = set.entry.members.iter().chain(&set.entry.joining);
+                let Some(member) = all.into_iter().find(|m| m.node == name) else { continue };
+                questions.push(Question {
+                    to: name.to_owned(),
+                    store: member.store,
+                    generation: set.entry.generation,
+                    grant: Grant { set: *id, sent_ns: now.0 },
+                });
+            }
+        }
+        drop((sets, catalog));
+        for q in questions {
+            if let Some(sender) = self.links.to(&q.to) {
+                let mut h = Header::new(Kind::Grant);
+                (h.generation, h.store) = (q.generation, q.store);
+                sender.send(&frame(h, &message::encode(&q.grant), 0), &[]);
+            }
+        }
+    }
+
+    /// Another member asks for a grant, or gives one.
+    pub(crate) fn grant(self: &Arc<Self>, from: &str, store: StoreId, h: &Header, meta: &[u8]) -> Result<(), Error> {
+        let grant: Grant = message::decode(meta)?;
+        if h.store != self.store_id {
+            return Ok(());
+        }
+        let number = self.catalog().number(from);
+        let mut sets = self.sets.lock();
+        let Some(set) = sets.get_mut(&grant.set) else { return Ok(()) };
+        let now = clock::now();
+        if !h.is_reply() {
+            if set.grants.asked(number, h.generation, now) {
+                drop(sets);
+                let mut answer = Header::new(Kind::Grant);
+                (answer.flags, answer.generation, answer.store) = (FLAG_REPLY, h.generation, store);
+                if let Some(sender) = self.links.to(from) {
+                    sender.send(&frame(answer, &message::encode(&grant), 0), &[]);
+                }
+            }
+            return Ok(());
+        }
+        let served = set.grants.term().serves(now);
+        set.grants.granted(number, store, h.generation, Instant(grant.sent_ns));
+        let begins = !served && set.grants.term().serves(now);
+        drop(sets);
+        if begins {
+            self.look_at(grant.set);
+        }
+        Ok(())
+    }
+
+    /// Looks at the open groups of a set: what waited for its term goes on.
+    fn look_at(self: &Arc<Self>, set: SetId) {
+        for group in self.open_groups() {
+            let mut g = group.lock();
+            if g.entry.set == set {
+                g.replica.tick(clock::now());
+                self.run_effects(&mut g);
+            }
+        }
+    }
+}
+
+/// Starts the thread that looks after the sets' grants.
+///
+/// # Errors
+/// Those of the operating system.
+pub(crate) fn start(node: &Arc<Node>) -> Result<(), Error> {
+    let (weak, pause) = (Arc::downgrade(node), node.options.lease / 12);
+    let run = move |node: Weak<Node>| {
+        while let Some(node) = node.upgrade() {
+            node.tick_sets();
+            drop(node);
+            std::thread::sleep(pause);
+        }
+    };
+    std::thread::Builder::new().name("sets".into()).spawn(move || run(weak))?;
+    Ok(())
+}
