@@ -16,7 +16,7 @@ use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Error, Generation, GroupId, Instant, Lsn, Refusal, Session, StoreId};
-use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup};
+use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup, Term};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -157,6 +157,11 @@ impl Node {
                 generation: GENERATION,
                 primary: c.primary,
                 members: c.members.clone(),
+                joining: Vec::new(),
+                last_active: c.members.clone(),
+                active: true,
+                min_copies: 1,
+                term: Term::always(),
                 me,
                 boot: self.boot,
                 started: if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { ctx.now },
@@ -410,6 +415,7 @@ impl Node {
                 }
                 return;
             }
+            Effect::Activated => return,
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };
         self.answer(group, to, answer, ctx);

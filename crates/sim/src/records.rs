@@ -215,6 +215,21 @@ impl Records for SimRecords {
         Ok(())
     }
 
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn keeps_from(&self, _lsn: Lsn) -> bool {
+        true
+    }
+
+    fn cut(&mut self, to: Lsn) -> bool {
+        self.truncate(to);
+        true
+    }
+
+    fn rebase(&mut self, _tail: RecordId) {}
+
     fn horizon(&self) -> Lsn {
         self.horizon
     }

@@ -242,6 +242,7 @@ fn peer(m: &PeerMessage) -> (u64, Token, u64) {
         PeerMessage::Probe(m) => (6, m.token, m.round),
         PeerMessage::Probed(m) => (7, m.token, m.tail.hash),
         PeerMessage::Horizon(m) => (8, Token::default(), m.horizon.0 ^ m.committed.hash),
+        PeerMessage::Rebase(m) => (10, m.token, m.tail.hash),
         PeerMessage::Unsettled(m) => (9, Token::default(), m.tail.hash),
     }
 }

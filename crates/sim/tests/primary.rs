@@ -7,7 +7,7 @@ use dspm_proto::{
     Token,
 };
 use dspm_sim::records::SimRecords;
-use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup};
+use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup, Term};
 use std::time::Duration;
 
 const GENERATION: Generation = Generation(1);
@@ -29,6 +29,11 @@ impl Primary {
             generation: GENERATION,
             primary: PRIMARY.node,
             members: vec![PRIMARY, BACKUP],
+            joining: Vec::new(),
+            last_active: vec![PRIMARY, BACKUP],
+            active: true,
+            min_copies: 1,
+            term: Term::always(),
             me: PRIMARY,
             boot: 1,
             started: Instant(1),

@@ -1,7 +1,7 @@
 //! What a [`Replica`](crate::Replica) asks its runtime to do.
 
 use crate::replica::NodeNo;
-use dspm_proto::message::{Ack, Complete, Completed, Fence, Fenced, Fetch, Horizon, Probe, Probed, Unsettled};
+use dspm_proto::message::{Ack, Complete, Completed, Fence, Fenced, Fetch, Horizon, Probe, Probed, Rebase, Unsettled};
 use dspm_proto::{Error, Lsn, RecordId, Refusal, Session, Token};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub enum PeerMessage {
     Probed(Probed),
     Horizon(Horizon),
     Unsettled(Unsettled),
+    Rebase(Rebase),
 }
 
 /// Something to do. In order.
@@ -135,6 +136,9 @@ pub enum Effect {
         /// Last.
         last: Lsn,
     },
+    /// At the primary of a generation that is not active yet: this group is settled with all members and joining ones.
+    /// Said again now and then until the configuration is active. The runtime tells the registry when all groups are.
+    Activated,
     /// Something that cannot happen happened; the message says what. The runtime logs it loudly and counts it.
     Alarm(String),
 }

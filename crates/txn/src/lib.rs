@@ -5,11 +5,13 @@
 //! that is what makes the simulator's runs the same as the cluster's.
 //!
 //! - [`Replica`]: one member of one group: publication, fencing; at the primary settle, leases, snapshots.
+//! - [`Grants`]: one node's part in what lets the primary of a set serve.
 //! - [`Holder`]: a client's view of one group: its write lease, its record in flight, its doubt.
 
 mod asof;
 pub mod dataset;
 mod effect;
+mod grants;
 mod holder;
 mod lease;
 mod past;
@@ -19,6 +21,7 @@ mod settle;
 mod view;
 
 pub use effect::{Caller, Effect, PeerMessage};
+pub use grants::{GrantSetup, Grants, Term};
 pub use holder::{Begin, Flight, Holder, Recall};
 pub use replica::{Fence, Member, NodeNo, Origin, Records, Replica, Setup, Situation};
 

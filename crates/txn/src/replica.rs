@@ -8,6 +8,7 @@
 //! stop for any time and go on, or restart with its [`Records`] intact.
 
 use crate::effect::{Caller, Effect, PeerMessage};
+use crate::grants::Term;
 use crate::lease::Leases;
 use crate::readers::Readers;
 use crate::settle::Settle;
@@ -15,6 +16,7 @@ use crate::view::Views;
 use dspm_proto::message::{Ack, Fetch};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Generation, Instant, Lsn, RecordId, Refusal, Session, StoreId, Token};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The runtime's number of a node.
@@ -30,7 +32,7 @@ pub struct Member {
 }
 
 /// The configuration that a replica works in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// Of the replica set.
     pub generation: Generation,
@@ -38,6 +40,16 @@ pub struct Setup {
     pub primary: NodeNo,
     /// Who holds every commit, the primary included.
     pub members: Vec<Member>,
+    /// Who holds every commit too and does not count yet: it is not read from, and its tail is no source.
+    pub joining: Vec<Member>,
+    /// Members of the last configuration that was active.
+    pub last_active: Vec<Member>,
+    /// False: the primary settles every group first; nothing is served.
+    pub active: bool,
+    /// With fewer members no write is let in, and none is told to be committed.
+    pub min_copies: usize,
+    /// When the primary may serve; of this generation.
+    pub term: Arc<Term>,
     /// The replica's own node.
     pub me: Member,
     /// Raised at each start of this node.
@@ -53,13 +65,13 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// The other members.
+    /// The other members and joining ones.
     pub fn others(&self) -> impl Iterator<Item = Member> + '_ {
-        self.members.iter().copied().filter(|m| m.node != self.me.node)
+        self.members.iter().chain(&self.joining).copied().filter(|m| m.node != self.me.node)
     }
 
     fn includes(&self, node: NodeNo) -> bool {
-        self.members.iter().any(|m| m.node == node)
+        self.members.iter().chain(&self.joining).any(|m| m.node == node)
     }
 
     /// True at the primary.
@@ -117,6 +129,15 @@ pub trait Records {
     /// # Errors
     /// The refusal to answer with (full, a delta's base is missing); nothing changed.
     fn append(&mut self, record: &Record, payload: Self::Payload, origin: Origin) -> Result<(), Refusal>;
+    /// True when pages of before the tail are all here; false between [`Records::rebase`] and the end of the base's copy.
+    fn is_whole(&self) -> bool;
+    /// True when all records from `lsn` to the tail are kept with their pages.
+    fn keeps_from(&self, lsn: Lsn) -> bool;
+    /// Drops the records above `to`. False: that cannot be done any more, and nothing changed.
+    fn cut(&mut self, to: Lsn) -> bool;
+    /// Forgets all records and pages: `tail` is tail and committed, what it needs of before is still to come. Fence and
+    /// sessions stay.
+    fn rebase(&mut self, tail: RecordId);
     /// The oldest snapshot that can be read here.
     fn horizon(&self) -> Lsn;
     /// Versions that only snapshots below can see may go.
@@ -217,13 +238,24 @@ impl<R: Records> Replica<R> {
         &self.setup
     }
 
-    /// Members came back with other store ids, in the same generation, with all that was acknowledged: settle with them.
-    pub fn set_members(&mut self, members: Vec<Member>, now: Instant) {
-        if members != self.setup.members {
-            self.setup.members = members;
+    /// The configuration changed. An older generation is ignored; in the same one members may have come back with other
+    /// store ids, with all that was acknowledged: settle with them; joining ones may have become members, and the
+    /// configuration active. A higher one is adopted.
+    pub fn configure(&mut self, setup: Setup, now: Instant) {
+        if setup.generation < self.setup.generation {
+            return;
+        }
+        let same = setup.members == self.setup.members;
+        self.setup = setup;
+        if !same {
             self.settle = None; // what was heard so far came from stores that are gone
             self.start_settle(now);
         }
+    }
+
+    /// True when this member holds all records and pages of the group, settled in its generation.
+    pub fn is_whole(&self) -> bool {
+        !self.unsettled && self.records.fence().generation == self.setup.generation && self.records.is_whole()
     }
 
     /// What `status` shows.
@@ -352,7 +384,7 @@ impl<R: Records> Replica<R> {
 
     /// A message from a member. `store` is the sender's own store id.
     pub fn peer(&mut self, from: NodeNo, store: StoreId, message: PeerMessage, now: Instant) {
-        let known = self.setup.members.iter().any(|m| m.node == from && m.store == store);
+        let known = self.setup.others().any(|m| m.node == from && m.store == store);
         if !known {
             return;
         }
@@ -365,6 +397,7 @@ impl<R: Records> Replica<R> {
             PeerMessage::Probe(m) => self.on_probe(from, m),
             PeerMessage::Probed(m) => self.on_probed(from, m, now),
             PeerMessage::Horizon(m) => self.on_horizon(from, m),
+            PeerMessage::Rebase(_) => {}
             PeerMessage::Unsettled(_) => self.on_unsettled(from, now),
         }
     }

@@ -387,6 +387,7 @@ fn peer_message(header: &Header, meta: &[u8]) -> Result<PeerMessage, Error> {
         (Kind::Probe, false) => PeerMessage::Probe(message::decode(meta)?),
         (Kind::Probe, true) => PeerMessage::Probed(message::decode(meta)?),
         (Kind::Fetch, _) => PeerMessage::Fetch(message::decode(meta)?),
+        (Kind::Rebase, _) => PeerMessage::Rebase(message::decode(meta)?),
         (Kind::Horizon, _) => PeerMessage::Horizon(message::decode(meta)?),
         (_, _) => PeerMessage::Unsettled(message::decode(meta)?),
     })
@@ -408,6 +409,7 @@ pub(crate) fn peer_frame(message: &PeerMessage, mut header: Header) -> Vec<u8> {
         PeerMessage::Probe(m) => put(h, Kind::Probe, 0, m),
         PeerMessage::Probed(m) => put(h, Kind::Probe, reply, m),
         PeerMessage::Fetch(m) => put(h, Kind::Fetch, 0, m),
+        PeerMessage::Rebase(m) => put(h, Kind::Rebase, 0, m),
         PeerMessage::Horizon(m) => put(h, Kind::Horizon, 0, m),
         PeerMessage::Unsettled(m) => put(h, Kind::Unsettled, 0, m),
     };

@@ -3,10 +3,10 @@
 use super::node::Node;
 use super::records::StoreRecords;
 use crate::clock;
-use dspm_proto::control::{DatasetEntry, SetEntry};
+use dspm_proto::control::{DatasetEntry, MemberEntry, SetEntry};
 use dspm_proto::{Error, GroupId, Instant};
 use dspm_store::GroupStore;
-use dspm_txn::{Member, Replica, Setup};
+use dspm_txn::{Member, Replica, Setup, Term};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A group and what its node needs to serve it.
@@ -74,13 +74,13 @@ impl Node {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// A set's members by this process's numbers.
-    pub(crate) fn members(&self, set: &SetEntry) -> Vec<Member> {
+    /// Members by this process's numbers.
+    fn members(&self, entries: &[MemberEntry]) -> Vec<Member> {
         let mut catalog = self.catalog();
-        set.members.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect()
+        entries.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect()
     }
 
-    fn setup(&self, entry: &DatasetEntry, set: &SetEntry) -> Result<Setup, Error> {
+    pub(crate) fn setup(&self, entry: &DatasetEntry, set: &SetEntry) -> Result<Setup, Error> {
         let me = set.members.iter().find(|m| m.node == self.options.name).ok_or_else(|| {
             Error::Unavailable(format!("node {} is no member of the set of {}", self.options.name, entry.name))
         })?;
@@ -90,12 +90,18 @@ impl Node {
                 self.options.name, entry.name
             )));
         }
-        let members = self.members(set);
+        let (members, joining) = (self.members(&set.members), self.members(&set.joining));
+        let last_active = self.members(&set.last_active);
         let mut catalog = self.catalog();
         Ok(Setup {
             generation: set.generation,
             primary: catalog.number(&set.primary),
             members,
+            joining,
+            last_active,
+            active: true,
+            min_copies: 1,
+            term: Term::always(),
             me: Member { node: catalog.number(&self.options.name), store: self.store_id },
             boot: self.boot,
             started: self.started,

@@ -172,8 +172,8 @@ impl Node {
         for group in self.open_groups() {
             let mut g = group.lock();
             let found = self.catalog().group(g.entry.group);
-            if let Ok(members) = found.map(|(_, set)| self.members(&set)) {
-                g.replica.set_members(members, crate::clock::now());
+            if let Ok(setup) = found.and_then(|(entry, set)| self.setup(&entry, &set)) {
+                g.replica.configure(setup, crate::clock::now());
                 self.run_effects(&mut g);
             }
         }

@@ -124,6 +124,21 @@ impl Records for StoreRecords {
         })
     }
 
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn keeps_from(&self, lsn: Lsn) -> bool {
+        let kept = |l: u64| self.group.record(Lsn(l)).is_some_and(|r| r.is_complete());
+        (lsn.0..=self.group.tail().lsn.0).all(kept)
+    }
+
+    fn cut(&mut self, to: Lsn) -> bool {
+        self.group.cut(to).is_ok()
+    }
+
+    fn rebase(&mut self, _tail: RecordId) {}
+
     fn horizon(&self) -> Lsn {
         self.group.horizon()
     }

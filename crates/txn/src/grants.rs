@@ -1,0 +1,181 @@
+//! Grants: the word of every other member of a set that it obeys nobody but this primary for a while.
+//!
+//! Invariants kept here: a primary's term ends before the first of the grants that it counts; a grant is counted from when it
+//! was asked for, by its giver from when it was given; who gave one is not served by itself, nor gives one to another
+//! primary of an older generation; a grant of another generation, of a replaced store or of a question that was not
+//! asked in this run counts for nothing. One [`Term`] is of one generation: a replica that has not heard of the next one yet
+//! does not live on its grants.
+//!
+//! Fault model: words are lost, repeated and late; clocks differ in rate by at most 1 %; a restarted node may have given
+//! a grant a moment before.
+
+use crate::lease::promised;
+use crate::replica::{Member, NodeNo};
+use dspm_proto::{Generation, Instant, StoreId};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// When the primary of a set may serve, as its replicas see it. Of one generation.
+#[derive(Debug)]
+pub struct Term {
+    from: AtomicU64,
+    until: AtomicU64,
+}
+
+impl Term {
+    /// From then until before then.
+    pub fn new(from: Instant, until: Instant) -> Arc<Term> {
+        Arc::new(Term { from: AtomicU64::new(from.0), until: AtomicU64::new(until.0) })
+    }
+
+    /// Of a set of one, which asks nobody.
+    pub fn always() -> Arc<Term> {
+        Term::new(Instant(0), Instant(u64::MAX))
+    }
+
+    /// Leases of whoever was obeyed before are over from then on.
+    pub fn from(&self) -> Instant {
+        Instant(self.from.load(Ordering::Acquire))
+    }
+
+    /// The first grant ends then.
+    pub fn until(&self) -> Instant {
+        Instant(self.until.load(Ordering::Acquire))
+    }
+
+    /// True while the primary may serve.
+    pub fn serves(&self, now: Instant) -> bool {
+        self.from() <= now && now < self.until()
+    }
+}
+
+/// A set as its grants see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantSetup {
+    /// Of the set.
+    pub generation: Generation,
+    /// Who asks.
+    pub primary: NodeNo,
+    /// This node.
+    pub me: NodeNo,
+    /// The other members and joining ones.
+    pub others: Vec<Member>,
+    /// L.
+    pub lease: Duration,
+}
+
+/// One node's part in the grants of one set.
+#[derive(Debug)]
+pub struct Grants {
+    setup: GrantSetup,
+    /// Highest generation that a group of the set obeys here: an older one is granted nothing.
+    fenced: Generation,
+    /// What this node gave lasts until then.
+    given: Instant,
+    term: Arc<Term>,
+    /// When this node asked, newest last.
+    asked: VecDeque<Instant>,
+    /// Until when each of the others obeys.
+    had: BTreeMap<NodeNo, Instant>,
+}
+
+impl Grants {
+    /// The part of a node that obeys `fenced` already (the highest fence among the set's groups) and may have given
+    /// grants before it started that last until `given`: its start plus L, or zero where it never ran before.
+    pub fn new(setup: GrantSetup, fenced: Generation, given: Instant) -> Grants {
+        let mut grants = Grants {
+            fenced: fenced.max(setup.generation),
+            setup,
+            given,
+            term: Term::new(Instant(0), Instant(0)),
+            asked: VecDeque::new(),
+            had: BTreeMap::new(),
+        };
+        grants.begin();
+        grants
+    }
+
+    /// What the replicas of the set go by: a new one after every change of generation.
+    pub fn term(&self) -> Arc<Term> {
+        self.term.clone()
+    }
+
+    /// The set changed. An older generation is ignored.
+    pub fn configure(&mut self, setup: GrantSetup) {
+        if setup.generation < self.setup.generation {
+            return;
+        }
+        let same = setup.generation == self.setup.generation;
+        self.fenced = self.fenced.max(setup.generation);
+        let replaced = |m: &Member| same && self.setup.others.contains(m);
+        let kept: BTreeMap<_, _> = setup
+            .others
+            .iter()
+            .filter(|m| replaced(m))
+            .filter_map(|m| Some((m.node, *self.had.get(&m.node)?)))
+            .collect();
+        self.setup = setup;
+        if same {
+            self.had = kept;
+            self.extend();
+        } else {
+            self.begin();
+        }
+    }
+
+    fn is_primary(&self) -> bool {
+        self.setup.primary == self.setup.me && self.setup.generation >= self.fenced
+    }
+
+    fn begin(&mut self) {
+        (self.had, self.asked) = (BTreeMap::new(), VecDeque::new());
+        self.term = Term::new(self.given, Instant(0));
+        self.extend();
+    }
+
+    fn extend(&mut self) {
+        let first = self.setup.others.iter().map(|m| self.had.get(&m.node).copied().unwrap_or_default()).min();
+        let until = if self.is_primary() { first.unwrap_or(Instant(u64::MAX)) } else { Instant(0) };
+        self.term.until.store(until.0, Ordering::Release);
+    }
+
+    /// Whom to ask now, at the primary: every L/3. The question says `now`.
+    pub fn tick(&mut self, now: Instant) -> Vec<NodeNo> {
+        if self.wake().is_none_or(|due| now < due) {
+            return Vec::new();
+        }
+        self.asked.push_back(now);
+        self.asked.retain(|at| now.since(*at) < self.setup.lease);
+        self.setup.others.iter().map(|m| m.node).collect()
+    }
+
+    /// When [`Grants::tick`] is due.
+    pub fn wake(&self) -> Option<Instant> {
+        let asks = self.is_primary() && !self.setup.others.is_empty();
+        asks.then(|| self.asked.back().map_or(Instant(0), |at| at.after(self.setup.lease / 3)))
+    }
+
+    /// A node asks for a grant, in that generation: whether to answer, with what it asked.
+    pub fn asked(&mut self, from: NodeNo, generation: Generation, now: Instant) -> bool {
+        let obeyed = generation == self.setup.generation && generation >= self.fenced && from == self.setup.primary;
+        if !obeyed || from == self.setup.me {
+            return false;
+        }
+        self.given = self.given.max(now.after(self.setup.lease));
+        true
+    }
+
+    /// The answer to what was asked at `sent`. `store` is the sender's own store id.
+    pub fn granted(&mut self, from: NodeNo, store: StoreId, generation: Generation, sent: Instant) {
+        let member = Member { node: from, store };
+        let counts = generation == self.setup.generation && self.setup.others.contains(&member);
+        if !counts || !self.asked.contains(&sent) {
+            return;
+        }
+        let until = self.had.entry(from).or_default();
+        *until = sent.after(promised(self.setup.lease)).max(*until);
+        self.extend();
+    }
+}
