@@ -331,7 +331,7 @@ pub struct GroupStatus {
     pub writer: u64,
     /// Clients that wait for it.
     pub waiting: u32,
-    /// "ok", "settling" or "unsettled".
+    /// "ok", "settling", "unsettled" or "joining".
     pub state: String,
 }
 

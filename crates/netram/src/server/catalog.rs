@@ -5,7 +5,7 @@
 //! being told anew is the old one until then, in memory and in the file. Nothing is destroyed because a name is missing.
 
 use dspm_proto::control::{DatasetEntry, Located, NodeEntry, SetEntry, View};
-use dspm_proto::{Error, GroupId, limits};
+use dspm_proto::{Error, GroupId, SetId, limits};
 use dspm_txn::NodeNo;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -151,6 +151,17 @@ impl Catalog {
             }
         }
         (page, above.next().is_some())
+    }
+
+    /// The groups of a set.
+    pub(crate) fn groups_of(&self, set: SetId) -> impl Iterator<Item = GroupId> + '_ {
+        self.datasets.values().filter(move |d| d.set == set).map(|d| d.group)
+    }
+
+    /// The set that holds a dataset of that group.
+    pub(crate) fn set_of(&self, group: GroupId) -> Option<&SetEntry> {
+        let entry = &self.datasets[self.groups.get(&group)?];
+        self.view.sets.iter().find(|s| s.id == entry.set)
     }
 
     /// How many datasets.

@@ -239,6 +239,7 @@ fn group_status(g: &super::group::Group) -> GroupStatus {
         state: match (situation.unsettled, situation.settling) {
             (true, _) => "unsettled".into(),
             (_, true) => "settling".into(),
+            _ if g.is_joining() => "joining".into(),
             _ => "ok".into(),
         },
     }

@@ -125,9 +125,10 @@ impl Node {
                 self.client_message(hello, out, &m)
             }
             Kind::Recalled | Kind::Note | Kind::Outcome => self.client_message(hello, out, &m),
-            Kind::Fence | Kind::Complete | Kind::Fetch | Kind::Probe | Kind::Horizon | Kind::Unsettled => {
+            Kind::Fence | Kind::Complete | Kind::Fetch | Kind::Probe | Kind::Horizon | Kind::Unsettled | Kind::Rebase => {
                 self.peer_message(hello, &m)
             }
+            Kind::Grant if hello.role == Role::Node => self.grant(&hello.name, hello.store, &m.header, &m.meta),
             other => Err(Error::Protocol(format!("a node does not answer {other:?}"))),
         }
     }
@@ -308,6 +309,9 @@ impl Node {
         let group = self.group(m.header.group)?;
         let g = group.lock();
         g.replica.check_addressee(m.header.generation, m.header.store).map_err(Error::Refused)?;
+        if !g.is_complete() {
+            return Err(Error::Unavailable("this member is joining and does not hold every page yet".into()));
+        }
         let records = &g.replica.records.group;
         if read.at > records.tail().lsn {
             return Err(Error::Unavailable(format!("this member does not hold commit {} yet", read.at)));

@@ -93,7 +93,7 @@ impl Node {
             Effect::Recall { session, below } => self.call(g, session, Kind::Recall, &Recall { below }),
             Effect::Send { to, message } => self.send_peer(g, to, &message),
             Effect::SendRecords { to, token, from, last } => self.send_records(g, to, token, from, last),
-            Effect::Activated => {}
+            Effect::Activated => self.group_activated(g.entry.set, g.replica.setup().generation, g.entry.group),
             Effect::Alarm(text) => {
                 self.counters.alarms.fetch_add(1, Ordering::Relaxed);
                 eprintln!("dspm-node: ALARM: dataset {}: {text}", g.entry.name);

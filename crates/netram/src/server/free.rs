@@ -22,8 +22,13 @@ impl Node {
     /// [`Error::Failed`] for a group that has a dataset; those of the operating system.
     pub(crate) fn free(self: &Arc<Self>, ids: Vec<GroupId>, out: &Arc<Sender>, asked: Header) -> Result<(), Error> {
         let catalog = self.catalog();
-        if let Some(id) = ids.iter().find(|id| catalog.has_group(**id)) {
-            return Err(Error::Failed(format!("group {id} is to be freed, and a dataset of the catalog has it")));
+        let me = &self.options.name;
+        let is_ours = |id: &&GroupId| match catalog.set_of(**id) {
+            Some(set) => set.members.iter().chain(&set.joining).any(|m| m.node == *me),
+            None => catalog.has_group(**id),
+        };
+        if let Some(id) = ids.iter().find(is_ours) {
+            return Err(Error::Failed(format!("group {id} is to be freed, and this node holds it for a dataset")));
         }
         drop(catalog);
         let (node, out) = (self.clone(), out.clone());

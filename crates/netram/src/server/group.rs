@@ -3,10 +3,10 @@
 use super::node::Node;
 use super::records::StoreRecords;
 use crate::clock;
-use dspm_proto::control::{DatasetEntry, MemberEntry, SetEntry};
+use dspm_proto::control::{DatasetEntry, MemberEntry, SetEntry, SetState};
 use dspm_proto::{Error, GroupId, Instant};
 use dspm_store::GroupStore;
-use dspm_txn::{Member, Replica, Setup, Term};
+use dspm_txn::{Member, Records, Replica, Setup};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A group and what its node needs to serve it.
@@ -15,6 +15,20 @@ pub(crate) struct Group {
     pub(crate) replica: Replica<StoreRecords>,
     /// When the timer is set to, so that it is set again only for something earlier.
     pub(crate) armed: Option<Instant>,
+}
+
+impl Group {
+    /// True when this node is a member that holds every page: it may be read from.
+    pub(crate) fn is_complete(&self) -> bool {
+        let setup = self.replica.setup();
+        setup.members.contains(&setup.me) && self.replica.records.is_whole()
+    }
+
+    /// True when this node joins the group's set.
+    pub(crate) fn is_joining(&self) -> bool {
+        let setup = self.replica.setup();
+        setup.joining.contains(&setup.me)
+    }
 }
 
 /// Shared by the workers, the timer and the flusher.
@@ -42,7 +56,7 @@ impl SharedGroup {
 }
 
 impl Node {
-    /// The group, opened if this node is a member of its set.
+    /// The group, opened if this node is a member of its set or joins it.
     ///
     /// # Errors
     /// [`Error::NotFound`] for a group that no dataset of the catalog has; [`Error::Unavailable`] when this node is
@@ -80,8 +94,12 @@ impl Node {
         entries.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect()
     }
 
-    pub(crate) fn setup(&self, entry: &DatasetEntry, set: &SetEntry) -> Result<Setup, Error> {
-        let me = set.members.iter().find(|m| m.node == self.options.name).ok_or_else(|| {
+/// The group's configuration for a replica here.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when this node has no part in the set, or lost what it remembered as a member.
+    fn setup(&self, entry: &DatasetEntry, set: &SetEntry) -> Result<Setup, Error> {
+        let me = set.members.iter().chain(&set.joining).find(|m| m.node == self.options.name).ok_or_else(|| {
             Error::Unavailable(format!("node {} is no member of the set of {}", self.options.name, entry.name))
         })?;
         if me.store != self.store_id {
@@ -90,24 +108,31 @@ impl Node {
                 self.options.name, entry.name
             )));
         }
+        Ok(self.setup_of(entry, set))
+    }
+
+    /// The same for a group that is open here, also where this node has no part in its set any more: then it obeys
+    /// nobody of an older generation, and does nothing else.
+    pub(crate) fn setup_of(&self, entry: &DatasetEntry, set: &SetEntry) -> Setup {
         let (members, joining) = (self.members(&set.members), self.members(&set.joining));
         let last_active = self.members(&set.last_active);
+        let term = self.sets.term(set.id);
         let mut catalog = self.catalog();
-        Ok(Setup {
+        Setup {
             generation: set.generation,
             primary: catalog.number(&set.primary),
             members,
             joining,
             last_active,
-            active: true,
-            min_copies: 1,
-            term: Term::always(),
+            active: set.state == SetState::Active,
+            min_copies: entry.min_copies as usize,
+            term,
             me: Member { node: catalog.number(&self.options.name), store: self.store_id },
             boot: self.boot,
             started: self.started,
             lease: self.options.lease,
             history: std::time::Duration::from_millis(entry.history_ms),
             disk: entry.durability == dspm_proto::control::Durability::Disk,
-        })
+        }
     }
 }

@@ -51,6 +51,7 @@ fn registry(node: &Node) -> Registry {
     let sent_back = count(&c.without_room);
     all.register("commits_without_room", "Commit records sent back for want of room; their writers wait", sent_back);
     all.register("pages_read", "Pages asked for", count(&c.pages_read));
+    all.register("pages_copied", "Pages that came to groups that this node joins", count(&c.pages_copied));
     all.register("snapshots", "Snapshots asked for", count(&c.snapshots));
     all.register("alarms", "Things that cannot happen and did", count(&c.alarms));
     let bad = usage.checksum_errors + c.checksum_errors.load(Ordering::Relaxed);

@@ -6,6 +6,7 @@
 //!
 //! Fault model: any connection may break at any byte; peers are authenticated, their bytes are hostile.
 
+mod base;
 mod catalog;
 mod connection;
 mod control;
@@ -14,12 +15,14 @@ mod effects;
 mod flush;
 mod free;
 mod group;
+mod join;
 mod links;
 mod metrics;
 mod node;
 mod records;
 mod sender;
 mod sessions;
+mod sets;
 mod timers;
 mod worker;
 

@@ -8,7 +8,8 @@ use super::sender::Sender;
 use super::sessions::Sessions;
 use super::timers::Timers;
 use super::worker::{self, Mailbox};
-use super::{flush, metrics};
+use super::sets::Sets;
+use super::{flush, join, metrics, sets};
 use dspm_proto::auth::ClusterKey;
 use dspm_proto::{Error, GroupId, StoreId};
 use dspm_store::{Flusher, Opened, Store, StoreOptions};
@@ -85,6 +86,7 @@ pub struct Node {
     pub(crate) groups: RwLock<HashMap<GroupId, SharedGroup>>,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
+    pub(crate) sets: Sets,
     pub(crate) timers: Timers,
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) senders: RwLock<HashMap<u64, Arc<Sender>>>,
@@ -102,6 +104,8 @@ pub(crate) struct Counters {
     /// Commit records that found no room and were sent back.
     pub(crate) without_room: AtomicU64,
     pub(crate) pages_read: AtomicU64,
+    /// Pages that came to groups that this node joins.
+    pub(crate) pages_copied: AtomicU64,
     pub(crate) snapshots: AtomicU64,
     pub(crate) checksum_errors: AtomicU64,
     pub(crate) alarms: AtomicU64,
@@ -137,6 +141,7 @@ impl Node {
             groups: RwLock::default(),
             sessions: Sessions::default(),
             links: Links::default(),
+            sets: Sets::default(),
             timers: Timers::default(),
             mailboxes,
             senders: RwLock::default(),
@@ -147,10 +152,14 @@ impl Node {
             options,
         });
         let metrics = metrics::serve(&node)?;
+        let groups = node.take_sets();
+        node.activate(groups);
         node.recover();
         let flusher = flush::start(&node)?;
         worker::start(&node, listener, inboxes)?;
         node.refresh_links();
+        sets::start(&node)?;
+        join::start(&node)?;
         let serving = Serving { address, metrics, opened, flusher };
         Ok((node, serving))
     }
@@ -167,17 +176,30 @@ impl Node {
         }
     }
 
-    /// A new view: groups whose members have other store ids now are settled with them.
+    /// A new view: sets and their groups follow it.
     pub(crate) fn refresh_groups(self: &Arc<Self>) {
+        let groups = self.take_sets();
         for group in self.open_groups() {
             let mut g = group.lock();
             let found = self.catalog().group(g.entry.group);
-            if let Ok(setup) = found.and_then(|(entry, set)| self.setup(&entry, &set)) {
-                g.replica.configure(setup, crate::clock::now());
+            if let Ok((entry, set)) = found {
+                g.replica.configure(self.setup_of(&entry, &set), crate::clock::now());
                 self.run_effects(&mut g);
             }
         }
+        self.activate(groups);
         self.recover();
+    }
+
+    /// Opens groups that this node has to settle before their set is active.
+    fn activate(self: &Arc<Self>, groups: Vec<GroupId>) {
+        for id in groups {
+            if let Ok(group) = self.group(id) {
+                let mut g = group.lock();
+                g.replica.tick(crate::clock::now());
+                self.run_effects(&mut g);
+            }
+        }
     }
 
     /// What the node knows of the cluster.
