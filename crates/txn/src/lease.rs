@@ -77,12 +77,23 @@ impl Leases {
         self.token_unused = false;
     }
 
+    pub(crate) fn somebody_waits(&self) -> bool {
+        !self.queue.is_empty() || !self.outcomes.is_empty()
+    }
+
     fn free(&self, now: Instant) -> bool {
         now >= self.busy_until
     }
 
     pub(crate) fn live(&self, now: Instant) -> bool {
         !self.free(now)
+    }
+
+    /// The generation is over, and with it every place in the queue: who is to be told.
+    pub(crate) fn send_away(&mut self) -> Vec<Caller> {
+        let waiting = std::mem::take(&mut self.queue).into_iter().filter_map(|w| w.caller);
+        let asking = std::mem::take(&mut self.outcomes).into_iter().map(|q| q.from);
+        waiting.chain(asking).collect()
     }
 
     fn end(&mut self) {
@@ -182,12 +193,13 @@ impl<R: Records> Replica<R> {
     /// The holder's lease goes on: how long from when it sent the renewal; zero when it is over.
     pub fn renew(&mut self, session: Session, token: Token, floor: Lsn, now: Instant) -> Duration {
         self.views.floor(session, floor, now);
-        let serves = self.serving && self.settle.is_none() && self.same_session(session);
+        let serves = self.serves(now) && self.settle.is_none() && self.same_session(session);
+        let lease = self.lease(now);
         match &mut self.leases.held {
             Some(h) if serves && h.session == session && h.token == token => {
-                h.until = now.after(self.setup.lease);
+                h.until = now.after(lease);
                 self.leases.busy_until = self.leases.busy_until.max(h.until);
-                promised(self.setup.lease)
+                promised(lease)
             }
             _ => Duration::ZERO,
         }
@@ -207,7 +219,7 @@ impl<R: Records> Replica<R> {
             return self.ask_holder(now);
         }
         self.leases.held = None;
-        if now < self.quarantine {
+        if !self.may_serve(now) || !self.has_copies() {
             return;
         }
         self.drop_absent(now);
@@ -248,7 +260,7 @@ impl<R: Records> Replica<R> {
 
     fn grant(&mut self, to: Caller, now: Instant) {
         let Some(w) = self.leases.queue.pop_front() else { return };
-        let (token, lease) = (self.records.fence().token, self.setup.lease);
+        let (token, lease) = (self.records.fence().token, self.lease(now));
         let until = now.after(lease);
         self.leases.token_unused = false;
         self.leases.held = Some(Held { session: w.session, token, until, called: None, kept: false });
@@ -290,7 +302,7 @@ impl<R: Records> Replica<R> {
     }
 
     pub(crate) fn answer_outcomes(&mut self, now: Instant) {
-        if now < self.quarantine {
+        if !self.serves(now) {
             return; // "committed" is an acknowledgement, and a read lease of before the restart may last
         }
         // Of what came after the last settle only what is known to be committed may be told.
@@ -298,6 +310,10 @@ impl<R: Records> Replica<R> {
         let Some(tail) = self.identity(committed) else { return };
         for Question { from: to, client, id, holder } in std::mem::take(&mut self.leases.outcomes) {
             let known = if id.lsn > last { Some(false) } else { self.was_committed(client, id) };
+            if known == Some(true) && !self.has_copies() {
+                self.leases.outcomes.push(Question { from: to, client, id, holder });
+                continue; // that would acknowledge it
+            }
             if let Some(session) = holder.filter(|_| id.lsn > last) {
                 self.leases.keep_turn(session, now);
             }

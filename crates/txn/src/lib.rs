@@ -9,10 +9,12 @@
 //! - [`Holder`]: a client's view of one group: its write lease, its record in flight, its doubt.
 
 mod asof;
+mod config;
 pub mod dataset;
 mod effect;
 mod grants;
 mod holder;
+mod join;
 mod lease;
 mod past;
 mod readers;

@@ -62,12 +62,13 @@ impl<R: Records> Replica<R> {
         let tail = self.records.tail().lsn;
         let newest = known == tail && self.records.committed() == tail && now.since(self.views.grown()) >= QUIET;
         let room = self.readers.0.len() < READERS_MAX || self.readers.0.contains_key(&session.client);
-        if !newest || !room || !self.serving || self.settle.is_some() || now < self.quarantine {
+        if !newest || !room || !self.serves(now) || self.settle.is_some() {
             return Duration::ZERO;
         }
-        let until = now.after(self.setup.lease);
+        let lease = self.lease(now);
+        let until = now.after(lease);
         self.readers.0.insert(session.client, ReadLease { session, at: tail, until, called: None });
-        crate::lease::promised(self.setup.lease)
+        crate::lease::promised(lease)
     }
 
     /// The writer's own process begins nothing under a read lease while its record is on its way.

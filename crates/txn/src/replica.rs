@@ -64,22 +64,6 @@ pub struct Setup {
     pub disk: bool,
 }
 
-impl Setup {
-    /// The other members and joining ones.
-    pub fn others(&self) -> impl Iterator<Item = Member> + '_ {
-        self.members.iter().chain(&self.joining).copied().filter(|m| m.node != self.me.node)
-    }
-
-    fn includes(&self, node: NodeNo) -> bool {
-        self.members.iter().chain(&self.joining).any(|m| m.node == node)
-    }
-
-    /// True at the primary.
-    pub fn is_primary(&self) -> bool {
-        self.primary == self.me.node
-    }
-}
-
 /// The fence of a member: below it nothing counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Fence {
@@ -176,7 +160,14 @@ pub struct Replica<R: Records> {
     /// The member restarted: no publication, no service before a settle.
     pub(crate) unsettled: bool,
     pub(crate) said_unsettled: Instant,
-    /// Primary: settled since its start.
+    /// The fence that it restarted with: what was sent under it may have been sent to the process before.
+    pub(crate) born: Token,
+    /// Settled in its generation: the tail was completed, or taken over.
+    pub(crate) placed: bool,
+    /// The rebase that was carried out.
+    pub(crate) rebased: Option<Token>,
+    pub(crate) said_activated: Instant,
+    /// Primary: settled since its start, or since its generation began.
     pub(crate) serving: bool,
     /// Primary: leases and grants given before the restart may live until then.
     pub(crate) quarantine: Instant,
@@ -204,11 +195,19 @@ impl<R: Records> Replica<R> {
             (false, _) => now.after(setup.lease),
         };
         let mut views = Views::new(setup.history, now);
-        views.floors_unknown = !fresh;
-        Replica {
+        if !fresh {
+            views.floors_known = Some(quarantine);
+        }
+        let born = records.fence().token;
+        let first = setup.generation <= Generation(1);
+        let mut replica = Replica {
             records,
             unsettled: !fresh,
             said_unsettled: Instant(0),
+            born,
+            placed: false,
+            rebased: None,
+            said_activated: Instant(0),
             serving: false,
             quarantine,
             settles: 0,
@@ -220,7 +219,11 @@ impl<R: Records> Replica<R> {
             completing: None,
             effects: Vec::new(),
             setup,
+        };
+        if !(fresh && first) && replica.raise_generation() {
+            replica.views.take_over(replica.setup.history, now);
         }
+        replica
     }
 
     /// The record at an LSN; LSN 0 is the empty group's.
@@ -238,24 +241,10 @@ impl<R: Records> Replica<R> {
         &self.setup
     }
 
-    /// The configuration changed. An older generation is ignored; in the same one members may have come back with other
-    /// store ids, with all that was acknowledged: settle with them; joining ones may have become members, and the
-    /// configuration active. A higher one is adopted.
-    pub fn configure(&mut self, setup: Setup, now: Instant) {
-        if setup.generation < self.setup.generation {
-            return;
-        }
-        let same = setup.members == self.setup.members;
-        self.setup = setup;
-        if !same {
-            self.settle = None; // what was heard so far came from stores that are gone
-            self.start_settle(now);
-        }
-    }
-
     /// True when this member holds all records and pages of the group, settled in its generation.
     pub fn is_whole(&self) -> bool {
-        !self.unsettled && self.records.fence().generation == self.setup.generation && self.records.is_whole()
+        let current = self.records.fence().generation == self.setup.generation;
+        current && (self.placed || self.serving) && !self.unsettled && self.records.is_whole()
     }
 
     /// What `status` shows.
@@ -391,14 +380,14 @@ impl<R: Records> Replica<R> {
         match message {
             PeerMessage::Fence(m) => self.on_fence(from, m),
             PeerMessage::Fenced(m) => self.on_fenced(from, m, now),
-            PeerMessage::Complete(m) => self.on_complete(from, m),
+            PeerMessage::Complete(m) => self.on_complete(from, &m),
             PeerMessage::Completed(m) => self.on_completed(from, m, now),
             PeerMessage::Fetch(m) => self.on_fetch(from, m),
             PeerMessage::Probe(m) => self.on_probe(from, m),
             PeerMessage::Probed(m) => self.on_probed(from, m, now),
             PeerMessage::Horizon(m) => self.on_horizon(from, m),
-            PeerMessage::Rebase(_) => {}
-            PeerMessage::Unsettled(_) => self.on_unsettled(from, now),
+            PeerMessage::Rebase(m) => self.on_rebase(from, &m),
+            PeerMessage::Unsettled(_) => self.on_unsettled(now),
         }
     }
 
@@ -434,6 +423,7 @@ impl<R: Records> Replica<R> {
         self.acknowledge(now);
         self.drive_settle(now);
         self.tick_settle(now);
+        self.tick_config(now);
         self.tick_views(now);
         if self.settle.is_none() {
             self.answer_outcomes(now);
@@ -444,7 +434,7 @@ impl<R: Records> Replica<R> {
     /// When [`Replica::tick`] is due.
     pub fn wake(&self, now: Instant) -> Option<Instant> {
         let readers = self.readers.wake(self.records.tail().lsn);
-        let others = [self.wake_settle(), self.leases.wake(now, self), self.wake_views(now)];
+        let others = [self.wake_settle(now), self.leases.wake(now, self), self.wake_views(now), self.wake_config(now)];
         others.into_iter().flatten().chain(readers).min()
     }
 }

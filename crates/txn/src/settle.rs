@@ -1,4 +1,5 @@
 //! Settle: raise the token, fence every member, complete the longest tail on all, call it committed.
+//! Joining members take part ([`crate::join`]); what they hold is no source.
 //!
 //! It runs at hand-over of the lease, restart of a member, an outcome question, and when a tail stays unconfirmed.
 //! Within a generation nothing is discarded: a record that any member holds may have been acknowledged to be read by
@@ -6,10 +7,10 @@
 
 use crate::RESEND;
 use crate::effect::{Effect, PeerMessage};
-use crate::replica::{Fence, NodeNo, Records, Replica};
-use dspm_proto::message::{self, Complete, Completed, Fenced, Fetch};
+use crate::replica::{Fence, NodeNo, Records, Replica, Setup};
+use dspm_proto::message::{self, Complete, Completed, Fenced, Fetch, Rebase};
 use dspm_proto::{Instant, RecordId, Token};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A settle under way at the primary.
 pub(crate) struct Settle {
@@ -17,6 +18,8 @@ pub(crate) struct Settle {
     phase: Phase,
     /// What the others answered.
     tails: BTreeMap<NodeNo, Fenced>,
+    /// Joining members that start over.
+    pub(crate) rebase: BTreeSet<NodeNo>,
     sent: Instant,
 }
 
@@ -32,7 +35,8 @@ enum Phase {
 impl<R: Records> Replica<R> {
     /// Begins a settle; one at a time.
     pub(crate) fn start_settle(&mut self, now: Instant) {
-        if self.settle.is_some() || !self.setup.is_primary() {
+        let stale = self.records.fence().generation > self.setup.generation; // the configuration that it obeys is on its way
+        if self.settle.is_some() || !self.setup.is_primary() || stale {
             return;
         }
         self.settles += 1;
@@ -44,7 +48,8 @@ impl<R: Records> Replica<R> {
         self.records.set_fence(Fence { generation: self.setup.generation, token });
         self.leases.revoke();
         self.views.abandon_probe();
-        self.settle = Some(Settle { token, phase: Phase::Fence, tails: BTreeMap::new(), sent: now });
+        let (tails, rebase) = (BTreeMap::new(), BTreeSet::new());
+        self.settle = Some(Settle { token, phase: Phase::Fence, tails, rebase, sent: now });
         self.send_settle(now);
         self.drive_settle(now);
     }
@@ -76,11 +81,17 @@ impl<R: Records> Replica<R> {
     fn send_rest(&mut self, to: NodeNo) {
         let Some(settle) = self.settle.as_ref() else { return };
         let Phase::Complete { target, .. } = &settle.phase else { return };
-        let token = settle.token;
-        if let Some(held) = settle.tails.get(&to).filter(|t| t.tail.lsn < target.lsn) {
-            self.effects.push(Effect::SendRecords { to, token, from: held.tail.lsn.next(), last: target.lsn });
+        let (token, tail, held) = (settle.token, *target, settle.tails.get(&to).cloned());
+        let joins = held.as_ref().filter(|_| self.setup.is_joining(to));
+        if settle.rebase.contains(&to) || joins.is_some_and(|held| self.must_rebase(held, tail)) {
+            self.rebase_instead(to);
+            let message = PeerMessage::Rebase(Rebase { token, tail });
+            return self.effects.push(Effect::Send { to, message });
         }
-        let message = PeerMessage::Complete(Complete { token, tail: *target });
+        if let Some(held) = held.filter(|t| t.tail.lsn < tail.lsn) {
+            self.effects.push(Effect::SendRecords { to, token, from: held.tail.lsn.next(), last: tail.lsn });
+        }
+        let message = PeerMessage::Complete(Complete { token, tail });
         self.effects.push(Effect::Send { to, message });
     }
 
@@ -93,16 +104,17 @@ impl<R: Records> Replica<R> {
                 if self.setup.others().any(|m| !settle.tails.contains_key(&m.node)) {
                     return;
                 }
-                let longest = settle.tails.iter().max_by_key(|(_, t)| (t.tail.generation, t.tail.lsn));
+                let complete = settle.tails.iter().filter(|(n, _)| !self.setup.is_joining(**n));
+                let longest = complete.max_by_key(|(_, t)| (t.tail.generation, t.tail.lsn));
                 settle.phase = match longest {
                     Some((&from, t)) if t.tail.lsn > own.lsn => Phase::Fetch { from, target: t.tail },
-                    _ => complete_phase(own, &settle.tails, self.setup.disk),
+                    _ => complete_phase(own, &settle.tails, &self.setup),
                 };
                 self.send_settle(now);
                 self.drive_settle(now);
             }
             Phase::Fetch { target, .. } if own.lsn >= target.lsn => {
-                settle.phase = complete_phase(own, &settle.tails, self.setup.disk);
+                settle.phase = complete_phase(own, &settle.tails, &self.setup);
                 self.send_settle(now);
                 self.drive_settle(now);
             }
@@ -122,13 +134,12 @@ impl<R: Records> Replica<R> {
     fn settled(&mut self, now: Instant) {
         self.settle = None;
         self.unsettled = false;
-        self.serving = true;
-        self.records.set_committed(self.records.tail().lsn);
+        (self.serving, self.placed) = (true, true);
         self.leases.token_unused = true;
-        self.raise_horizon();
-        self.answer_outcomes(now);
-        self.answer_views(now);
-        self.advance(now);
+        if self.setup.active {
+            self.confirm_settled(now);
+        }
+        self.tick_config(now);
     }
 
     pub(crate) fn on_fenced(&mut self, from: NodeNo, m: Fenced, now: Instant) {
@@ -150,6 +161,9 @@ impl<R: Records> Replica<R> {
                 done.push(from);
             }
             self.drive_settle(now);
+        } else if m.tail.lsn >= target.lsn && self.setup.is_joining(from) {
+            self.rebase_instead(from);
+            self.send_rest(from);
         } else if m.tail.lsn >= target.lsn {
             self.effects.push(Effect::Alarm(format!("member {from} has {}, the settled tail is {target}", m.tail)));
         } else if let Some(t) = settle.tails.get_mut(&from) {
@@ -162,9 +176,9 @@ impl<R: Records> Replica<R> {
     }
 
     pub(crate) fn tick_settle(&mut self, now: Instant) {
-        if self.unsettled && self.setup.is_primary() {
+        if self.must_settle() {
             self.start_settle(now);
-        } else if self.unsettled && now.since(self.said_unsettled) >= RESEND {
+        } else if self.says_unsettled() && now.since(self.said_unsettled) >= RESEND {
             self.said_unsettled = now;
             let message = PeerMessage::Unsettled(message::Unsettled { tail: self.records.tail() });
             self.effects.push(Effect::Send { to: self.setup.primary, message });
@@ -174,10 +188,22 @@ impl<R: Records> Replica<R> {
         }
     }
 
-    pub(crate) fn wake_settle(&self) -> Option<Instant> {
+    /// A primary that restarted, or whose generation is not settled yet.
+    fn must_settle(&self) -> bool {
+        self.setup.is_primary() && self.settle.is_none() && !self.serving && (self.unsettled || !self.setup.active)
+    }
+
+    /// A restarted member, until a settle of this process's time reached it.
+    fn says_unsettled(&self) -> bool {
+        let member = !self.setup.is_primary() && self.setup.includes(self.setup.me.node);
+        member && self.unsettled && self.records.fence().token <= self.born
+    }
+
+    pub(crate) fn wake_settle(&self, now: Instant) -> Option<Instant> {
         match &self.settle {
             Some(s) => Some(s.sent.after(RESEND)),
-            None if self.unsettled => Some(self.said_unsettled.after(RESEND)),
+            None if self.must_settle() => Some(now.after(RESEND)),
+            None if self.says_unsettled() => Some(self.said_unsettled.after(RESEND)),
             None => None,
         }
     }
@@ -186,18 +212,21 @@ impl<R: Records> Replica<R> {
 
     pub(crate) fn on_fence(&mut self, from: NodeNo, m: message::Fence) {
         let current = m.token.generation == self.setup.generation && m.token >= self.records.fence().token;
-        if from != self.setup.primary || !current {
+        let old = self.unsettled && m.token <= self.born; // perhaps sent to the process before
+        if from != self.setup.primary || !current || old {
             return;
         }
         self.records.set_fence(Fence { generation: m.token.generation, token: m.token });
-        let fenced = Fenced { token: m.token, tail: self.records.tail(), unsettled: self.unsettled, whole: true };
+        let (tail, unsettled, whole) = (self.records.tail(), self.unsettled, self.records.is_whole());
+        let fenced = Fenced { token: m.token, tail, unsettled, whole };
         self.effects.push(Effect::Send { to: from, message: PeerMessage::Fenced(fenced) });
     }
 
-    pub(crate) fn on_complete(&mut self, from: NodeNo, m: Complete) {
-        if from != self.setup.primary || m.token != self.records.fence().token {
+    pub(crate) fn on_complete(&mut self, from: NodeNo, m: &Complete) {
+        if !self.obeys(from, m.token) {
             return;
         }
+        self.go_back(m);
         self.completing = Some((from, m.token, m.tail));
         self.complete_when_durable();
     }
@@ -212,30 +241,24 @@ impl<R: Records> Replica<R> {
         }
         self.completing = None;
         if tail == target && token == self.records.fence().token {
-            self.unsettled = false; // not committed yet: another member may still lack it
+            (self.unsettled, self.placed) = (false, true); // not committed yet: another member may still lack it
         }
-        let completed = Completed { token, tail };
-        self.effects.push(Effect::Send { to, message: PeerMessage::Completed(completed) });
+        self.say_completed(to, token);
     }
 
-    pub(crate) fn on_unsettled(&mut self, member: NodeNo, now: Instant) {
-        if let Some(settle) = self.settle.as_mut() {
-            // It restarted, perhaps without the unsynced records that we fetch from it: its tail is asked for again.
-            if matches!(settle.phase, Phase::Fetch { from, .. } if from == member) {
-                settle.tails.remove(&member);
-                settle.phase = Phase::Fence;
-                self.send_settle(now);
-            }
-        } else if self.serving {
+    pub(crate) fn on_unsettled(&mut self, now: Instant) {
+        // It restarted, perhaps without the unsynced records that we fetch from it, perhaps with its base half there, and
+        // obeys none of the tokens from before: all is asked again under a new one.
+        if self.settle.take().is_some() || self.serving {
             self.start_settle(now);
         }
     }
 }
 
 /// Members whose tail is the target and who accept records need not be told; with durability disk they are, for a tail
-/// says nothing about the log's sync.
-fn complete_phase(target: RecordId, tails: &BTreeMap<NodeNo, Fenced>, disk: bool) -> Phase {
-    let holds = |t: &Fenced| !disk && t.tail == target && !t.unsettled;
-    let done = tails.iter().filter(|(_, t)| holds(t)).map(|(n, _)| *n).collect();
+/// says nothing about the log's sync. Joining ones are, to know that they are in the history.
+fn complete_phase(target: RecordId, tails: &BTreeMap<NodeNo, Fenced>, setup: &Setup) -> Phase {
+    let holds = |n: NodeNo, t: &Fenced| !setup.disk && t.tail == target && !t.unsettled && !setup.is_joining(n);
+    let done = tails.iter().filter(|(n, t)| holds(**n, t)).map(|(n, _)| *n).collect();
     Phase::Complete { target, done }
 }

@@ -30,8 +30,8 @@ pub(crate) struct Views {
     rounds: u64,
     /// Since when the tail is not known to be committed.
     unconfirmed: Instant,
-    /// Restarted: the floors of before are forgotten until their sessions spoke again or lapsed.
-    pub(crate) floors_unknown: bool,
+    /// Restarted, or primary since a moment ago: until then floors are unknown of sessions that live.
+    pub(crate) floors_known: Option<Instant>,
 }
 
 /// Who asked for a state.
@@ -72,8 +72,29 @@ impl Views {
             probe: None,
             rounds: 0,
             unconfirmed: now,
-            floors_unknown: false,
+            floors_known: None,
         }
+    }
+
+    /// Another was primary before: what it kept for whom is not known until a lease after this one begins to serve.
+    pub(crate) fn take_over(&mut self, history: Duration, now: Instant) {
+        self.floors_known = Some(Instant(u64::MAX));
+        self.past = Past::new(history, now);
+    }
+
+    /// The members are to hear again what they may give back: they may be others.
+    pub(crate) fn retell(&mut self) {
+        self.told_committed = Lsn(u64::MAX);
+    }
+
+    /// The generation is over: readers who are to be told.
+    pub(crate) fn send_away(&mut self) -> Vec<Caller> {
+        self.abandon_probe();
+        std::mem::take(&mut self.waiting).into_iter().map(|r| r.caller).collect()
+    }
+
+    pub(crate) fn somebody_waits(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     /// A client's own word on what it still reads. What is below the horizon cannot be kept any more (the floor was
@@ -142,7 +163,7 @@ impl<R: Records> Replica<R> {
 
     /// Answers readers if the tail is committed, else asks the other members.
     pub(crate) fn answer_views(&mut self, now: Instant) {
-        if self.views.waiting.is_empty() || now < self.quarantine {
+        if self.views.waiting.is_empty() || !self.may_serve(now) {
             return;
         }
         if !self.serving {
@@ -208,8 +229,8 @@ impl<R: Records> Replica<R> {
             self.records.set_committed(held);
         }
         match self.identity(self.records.committed()) {
-            Some(id) => self.show(readers, id, now),
-            None => self.views.waiting.extend(readers),
+            Some(id) if self.serves(now) => self.show(readers, id, now),
+            _ => self.views.waiting.extend(readers),
         }
         self.answer_views(now);
     }
@@ -228,7 +249,7 @@ impl<R: Records> Replica<R> {
 
     /// Versions below every floor may go. Nothing at or above the last committed state ever does.
     pub(crate) fn raise_horizon(&mut self) {
-        if !self.setup.is_primary() || self.views.floors_unknown {
+        if !self.setup.is_primary() || self.views.floors_known.is_some() {
             return;
         }
         loop {
@@ -275,13 +296,17 @@ impl<R: Records> Replica<R> {
         if self.views.probe.as_ref().is_some_and(|r| now.since(r.sent) >= RESEND) {
             self.send_probe(now);
         }
-        self.views.floors_unknown &= now < self.quarantine;
+        if self.views.floors_known == Some(Instant(u64::MAX)) && self.serves(now) {
+            self.views.floors_known = Some(now.after(self.setup.lease));
+        }
+        self.views.floors_known = self.views.floors_known.filter(|at| now < *at);
         self.views.floors.retain(|_, f| now.since(f.1) < SESSION_MAX);
         self.views.keeps.tick(now);
         self.views.past.mark(self.records.committed(), now);
         self.raise_horizon();
         self.tell_horizon(now);
-        let open = self.serving && self.settle.is_none() && self.records.committed() < self.records.tail().lsn;
+        let open = self.serving && self.setup.active && self.settle.is_none();
+        let open = open && self.records.committed() < self.records.tail().lsn;
         if open && now.since(self.views.unconfirmed) >= self.setup.lease && !self.leases.live(now) {
             self.start_settle(now);
         }
@@ -317,13 +342,14 @@ impl<R: Records> Replica<R> {
         if self.untold() || !v.floors.is_empty() || !v.keeps.is_empty() {
             times.push(v.told_at.after(self.setup.lease / 3).max(now.after(self.setup.lease / 6)));
         }
-        if self.serving && self.records.committed() < self.records.tail().lsn {
+        if self.serving && self.setup.active && self.records.committed() < self.records.tail().lsn {
             times.push(v.unconfirmed.after(self.setup.lease).max(now.after(self.setup.lease / 6)));
         }
         times.extend(v.past.wake(self.records.committed()));
-        if now < self.quarantine && (v.floors_unknown || !v.waiting.is_empty()) {
+        if now < self.quarantine && !v.waiting.is_empty() {
             times.push(self.quarantine);
         }
+        times.extend(v.floors_known.filter(|at| at.0 < u64::MAX));
         times.into_iter().min()
     }
 }
