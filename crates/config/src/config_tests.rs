@@ -44,7 +44,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(c.history_max_bytes, c.memory_bytes / 4);
     assert_eq!(c.cache_size_bytes, 64 << 20);
     assert_eq!(c.lease, Duration::from_millis(300));
-    assert!(c.lease_reads && c.cache_prefetch);
+    assert!(c.lease_reads && c.cache_prefetch && c.failover);
+    assert_eq!(c.suspect_after, Duration::from_millis(400));
     assert_eq!(c.outcome_retention, Duration::from_secs(3600));
     assert_eq!(load(&dir.file(""), &[], &[("copies", "3")]).unwrap().min_copies, 2);
     assert_eq!(load(&dir.file(""), &[], &[("copies", "1")]).unwrap().min_copies, 1);
