@@ -66,9 +66,9 @@ class MemberEntry(msgspec.Struct, frozen=True):
 class SetEntry(msgspec.Struct, frozen=True):
     """The registry's record of a replica set.
 
-    `members` are complete, the primary included; `joining` ones acknowledge but do not count yet; `last_active` were the
-    members of the last configuration that was active; `dropped` are complete members that were dropped since the set last
-    had all its copies. `history` counts how often it went on from a state that may lack acknowledged commits.
+    `members` are complete, the primary included; `joining` ones acknowledge but do not count yet; `last_active` were
+    the members of the last configuration that was active; `dropped` are complete members that were dropped since the
+    set last had all its copies. `history` counts how often it went on from a state that may lack acknowledged commits.
     """
 
     id: int
