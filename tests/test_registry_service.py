@@ -14,6 +14,7 @@ from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableErro
 from dspm.netram.messages import CreateOptions, NodeEntry
 from dspm.netram.registry import service as service_module
 from dspm.netram.registry.catalog import Catalog, Defaults
+from dspm.netram.registry.membership import Rules
 from dspm.netram.registry.service import Service
 from dspm.netram.registry.store import Store
 
@@ -21,8 +22,10 @@ KEY = b"secret"
 Body = Callable[[Service, list[FakeNode]], Awaitable[None]]
 
 
-def registry(path: Path) -> Service:
-    return Service(Catalog(Store(path / "registry.db", "c"), Defaults("memory", 2, 1, 300)), KEY)
+def registry(path: Path, failover: bool = False) -> Service:
+    """Without `failover` members stay as they are: what is tested here is everything else."""
+    catalog = Catalog(Store(path / "registry.db", "c"), Defaults("memory", 2, 1, 300))
+    return Service(catalog, KEY, Rules(failover))
 
 
 def with_cluster(path: Path, body: Body, nodes: int = 3) -> None:

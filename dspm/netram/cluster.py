@@ -81,7 +81,9 @@ def down(directory: Path) -> bool:
     with layout.locked(create=False):
         state = layout.read_state()
         running = [p for p in state.processes() if p.is_running] if state else []
-        end_all(running)
+        registry = [p for p in running if state and p == state.registry.process]
+        end_all(registry)  # first: it would take the nodes for dead and change their sets
+        end_all([p for p in running if p not in registry])
     arenas.remove_orphans()
     return bool(running)
 

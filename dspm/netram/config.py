@@ -55,6 +55,8 @@ class Config(msgspec.Struct, frozen=True):
     cache_prefetch: bool
     lease_ms: int
     lease_reads: bool
+    failover: bool
+    suspect_after_ms: int
     outcome_retention_ms: int
     settings: list[Setting]
 

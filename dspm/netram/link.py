@@ -15,7 +15,7 @@ import msgspec
 
 from dspm.errors import DspmError, UnavailableError
 from dspm.netram import messages, wire
-from dspm.netram.client import reason, split_address
+from dspm.netram.client import reason
 from dspm.netram.messages import Challenge, Hello, Proof, Request
 
 T = TypeVar("T")
@@ -40,14 +40,16 @@ class Link:
         self.challenge: Challenge
 
     @classmethod
-    async def dial(cls, address: str, key: bytes, cluster: str, name: str, handler: Handler) -> Link:
-        """Connects and shakes hands as the registry."""
-        host, port = split_address(address)
-        try:
-            reader, writer = await asyncio.open_connection(host, port)
-        except OSError as e:
-            raise UnavailableError(f"{address} does not answer: {reason(e)}") from None
-        link = cls(reader, writer, handler)
+    async def greet(
+        cls,
+        streams: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        key: bytes,
+        cluster: str,
+        name: str,
+        handler: Handler,
+    ) -> Link:
+        """Shakes hands as the registry, over a connection that was just made."""
+        link = cls(*streams, handler)
         try:
             await link._shake_hands(key, cluster, name)
         except BaseException:
@@ -93,6 +95,16 @@ class Link:
     def is_open(self) -> bool:
         """False once the connection broke."""
         return self._reading is not None and not self._reading.done()
+
+    async def ended(self) -> None:
+        """Waits until the connection breaks, and says so.
+
+        Raises:
+            UnavailableError: it broke.
+        """
+        if self._reading is not None:
+            await asyncio.wait({self._reading})
+        raise UnavailableError("the connection broke")
 
     async def close(self) -> None:
         """Ends the connection; open questions fail."""

@@ -64,7 +64,12 @@ class MemberEntry(msgspec.Struct, frozen=True):
 
 
 class SetEntry(msgspec.Struct, frozen=True):
-    """The registry's record of a replica set."""
+    """The registry's record of a replica set.
+
+    `members` are complete, the primary included; `joining` ones acknowledge but do not count yet; `last_active` were
+    the members of the last configuration that was active; `dropped` are complete members that were dropped since the
+    set last had all its copies. `history` counts how often it went on from a state that may lack acknowledged commits.
+    """
 
     id: int
     generation: int
@@ -73,6 +78,8 @@ class SetEntry(msgspec.Struct, frozen=True):
     members: list[MemberEntry]
     joining: list[MemberEntry] = []
     last_active: list[MemberEntry] = []
+    dropped: list[MemberEntry] = []
+    history: int = 0
 
 
 class DatasetEntry(msgspec.Struct, frozen=True):
@@ -138,6 +145,21 @@ class Rename(msgspec.Struct, tag_field="op", tag="rename"):
     aside: str | None = None
 
 
+class Activated(msgspec.Struct, tag_field="op", tag="activated"):
+    """Primary to registry: every group of the set is settled in that generation. Done when the set is active."""
+
+    set: int
+    generation: int
+
+
+class Whole(msgspec.Struct, tag_field="op", tag="whole"):
+    """Joining node to registry: it holds every group of the set wholly. Done when it is a member."""
+
+    set: int
+    generation: int
+    store: int
+
+
 class List(msgspec.Struct, tag_field="op", tag="list"):
     """Client to node: a page of the catalog as the node knows it, names above `after`. Answered with Listing.
 
@@ -155,7 +177,7 @@ class Status(msgspec.Struct, tag_field="op", tag="status"):
     groups: list[int] = []
 
 
-Request = Ping | View | Datasets | Locate | Remove | Rename | List | Status
+Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | List | Status
 
 
 class PlainView(msgspec.Struct):

@@ -38,7 +38,7 @@ class Load:
     def add(self, group_set: SetEntry, groups: int = 1) -> None:
         """Counts groups of that set; a negative number takes them back."""
         self.primaries[group_set.primary] += groups
-        for member in group_set.members:
+        for member in (*group_set.members, *group_set.joining):
             self.members[member.node] += groups
 
 

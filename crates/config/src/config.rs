@@ -58,6 +58,11 @@ pub struct Config {
     pub lease: Duration,
     /// Answer reads under a lease.
     pub lease_reads: bool,
+    /// The registry changes the members of replica sets by itself.
+    pub failover: bool,
+    /// Silence after which the registry replaces a node.
+    #[serde(rename = "suspect_after_ms", serialize_with = "millis")]
+    pub suspect_after: Duration,
     /// How long outcomes can be asked.
     #[serde(rename = "outcome_retention_ms", serialize_with = "millis")]
     pub outcome_retention: Duration,
@@ -296,6 +301,8 @@ impl Chosen {
             cache_prefetch: self.switch("cache.prefetch"),
             lease: self.time("lease"),
             lease_reads: self.switch("lease_reads"),
+            failover: self.switch("failover"),
+            suspect_after: self.time("suspect_after"),
             outcome_retention: self.time("outcome_retention"),
             settings: KEYS.iter().map(setting).collect(),
         }

@@ -44,7 +44,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(c.history_max_bytes, c.memory_bytes / 4);
     assert_eq!(c.cache_size_bytes, 64 << 20);
     assert_eq!(c.lease, Duration::from_millis(300));
-    assert!(c.lease_reads && c.cache_prefetch);
+    assert!(c.lease_reads && c.cache_prefetch && c.failover);
+    assert_eq!(c.suspect_after, Duration::from_millis(400));
     assert_eq!(c.outcome_retention, Duration::from_secs(3600));
     assert_eq!(load(&dir.file(""), &[], &[("copies", "3")]).unwrap().min_copies, 2);
     assert_eq!(load(&dir.file(""), &[], &[("copies", "1")]).unwrap().min_copies, 1);
@@ -84,6 +85,8 @@ fn errors_say_where_and_what_was_expected() {
     let path = dir.file("");
     assert!(text(load(&path, &[("lease", "3")], &[])).starts_with("the variable DSPM_LEASE: expected a time"));
     assert!(text(load(&path, &[], &[("leese", "3s")])).contains("unknown key \"leese\"; did you mean \"lease\"?"));
+    assert!(text(load(&path, &[("suspect_after", "50ms")], &[])).contains("from 200ms to 1m"));
+    assert!(text(load(&path, &[], &[("failover", "maybe")])).contains("expected true or false"));
     assert!(text(load(&path, &[], &[("durability", "maybe")])).contains("expected one of memory, pm, disk"));
     assert!(text(load(Path::new("/nonexistent.toml"), &[], &[])).contains("/nonexistent.toml does not exist"));
     assert!(text(load(&dir.0, &[], &[])).contains("is not a config file"));

@@ -120,6 +120,8 @@ pub const KEYS: &[Key] = &[
     key("cache.prefetch", "on", Kind::Switch, Scope::Client, "fetch sequential runs ahead"),
     key("lease", "300ms", Kind::Time(50, MINUTE), Scope::Cluster, "length of a session's lease, and so of the wait for a dead process"),
     key("lease_reads", "true", Kind::Switch, Scope::Cluster, "answer reads under a lease without a round trip; false where clocks can stop unseen"),
+    key("failover", "true", Kind::Switch, Scope::Cluster, "the registry changes the members of replica sets by itself; false: a member that is down is waited for"),
+    key("suspect_after", "400ms", Kind::Time(200, MINUTE), Scope::Cluster, "silence after which the registry replaces a node; one whose process is gone is replaced at once"),
     key("outcome_retention", "1h", Kind::Time(0, 365 * 24 * HOUR), Scope::Cluster, "how long the outcome of a commit can be asked"),
 ];
 

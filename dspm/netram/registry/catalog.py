@@ -3,15 +3,17 @@
 Invariants: memory changes only after the transaction that wrote the same change; decisions are synchronous, so no two
 of them interleave; `sequence` counts changes of the catalog, and what changed since is known or answered with "all".
 
-A removed dataset is owed to the nodes of its set until each said that it freed the group. This is the only word that
-destroys data (docs/decisions/0013): a dataset that is not here may be one that this state, restored from a backup, is
-too old to know, and its data stays where it is.
+A removed dataset is owed to the nodes of its set until each said that it freed the group; what a node holds of a set
+that no longer names it is owed in the same way, unless the set takes the node back. This is the only word that destroys
+data (docs/decisions/0013): a dataset that is not here may be one that this state, restored from a backup, is too old to
+know, and its data stays where it is.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -19,7 +21,7 @@ import msgspec
 from dspm.errors import DspmError, NotFoundError, UsageError, from_code
 from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, SetEntry, View
 from dspm.netram.names import check_name
-from dspm.netram.placement import load_of, place
+from dspm.netram.placement import Load, load_of, place
 from dspm.netram.registry import store as rows
 from dspm.netram.registry.store import Store
 
@@ -40,6 +42,14 @@ class Defaults:
     history_ms: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all datasets of a set have in common."""
+
+    durability: Durability
+    copies: int
+
+
 class Catalog:
     """The decisions."""
 
@@ -54,8 +64,12 @@ class Catalog:
         self._owed: dict[str, set[int]] = {}
         for node, group, _ in store.removed():
             self._owed.setdefault(node, set()).add(group)
+        self.draining = store.draining()
         self._load = load_of(self.sets.values(), self.datasets.values())
-        self._durabilities: dict[int, Durability] = {d.set: d.durability for d in self.datasets.values()}
+        self._groups = Counter(d.set for d in self.datasets.values())
+        self._kinds: dict[int, Kind] = {}
+        for d in self.datasets.values():
+            self._count_in(d)
         self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
 
@@ -112,9 +126,10 @@ class Catalog:
         check_name(name)
         durability, copies, min_copies = self._resolve(options)
         history_ms = self.defaults.history_ms if options.history_ms is None else options.history_ms
-        chosen = place(list(self.nodes.values()), frozenset(stores), self._load, copies)
+        usable = frozenset(stores) - self.draining
+        chosen = place(list(self.nodes.values()), usable, self._load, copies)
         members = [MemberEntry(n, stores[n]) for n in chosen.members]
-        entry_set = self._same_set(members, durability)
+        entry_set = self._same_set(members, Kind(durability, copies))
         fresh = entry_set is None
         with self._store.decide(changes_view=fresh) as db:
             if entry_set is None:
@@ -133,7 +148,8 @@ class Catalog:
         self.sets[entry_set.id] = entry_set
         self.datasets[name] = entry
         insort(self._names, name)
-        self._durabilities[entry_set.id] = durability
+        self._groups[entry_set.id] += 1
+        self._count_in(entry)
         self._load.add(entry_set)
         self._changed(name)
         return entry
@@ -142,12 +158,13 @@ class Catalog:
         """Removes a dataset; the nodes of its set have to free it."""
         entry = self.find(name)
         group_set = self.sets[entry.set]
-        holders = {m.node for m in (*group_set.members, *group_set.joining, *group_set.last_active)}
+        holders = named(group_set)
         with self._store.decide(changes_view=False) as db:
             rows.remove_dataset(db, entry, sorted(holders))
         del self.datasets[name]
         del self._names[bisect_right(self._names, name) - 1]
         self._load.add(group_set, -1)
+        self._groups[entry.set] -= 1
         for node in holders:
             self._owed.setdefault(node, set()).add(entry.group)
         self._changed(name)
@@ -161,6 +178,12 @@ class Catalog:
         with self._store.decide(changes_view=False) as db:
             rows.freed(db, node, groups)
         self._owed[node].difference_update(groups)
+
+    def drain(self, node: str, draining: bool) -> None:
+        """Marks a node as one that sets move away from, or takes the mark off."""
+        with self._store.decide(changes_view=False) as db:
+            rows.put_draining(db, node, draining)
+        (self.draining.add if draining else self.draining.discard)(node)
 
     def rename(self, name: str, to: str, aside: str | None = None) -> list[tuple[str, str]]:
         """Gives a dataset another name, and to the one that has it the name `aside`. Answers (old, new) names in order.
@@ -193,21 +216,62 @@ class Catalog:
         self.sequence += 1
         self._changes.append((self.sequence, name))
 
-    def durability_of(self, set_id: int) -> Durability:
-        """Durability of all datasets of a set; what a set without any would do does not matter."""
-        return self._durabilities.get(set_id, "memory")
+    def load(self) -> Load:
+        """How loaded the nodes are; a copy."""
+        return Load(Counter(self._load.primaries), Counter(self._load.members))
 
-    def put_set(self, entry: SetEntry) -> None:
-        """Replaces the record of a set."""
+    def groups_of(self, set_id: int) -> int:
+        """How many groups the set holds."""
+        return self._groups[set_id]
+
+    def kind_of(self, set_id: int) -> Kind:
+        """What all datasets of a set have in common; what a set without any would do does not matter."""
+        return self._kinds.get(set_id, Kind("memory", 1))
+
+    def change(self, entries: Iterable[SetEntry]) -> None:
+        """Replaces the records of sets, in one transaction.
+
+        What a set held at nodes that it no longer names is owed to them; what its members were owed is not any more.
+        """
+        changed = {e.id: e for e in entries}
+        held: dict[int, list[DatasetEntry]] = {i: [] for i in changed}
+        if any(self._is_owing(e) for e in changed.values()):
+            for d in self.datasets.values():
+                if d.set in held:
+                    held[d.set].append(d)
         with self._store.decide(changes_view=True) as db:
-            rows.put_set(db, entry)
-        self.sets[entry.id] = entry
+            for entry in changed.values():
+                rows.put_set(db, entry)
+                rows.owe(db, sorted(named(self.sets[entry.id]) - named(entry)), held[entry.id])
+                for node in _holding(entry):
+                    rows.freed(db, node, [d.group for d in held[entry.id]])
+        for entry in changed.values():
+            self._replace(entry, {d.group for d in held[entry.id]})
 
-    def _same_set(self, members: list[MemberEntry], durability: Durability) -> SetEntry | None:
-        """The set of that primary, members (store ids included) and durability: one change serves all its groups."""
+    def _is_owing(self, entry: SetEntry) -> bool:
+        """Whether the change owes something to a node, or may take back what is owed."""
+        left = named(self.sets[entry.id]) - named(entry)
+        return bool(left) or any(self._owed.get(n) for n in _holding(entry))
+
+    def _replace(self, entry: SetEntry, groups: set[int]) -> None:
+        old, count = self.sets[entry.id], self._groups[entry.id]
+        self._load.add(old, -count)
+        self._load.add(entry, count)
+        self.sets[entry.id] = entry
+        for node in named(old) - named(entry):
+            self._owed.setdefault(node, set()).update(groups)
+        for node in _holding(entry):
+            self._owed.get(node, set()).difference_update(groups)
+
+    def _count_in(self, d: DatasetEntry) -> None:
+        known = self._kinds.get(d.set)
+        self._kinds[d.set] = Kind(d.durability, max(d.copies, known.copies if known else 1))
+
+    def _same_set(self, members: list[MemberEntry], kind: Kind) -> SetEntry | None:
+        """The set of that primary, members (store ids included) and kind: one change serves all its groups."""
         wanted = set(members)
         for s in self.sets.values():
-            if self._durabilities.get(s.id, durability) != durability:
+            if self._kinds.get(s.id, kind) != kind:
                 continue
             if s.state == "active" and s.primary == members[0].node and set(s.members) == wanted and not s.joining:
                 return s
@@ -225,6 +289,15 @@ class Catalog:
         if not 1 <= min_copies <= copies:
             raise UsageError(f"min_copies = {min_copies} with copies = {copies}", "use a number from 1 to copies")
         return durability, copies, min_copies
+
+
+def named(entry: SetEntry) -> set[str]:
+    """Nodes that may hold something of the set that counts."""
+    return {m.node for m in (*entry.members, *entry.joining, *entry.last_active, *entry.dropped)}
+
+
+def _holding(entry: SetEntry) -> set[str]:
+    return {m.node for m in (*entry.members, *entry.joining)}
 
 
 def exists(name: str) -> DspmError:

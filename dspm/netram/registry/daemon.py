@@ -25,6 +25,7 @@ from dspm.netram.config import Config
 from dspm.netram.registry import api
 from dspm.netram.registry.address import is_loopback
 from dspm.netram.registry.catalog import Catalog, Defaults
+from dspm.netram.registry.membership import Rules
 from dspm.netram.registry.service import Service
 from dspm.netram.registry.store import Store
 
@@ -49,15 +50,16 @@ def run(config: Config, directory: Path, listen: str, insecure: bool) -> None:
     with _bound(listen, insecure) as server, _alone(directory):
         store = Store(directory / STATE_FILE, config.cluster)
         try:
-            asyncio.run(_serve(Catalog(store, defaults), key, server))
+            rules = Rules(config.failover, config.suspect_after_ms / 1e3)
+            asyncio.run(_serve(Catalog(store, defaults), key, rules, server))
         finally:
             store.close()
 
 
-async def _serve(catalog: Catalog, key: bytes, server: socket.socket) -> None:
+async def _serve(catalog: Catalog, key: bytes, rules: Rules, server: socket.socket) -> None:
     host, port = server.getsockname()[:2]
     catalog.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    service = Service(catalog, key)
+    service = Service(catalog, key, rules)
     service.start()
     settings = uvicorn.Config(
         api.build(service, key), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1

@@ -3,12 +3,15 @@
 Invariants: a node hears of a decision only after it was written; `view` and `sequence` are what the node has
 acknowledged on this very connection, and nothing is assumed of an earlier one; a removed dataset is owed until the node
 said that it is free, on whatever connection.
+
+Three tasks share a connection: heartbeats, the view, and the rest, so that neither a large catalog nor a slow disk
+holds back the word that a set has changed, or lets a node look silent.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,22 +19,27 @@ import msgspec
 import structlog
 
 from dspm.errors import DspmError
-from dspm.netram.link import Handler, Link
-from dspm.netram.messages import DatasetEntry, Datasets, Done, NodeEntry, Ping, Pong
+from dspm.netram.link import Link
+from dspm.netram.messages import DatasetEntry, Datasets, Done, NodeEntry, Ping, Pong, Request
 from dspm.netram.registry.catalog import Catalog
-from dspm.netram.registry.returning import Memory
+from dspm.netram.registry.pulse import Pulse, Way
+from dspm.netram.registry.reach import NotReachedError, knock, reach
 
 PING_INTERVAL_S = 0.1
+PROBE_AFTER_S = 0.2
+"""A heartbeat that is open for so long makes the registry knock, to see why."""
 PING_TIMEOUT_S = 1.0
+GREET_TIMEOUT_S = 1.0
 PUSH_TIMEOUT_S = 5.0
-DIAL_TIMEOUT_S = 2.0
-RETRY_MAX_S = 1.0
+RETRY_MAX_S = 0.5
 PUSH_BYTES_MAX = 1 << 20
 FREE_TIMEOUT_S = 2.0
 FREE_RETRY_S = 1.0
 FREE_MAX = 1000
 
 T = TypeVar("T")
+NodeHandler = Callable[[str, Request], Awaitable[msgspec.Struct]]
+"""Answers a request of the node of that name."""
 log = structlog.get_logger("registry.peer")
 
 
@@ -44,27 +52,42 @@ class Heard:
 
 
 class Peer:
-    """A node. `store` is None while it does not answer; `trouble` says why, in words."""
+    """A node. `store` is None while it does not answer or is not up to date; `trouble` says why, in words.
+
+    `ahead` is the version of its view when that is newer than the registry's own, else 0.
+    """
 
     def __init__(
-        self, node: NodeEntry, key: bytes, catalog: Catalog, handler: Handler, on_change: Callable[[], None]
+        self,
+        node: NodeEntry,
+        key: bytes,
+        catalog: Catalog,
+        pulse: Pulse,
+        clock: Callable[[], float],
+        handler: NodeHandler,
+        on_change: Callable[[], None],
     ) -> None:
         self.node = node
         self.store: int | None = None
-        self.last_store: int | None = None
-        self.memory: Memory | None = None
+        self.ahead = 0
         self.trouble = "not reached yet"
         self.heard = Heard()
         self._key = key
         self._catalog = catalog
+        self._pulse = pulse
+        self._clock = clock
         self._handler = handler
         self._on_change = on_change
+        self._pong: Pong | None = None
+        self._view_wake = asyncio.Event()
         self._wake = asyncio.Event()
+        self._pushing = asyncio.Lock()
         self._free_again = 0.0
         self._task = asyncio.create_task(self._run(), name=f"peer {node.name}")
 
     def poke(self) -> None:
         """There is something new to tell."""
+        self._view_wake.set()
         self._wake.set()
 
     async def stop(self) -> None:
@@ -77,59 +100,135 @@ class Peer:
         return self.store is not None and self.heard.view >= view and self.heard.sequence >= sequence
 
     async def _run(self) -> None:
-        pause = PING_INTERVAL_S
+        pause = 0.0
         while True:
+            began = self._clock()
             try:
-                async with asyncio.timeout(DIAL_TIMEOUT_S):
-                    name = f"registry of {self._catalog.cluster}"
-                    link = await Link.dial(self.node.address, self._key, self._catalog.cluster, name, self._handler)
+                link = await self._greet()
                 try:
-                    pause = PING_INTERVAL_S
+                    pause = 0.0  # what broke is dialled again at once: that shows whether the process is gone
                     await self._converse(link)
                 finally:
                     await link.close()
+            except NotReachedError as e:
+                # A refusal of long ago says nothing: this process was stopped meanwhile.
+                late = self._clock() - began > PING_TIMEOUT_S
+                self._lost(str(e), Way.SILENT if late else e.way)
             except (DspmError, TimeoutError) as e:
-                self._lost(str(e) or "no answer in time")
+                self._lost(str(e) or "no answer in time", None)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_MAX_S)
+            pause = min(pause * 2, RETRY_MAX_S) or PING_INTERVAL_S
 
-    def _lost(self, why: str) -> None:
+    async def _greet(self) -> Link:
+        streams = await reach(self.node.address)
+        try:
+            async with asyncio.timeout(GREET_TIMEOUT_S):
+                name = f"registry of {self._catalog.cluster}"
+                return await Link.greet(streams, self._key, self._catalog.cluster, name, self._answer)
+        except TimeoutError:
+            raise NotReachedError(f"{self.node.address} accepts connections and does not answer", Way.FROZEN) from None
+        except DspmError as e:
+            raise NotReachedError(str(e), Way.UNREACHABLE) from None
+        finally:
+            if self._pulse.at(self._clock()).way is Way.GONE:
+                self._pulse.lost(Way.SILENT)  # somebody accepted
+
+    async def _answer(self, request: Request) -> msgspec.Struct:
+        return await self._handler(self.node.name, request)
+
+    def _lost(self, why: str, way: Way | None) -> None:
         if self.trouble != why or self.store is not None:
             log.warning("node lost", node=self.node.name, address=self.node.address, why=why)
-        self.store, self.memory, self.trouble, self.heard = None, None, why, Heard()
+        if way is not None or self._pulse.at(self._clock()).way is Way.HEARD:
+            self._pulse.lost(way or Way.SILENT)
+        self.store, self._pong, self.trouble, self.heard = None, None, why, Heard()
         self._on_change()
 
     async def _converse(self, link: Link) -> None:
         if link.challenge.name != self.node.name:
-            raise DspmError(f"{self.node.address} is the node {link.challenge.name!r}")
+            raise NotReachedError(f"{self.node.address} is the node {link.challenge.name!r}", Way.UNREACHABLE)
+        await self._ping(link)
+        work = (self._beat(link), self._push_views(link), self._keep_up(link), link.ended())
+        tasks = [asyncio.create_task(w) for w in work]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done.pop().result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _beat(self, link: Link) -> None:
+        while True:
+            await asyncio.sleep(PING_INTERVAL_S)
+            await self._ping(link)
+
+    async def _ping(self, link: Link) -> None:
+        view, sequence = self.heard.view, self.heard.sequence
+        asking = asyncio.create_task(link.ask(Ping(), Pong, PING_TIMEOUT_S))
+        try:
+            done, _ = await asyncio.wait({asking}, timeout=PROBE_AFTER_S)
+            if not done:
+                way = await knock(self.node.address)
+                if not asking.done() and self._pulse.lost(way):
+                    self._on_change()
+            self._take(await asking, Heard(view, sequence))
+        finally:
+            asking.cancel()
+
+    def _take(self, pong: Pong, before: Heard) -> None:
+        """`before` is what the node had acknowledged when it was asked."""
+        if pong.view > self._catalog.view_version:
+            ours, self.ahead = self._catalog.view_version, pong.view
+            raise DspmError(f"the node has version {pong.view} of the view, this registry only {ours}")
+        self.ahead = 0
+        if pong.view < before.view:
+            self.heard.view = pong.view
+            self.poke()
+        same = before.sequence == self.heard.sequence == self._catalog.sequence
+        if same and pong.datasets != len(self._catalog.datasets):
+            self.heard.sequence = 0
+            self._wake.set()
+        if self.store not in (None, pong.store):
+            self._wake.set()
+        self._pong = pong
+        if self._pulse.heard(self._clock(), pong.store, frozenset(pong.former)):
+            self._on_change()
+
+    async def _push_views(self, link: Link) -> None:
+        while True:
+            self._view_wake.clear()
+            await self._push_view(link)
+            await self._view_wake.wait()
+
+    async def _push_view(self, link: Link) -> None:
+        async with self._pushing:
+            while self.heard.view < self._catalog.view_version:
+                view = self._catalog.view()
+                await link.ask(view, Done, PUSH_TIMEOUT_S)
+                self.heard.view = view.version
+                self._on_change()
+
+    async def _keep_up(self, link: Link) -> None:
         while True:
             self._wake.clear()
-            pong = await link.ask(Ping(), Pong, PING_TIMEOUT_S)
-            await self._bring_up_to_date(link, pong)
-            if self.store != pong.store:
+            await self._push_view(link)
+            await self._bring_up_to_date(link)
+            pong = self._pong
+            if pong is not None and self.store != pong.store:
                 log.info("node answers", node=self.node.name, store=f"{pong.store:016x}", boot=pong.boot)
-                self.store = self.last_store = pong.store
-                self.memory = Memory(pong.store, frozenset(pong.former))
-                self.trouble = ""
+                self.store, self.trouble = pong.store, ""
                 self._on_change()
             try:
-                async with asyncio.timeout(PING_INTERVAL_S):
+                async with asyncio.timeout(FREE_RETRY_S if self._catalog.owed_to(self.node.name) else None):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
-    async def _bring_up_to_date(self, link: Link, pong: Pong) -> None:
-        if pong.view > self._catalog.view_version:
-            ours = self._catalog.view_version
-            raise DspmError(f"the node has version {pong.view} of the view, this registry only {ours}")
-        if pong.view < self._catalog.view_version or self.heard.view < self._catalog.view_version:
-            view = self._catalog.view()
-            await link.ask(view, Done, PUSH_TIMEOUT_S)
-            self.heard.view = view.version
-            self._on_change()
+    async def _bring_up_to_date(self, link: Link) -> None:
         changed = self._catalog.changed_since(self.heard.sequence) if self.heard.sequence else None
         known, sequence = self._catalog.datasets, self._catalog.sequence
-        if changed is None or (not changed and pong.datasets != len(known)):
+        if changed is None:
             await self._tell(link, list(known.values()), [], whole=True)
         elif changed:
             put = [known[n] for n in changed if n in known]

@@ -4,29 +4,24 @@ A set names the store id that each member had. A node that lost its memory has a
 those whose synced log it holds wholly; it may have lost its memory several times, and been started in between, unseen.
 One whose recorded name is not among them is known, shown and given new datasets, but never counted as holding the set.
 
-Rules, for members that the set knows by a former name:
+Rules, for members of the last active set that it knows by a former name:
 - durability disk: what was acknowledged is in the synced log, so each of them goes on.
 - durability memory: only when every member of the set is back and none has its memory. The set then goes on with the
   longest log, and what was committed within about `flush_interval` before the loss may be missing: it is reported.
-- otherwise the set waits: another member still holds what this one lost, and it must join again.
+  Each such loss raises `history` in the set's record.
+- otherwise another member still holds what this one lost, and it must join again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from dspm.netram.messages import Durability, MemberEntry, SetEntry
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What an answering node remembers: its store id, and those before whose synced log it holds wholly."""
-
-    store: int
-    former: frozenset[int] = frozenset()
+from dspm.netram.registry.pulse import Heard, Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +32,32 @@ class Return:
     window: bool
 
 
-def readmit(entry: SetEntry, durability: Durability, memories: Mapping[str, Memory]) -> Return | None:
+def readmit(entry: SetEntry, durability: Durability, heard: Mapping[str, Heard]) -> Return | None:
     """The set as it goes on with members that lost their memory, or None when it must not, or need not."""
-    lost = [m for m in entry.members if m.node in memories and memories[m.node].store != m.store]
-    if not lost or entry.state != "active" or entry.joining:
-        return None
-    if any(m.store not in memories[m.node].former for m in lost):
+    back = {n: h for n, h in heard.items() if h.way is Way.HEARD and h.store is not None}
+    lost = [m for m in entry.last_active if m.node in back and back[m.node].store != m.store]
+    if not lost or any(m.store not in back[m.node].former for m in lost):
         return None
     window = durability != "disk"
-    if window and len(lost) < len(entry.members):
+    if window and len(lost) < len(entry.last_active):
         return None
-    known = {m.node: memories[m.node].store for m in lost}
-    members = [MemberEntry(m.node, known.get(m.node, m.store)) for m in entry.members]
-    return Return(msgspec.structs.replace(entry, members=members, last_active=members), window)
+    known = {m.node: back[m.node].store or 0 for m in lost}
+    members = [MemberEntry(m.node, known.get(m.node, m.store)) for m in entry.last_active]
+    again = {"members": members, "last_active": members, "history": entry.history + window}
+    if entry.state == "active" and not entry.joining:
+        return Return(msgspec.structs.replace(entry, **again), window)
+    return Return(_anew(entry, again), window)
+
+
+def _anew(entry: SetEntry, again: dict[str, Any]) -> SetEntry:
+    """In the middle of a change the members of before it begin a generation of their own; who joined begins again."""
+    nodes = [m.node for m in again["members"]]
+    return msgspec.structs.replace(
+        entry,
+        **again,
+        generation=entry.generation + 1,
+        state="activating",
+        primary=entry.primary if entry.primary in nodes else nodes[0],
+        joining=[],
+        dropped=[m for m in entry.dropped if m.node not in nodes],
+    )

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import structlog
 
-from dspm.errors import ConflictError, DspmError, ProtocolError, UnavailableError, UsageError
+from dspm.errors import ConflictError, ProtocolError, UnavailableError, UsageError
 from dspm.netram.client import split_address
-from dspm.netram.messages import CreateOptions, DatasetEntry, Done, Locate, Located, NodeEntry, Remove, Rename, Request
+from dspm.netram.messages import (
+    Activated,
+    CreateOptions,
+    DatasetEntry,
+    Done,
+    Locate,
+    Located,
+    NodeEntry,
+    Remove,
+    Rename,
+    Request,
+    SetEntry,
+    Whole,
+)
 from dspm.netram.names import check_node_name
 from dspm.netram.registry.catalog import Catalog, exists
+from dspm.netram.registry.membership import TICK_S, Membership, Rules
 from dspm.netram.registry.peer import Peer
-from dspm.netram.registry.returning import readmit
 from dspm.netram.returned import what_waits
 
 HEAR_TIMEOUT_S = 5.0
@@ -26,12 +40,14 @@ log = structlog.get_logger("registry")
 class Service:
     """All nodes and all decisions."""
 
-    def __init__(self, catalog: Catalog, key: bytes) -> None:
+    def __init__(self, catalog: Catalog, key: bytes, rules: Rules) -> None:
         self.catalog = catalog
+        self.membership = Membership(catalog, rules, self._poke)
         self._key = key
         self._peers: dict[str, Peer] = {}
         self._changed = asyncio.Event()
         self._unheard: dict[str, int] = {}
+        self._ticking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Dials all nodes."""
@@ -40,41 +56,39 @@ class Service:
 
     async def stop(self) -> None:
         """Ends all connections."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+            await asyncio.gather(self._ticking, return_exceptions=True)
         await asyncio.gather(*(p.stop() for p in self._peers.values()))
 
     def _dial(self, node: NodeEntry) -> Peer:
-        return Peer(node, self._key, self.catalog, self.handle, self._on_change)
+        if self._ticking is None:
+            self._ticking = asyncio.create_task(self._tick(), name="membership")
+        membership = self.membership
+        pulse, clock = membership.pulse(node.name), membership.clock
+        return Peer(node, self._key, self.catalog, pulse, clock, self.handle, self._on_change)
+
+    async def _tick(self) -> None:
+        while True:
+            self.membership.tick()
+            self._look()
+            await asyncio.sleep(TICK_S)
+
+    def _look(self) -> None:
+        self.membership.look(ahead=any(p.ahead for p in self._peers.values()))
 
     def _on_change(self) -> None:
-        self._readmit()
+        self._look()
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _readmit(self) -> None:
-        """Lets sets go on whose members came back without their memory, where nothing acknowledged is at stake."""
-        memories = {n: p.memory for n, p in self._peers.items() if p.memory is not None}
-        for entry in list(self.catalog.sets.values()):
-            back = readmit(entry, self.catalog.durability_of(entry.id), memories)
-            if back is None:
-                continue
-            try:
-                self.catalog.put_set(back.entry)
-            except DspmError as e:
-                log.error("a set cannot be written, it goes on waiting", why=str(e))
-                return
-            nodes = [m.node for m in back.entry.members]
-            if back.window:
-                log.warning("whole set restarted without memory: its last commits may be missing", nodes=nodes)
-            else:
-                log.info("members go on from their logs", nodes=nodes)
-            self._poke()
-
-    def _poke(self) -> None:
-        for peer in self._peers.values():
+    def _poke(self, first: set[str] | None = None) -> None:
+        """All nodes hear of a change at once; those whom it concerns are written to first."""
+        for peer in sorted(self._peers.values(), key=lambda p: p.node.name not in (first or ())):
             peer.poke()
 
-    async def handle(self, request: Request) -> msgspec.Struct:
-        """Answers a node's request."""
+    async def handle(self, node: str, request: Request) -> msgspec.Struct:
+        """Answers a request of that node."""
         match request:
             case Locate(name, create):
                 return await self.locate(name, create)
@@ -83,6 +97,12 @@ class Service:
                 return Done()
             case Rename(name, to, aside):
                 await self.rename(name, to, aside)
+                return Done()
+            case Activated(group_set, generation):
+                self.membership.activated(node, group_set, generation)
+                return Done()
+            case Whole(group_set, generation, store):
+                self.membership.whole(node, group_set, generation, store)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")
@@ -104,7 +124,7 @@ class Service:
             await self._members_hear(entry, self._unheard[name])
             self._unheard.pop(name, None)
         members = self.catalog.sets[entry.set]
-        nodes = [self.catalog.nodes[m.node] for m in members.members]
+        nodes = [self.catalog.nodes[m.node] for m in (*members.members, *members.joining)]
         return Located(entry, members, nodes, self.catalog.defaults.lease_ms, created)
 
     async def remove(self, name: str) -> None:
@@ -142,12 +162,27 @@ class Service:
         if not await self._until(lambda: peer.has_heard(view, sequence)):
             raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {peer.trouble}")
 
-    def node_states(self) -> list[dict[str, str]]:
-        """Nodes with "serving", "down" or "lost its memory"."""
-        return [
-            {**msgspec.to_builtins(p.node), **dict(zip(("state", "why"), self._state(p), strict=True))}
-            for p in self._peers.values()
-        ]
+    async def switchover(self, dataset: str, node: str | None) -> SetEntry:
+        """Makes another complete member the primary of the dataset's set; done when it serves."""
+        wanted = self.membership.switchover(dataset, node)
+
+        def now() -> SetEntry:
+            return self.catalog.sets[wanted.id]
+
+        if not await self._until(lambda: now().generation > wanted.generation or now().state == "active"):
+            raise UnavailableError(f"{wanted.primary} has not taken over in time", "`dspm status` shows the set")
+        if now().primary != wanted.primary:
+            raise UnavailableError(f"{wanted.primary} did not take over; {now().primary} serves", "try again")
+        return now()
+
+    def node_states(self) -> list[dict[str, Any]]:
+        """Nodes with "serving", "down" or "lost its memory", and whether they are drained."""
+        found = []
+        for p in self._peers.values():
+            state, why = self._state(p)
+            draining = p.node.name in self.catalog.draining
+            found.append({**msgspec.to_builtins(p.node), "state": state, "why": why, "draining": draining})
+        return found
 
     def _state(self, peer: Peer) -> tuple[str, str]:
         if peer.store is None:
@@ -158,9 +193,13 @@ class Service:
     async def _members_hear(self, entry: DatasetEntry, sequence: int) -> None:
         """Waits until the members of the dataset's set know it, so that they serve it at once."""
         view = self.catalog.view_version
-        members = [self._peers[m.node] for m in self.catalog.sets[entry.set].members]
-        if not await self._until(lambda: all(p.has_heard(view, sequence) for p in members)):
-            deaf = ", ".join(p.node.name for p in members if not p.has_heard(view, sequence))
+
+        def silent() -> list[str]:
+            members = [self._peers[m.node] for m in self.catalog.sets[entry.set].members]
+            return [p.node.name for p in members if not p.has_heard(view, sequence)]
+
+        if not await self._until(lambda: not silent()):
+            deaf = ", ".join(silent())
             raise UnavailableError(f"{entry.name[:80]!r} is placed, but {deaf} did not hear of it in time; try again")
 
     async def _answering_hear(self) -> None:

@@ -3,7 +3,8 @@
 Invariants: every decision is one transaction that compares and raises `cluster.version`, so a second registry on the
 same file can never decide on what it read before; a transaction is on disk before anyone hears of it (rollback
 journal, synchronous FULL); an id is drawn once and never again, also after its dataset is gone; that a dataset was
-removed is a row for each node that has yet to free it, never the absence of one. Drawn in docs/formats/registry.md.
+removed, or that a node no longer holds it, is a row for each node that has yet to free it, never the absence of one.
+Drawn in docs/formats/registry.md.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -24,17 +25,24 @@ _SCHEMA = (
     " view_version INTEGER NOT NULL)",
     "CREATE TABLE nodes(name TEXT PRIMARY KEY, address TEXT NOT NULL, machine TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE sets(id TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL,"
-    " primary_node TEXT NOT NULL, members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL)"
-    " WITHOUT ROWID",
+    " primary_node TEXT NOT NULL, members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL,"
+    " dropped BLOB NOT NULL DEFAULT '[]', history INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID",
     "CREATE TABLE datasets(name TEXT PRIMARY KEY, dataset TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL UNIQUE,"
     " set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,"
     " min_copies INTEGER NOT NULL, history_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE removed(node TEXT NOT NULL, group_id TEXT NOT NULL, dataset TEXT NOT NULL,"
     " PRIMARY KEY(node, group_id)) WITHOUT ROWID",
-    "PRAGMA user_version = 3",
+    "CREATE TABLE draining(node TEXT PRIMARY KEY) WITHOUT ROWID",
+    "PRAGMA user_version = 4",
 )
-_FORMAT = 3
+_FORMAT = 4
+_FROM_3 = (
+    "ALTER TABLE sets ADD COLUMN dropped BLOB NOT NULL DEFAULT '[]'",
+    "ALTER TABLE sets ADD COLUMN history INTEGER NOT NULL DEFAULT 0",
+    "CREATE TABLE draining(node TEXT PRIMARY KEY) WITHOUT ROWID",
+    "PRAGMA user_version = 4",
+)
 
 
 class Store:
@@ -57,11 +65,9 @@ class Store:
     def _open(self, cluster: str) -> None:
         found = self._db.execute("PRAGMA user_version").fetchone()[0]
         if found == 0:
-            self._db.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
-                self._db.execute(statement)
-            self._db.execute("INSERT INTO cluster VALUES(1, ?, 1, 1)", (cluster,))
-            self._db.execute("COMMIT")
+            self._write((*_SCHEMA, ("INSERT INTO cluster VALUES(1, ?, 1, 1)", (cluster,))))
+        elif found == 3:
+            self._write(_FROM_3)
         elif found != _FORMAT:
             raise DataError(
                 f"the registry's state {self._path} has format {found} where {_FORMAT} is known",
@@ -73,6 +79,12 @@ class Store:
         if cluster and name != cluster:
             raise DspmError(f"{self._path} belongs to the cluster {name!r}, not {cluster!r}", "check `cluster`")
         self.cluster = name
+
+    def _write(self, statements: Iterable[str | tuple[str, tuple[str, ...]]]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in statements:
+            self._db.execute(*((statement,) if isinstance(statement, str) else statement))
+        self._db.execute("COMMIT")
 
     def close(self) -> None:
         """Closes the file."""
@@ -120,8 +132,19 @@ class Store:
 
     def sets(self) -> list[SetEntry]:
         """All replica sets."""
-        rows = self._db.execute("SELECT id, generation, state, primary_node, members, joining, last_active FROM sets")
-        return [SetEntry(int(r[0], 16), r[1], r[2], r[3], *map(_members, r[4:])) for r in rows]
+        columns = "id, generation, state, primary_node, members, joining, last_active, dropped, history"
+        rows = self._db.execute(f"SELECT {columns} FROM sets")
+        found = []
+        for id, generation, state, primary, *lists, history in rows:
+            members, joining, last_active, dropped = map(_members, lists)
+            found.append(
+                SetEntry(int(id, 16), generation, state, primary, members, joining, last_active, dropped, history)
+            )
+        return found
+
+    def draining(self) -> set[str]:
+        """Nodes that sets move away from."""
+        return {node for (node,) in self._db.execute("SELECT node FROM draining")}
 
     def datasets(self) -> list[DatasetEntry]:
         """The catalog."""
@@ -142,9 +165,17 @@ def put_node(db: sqlite3.Connection, node: NodeEntry) -> None:
 
 def put_set(db: sqlite3.Connection, entry: SetEntry) -> None:
     """Writes a set."""
-    lists = (msgspec.json.encode(m) for m in (entry.members, entry.joining, entry.last_active))
-    row = (_hex(entry.id), entry.generation, entry.state, entry.primary, *lists)
-    db.execute("INSERT OR REPLACE INTO sets VALUES(?, ?, ?, ?, ?, ?, ?)", row)
+    lists = (msgspec.json.encode(m) for m in (entry.members, entry.joining, entry.last_active, entry.dropped))
+    row = (_hex(entry.id), entry.generation, entry.state, entry.primary, *lists, entry.history)
+    db.execute("INSERT OR REPLACE INTO sets VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+
+def put_draining(db: sqlite3.Connection, node: str, draining: bool) -> None:
+    """Notes that sets move away from a node, or no longer."""
+    if draining:
+        db.execute("INSERT OR IGNORE INTO draining VALUES(?)", (node,))
+    else:
+        db.execute("DELETE FROM draining WHERE node = ?", (node,))
 
 
 def add_dataset(db: sqlite3.Connection, d: DatasetEntry) -> None:
@@ -154,14 +185,20 @@ def add_dataset(db: sqlite3.Connection, d: DatasetEntry) -> None:
     db.execute("INSERT INTO datasets VALUES(?,?,?,?,?,?,?,?)", values)
 
 
-def remove_dataset(db: sqlite3.Connection, d: DatasetEntry, nodes: Iterable[str]) -> None:
+def remove_dataset(db: sqlite3.Connection, d: DatasetEntry, nodes: Sequence[str]) -> None:
     """Removes a dataset, and notes that these nodes have to free it; its id stays used."""
     db.execute("DELETE FROM datasets WHERE name = ?", (d.name,))
-    db.executemany("INSERT INTO removed VALUES(?, ?, ?)", [(n, _hex(d.group), _hex(d.dataset)) for n in nodes])
+    owe(db, nodes, [d])
+
+
+def owe(db: sqlite3.Connection, nodes: Sequence[str], datasets: Iterable[DatasetEntry]) -> None:
+    """Notes that these nodes have to free what they hold of these datasets."""
+    owed = [(n, _hex(d.group), _hex(d.dataset)) for d in datasets for n in nodes]
+    db.executemany("INSERT OR IGNORE INTO removed VALUES(?, ?, ?)", owed)
 
 
 def freed(db: sqlite3.Connection, node: str, groups: Iterable[int]) -> None:
-    """Notes that a node has freed these groups."""
+    """Notes that a node has freed these groups, or need not any more."""
     db.executemany("DELETE FROM removed WHERE node = ? AND group_id = ?", [(node, _hex(g)) for g in groups])
 
 

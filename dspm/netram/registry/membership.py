@@ -1,0 +1,297 @@
+"""Changes of replica sets: those that the driver decides, that nodes report, and that operators ask for.
+
+Invariants: all changes go through here, one at a time and synchronously; a change is written before anybody hears of
+it. Who was late itself (this process was stopped, or its loop had no time) forgets how long others were silent. While a
+node has a newer view than this registry, its state is an old one and decides nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableError, UsageError
+from dspm.netram.messages import MemberEntry, SetEntry
+from dspm.netram.registry import driver
+from dspm.netram.registry.catalog import Catalog
+from dspm.netram.registry.driver import Cluster, Standing, standing
+from dspm.netram.registry.pace import GRACE_S, Pace
+from dspm.netram.registry.pulse import Heard, Pulse, Way
+from dspm.netram.registry.returning import readmit
+
+TICK_S = 0.05
+LATE_S = 0.2
+"""A pause of this process that makes it forget what it timed."""
+
+log = structlog.get_logger("registry.membership")
+
+
+def boottime() -> float:
+    """Seconds since the machine started, those included in which it slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the configuration says."""
+
+    failover: bool = True
+    suspect_after_s: float = 0.4
+
+
+class Membership:
+    """The changes. `announce` is told which nodes should hear of one first."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        rules: Rules,
+        announce: Callable[[set[str]], None],
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self.rules = rules
+        self.clock = clock
+        self._catalog = catalog
+        self._announce = announce
+        self._pulses: dict[str, Pulse] = {}
+        self._paces: dict[int, Pace] = {}
+        self._down: set[int] = set()
+        self._on_time = clock()
+
+    def pulse(self, node: str) -> Pulse:
+        """The silence clock of a node."""
+        return self._pulses.setdefault(node, Pulse(self.clock()))
+
+    def tick(self) -> None:
+        """Time passed. Called every `TICK_S`."""
+        self._is_late()
+        self._on_time = self.clock()
+
+    def look(self, ahead: bool) -> None:
+        """Something was heard, or not heard, of a node: changes what there is to change.
+
+        Args:
+            ahead: a node has a newer view than this registry.
+        """
+        if ahead or self._is_late():
+            return
+        heard = self._heard()
+        self._readmit(heard)
+        if self.rules.failover:
+            self._decide(heard)
+
+    def _is_late(self) -> bool:
+        now = self.clock()
+        if now - self._on_time <= LATE_S:
+            return False
+        log.warning(
+            "this registry was stopped or late, it forgets its timers", late_ms=round(1e3 * (now - self._on_time))
+        )
+        self._on_time = now
+        for pulse in self._pulses.values():
+            pulse.forget(now)
+        self._paces = {i: Pace(now, p.failures, p.held) for i, p in self._paces.items()}
+        return True
+
+    def _heard(self) -> dict[str, Heard]:
+        now = self.clock()
+        return {n: p.at(now) for n, p in self._pulses.items() if n in self._catalog.nodes}
+
+    def _cluster(self, heard: Mapping[str, Heard]) -> Cluster:
+        c = self._catalog
+        return Cluster(c.nodes, heard, c.load(), frozenset(c.draining), self.rules.suspect_after_s)
+
+    def _sets(self) -> list[SetEntry]:
+        """Those that hold something."""
+        return [s for s in self._catalog.sets.values() if self._catalog.groups_of(s.id)]
+
+    def _copies(self, entry: SetEntry) -> int:
+        return self._catalog.kind_of(entry.id).copies
+
+    def _pace(self, entry: SetEntry) -> Pace:
+        return self._paces.setdefault(entry.id, Pace.begin(self.clock()))
+
+    def _readmit(self, heard: Mapping[str, Heard]) -> None:
+        """Lets sets go on whose members came back without their memory, where nothing acknowledged is at stake."""
+        found = [readmit(s, self._catalog.kind_of(s.id).durability, heard) for s in self._catalog.sets.values()]
+        back = [r for r in found if r is not None]
+        if not self._write([r.entry for r in back]):
+            return
+        for r in back:
+            nodes = [m.node for m in r.entry.members]
+            if r.window:
+                log.warning("whole set restarted without memory: its last commits may be missing", nodes=nodes)
+            else:
+                log.info("members go on from their logs", nodes=nodes)
+
+    def _decide(self, heard: Mapping[str, Heard]) -> None:
+        now, cluster, new = self.clock(), self._cluster(heard), []
+        for entry in self._sets():
+            pace = self._pace(entry)
+            if self._notice_down(entry, cluster):
+                self._paces[entry.id] = pace.hold(now + GRACE_S)
+                continue
+            change = driver.decide(entry, self._copies(entry), cluster, now, pace)
+            if change is not None:
+                groups = self._catalog.groups_of(entry.id)
+                cluster.load.add(entry, -groups)
+                cluster.load.add(change, groups)
+                new.append(change)
+        self._write(new)
+
+    def _notice_down(self, entry: SetEntry, cluster: Cluster) -> bool:
+        down = driver.is_down(entry, cluster)
+        if down and entry.id not in self._down:
+            nodes = [m.node for m in entry.last_active]
+            log.error("a set is down: no complete member answers", set=f"{entry.id:016x}", waits_for=nodes)
+        (self._down.add if down else self._down.discard)(entry.id)
+        return down
+
+    def _write(self, entries: list[SetEntry]) -> bool:
+        """Writes and announces changes; where that fails, all stays as it is for a second."""
+        if not entries:
+            return False
+        try:
+            self._change(entries)
+        except DspmError as e:
+            log.error("changes of sets cannot be written, they wait", sets=len(entries), why=str(e))
+            until = self.clock() + 1.0
+            self._paces.update({e.id: self._pace(e).hold(until) for e in entries})
+            return False
+        return True
+
+    def _change(self, entries: list[SetEntry]) -> None:
+        now, first = self.clock(), set()
+        before = {e.id: self._catalog.sets[e.id] for e in entries}
+        self._catalog.change(entries)
+        for e in entries:
+            old, pace = before[e.id], self._pace(e)
+            first |= {m.node for m in (*e.members, *e.joining)}
+            if e.generation != old.generation:
+                self._paces[e.id] = pace.after_change(now, failed=old.state == "activating")
+            _tell(old, e)
+        self._announce(first)
+
+    def activated(self, node: str, set_id: int, generation: int) -> None:
+        """A primary settled all groups of a set.
+
+        Raises:
+            ConflictError: the set is in another generation, or has another primary.
+        """
+        entry = self._known(set_id)
+        self._check_store(node, next((m for m in entry.members if m.node == node), None))
+        new = driver.activated(entry, generation, node, self._copies(entry))
+        if new is None:
+            return
+        self._change([new])
+        if new.joining or len(new.members) >= self._copies(new):
+            self._paces[set_id] = self._pace(new).after_success()
+
+    def whole(self, node: str, set_id: int, generation: int, store: int) -> None:
+        """A joining node has everything that the set holds.
+
+        Raises:
+            ConflictError: the set is in another generation, not active, or the node does not join it.
+        """
+        entry, member = self._known(set_id), MemberEntry(node, store)
+        self._check_store(node, member)
+        new = driver.whole(entry, generation, member, self._copies(entry))
+        if new is not None:
+            self._change([new])
+
+    def _check_store(self, node: str, member: MemberEntry | None) -> None:
+        """What a node says counts when it says it with the memory that the set knows."""
+        heard = self.pulse(node).at(self.clock())
+        if member is not None and heard.store != member.store:
+            raise UnavailableError(f"{node} is not known with the store id {member.store:016x} yet", "say it again")
+
+    def _known(self, set_id: int) -> SetEntry:
+        try:
+            return self._catalog.sets[set_id]
+        except KeyError:
+            raise NotFoundError(f"there is no set {set_id:016x}") from None
+
+    def drain(self, node: str) -> int:
+        """Moves all sets away from a node. Returns how many there are.
+
+        Raises:
+            UnavailableError: for a set of it no other node answers that could take over. Nothing is changed then.
+        """
+        self._check_operator(node)
+        sets = [s for s in self._sets() if node in {m.node for m in (*s.members, *s.joining)}]
+        cluster = self._cluster(self._heard())
+        leaving = cluster.draining | {node}
+        answering = {n for n, h in cluster.heard.items() if h.way is Way.HEARD} - leaving
+        for s in sets:
+            if len(answering) < self._copies(s):
+                others = ", ".join(sorted(answering)) or "none"
+                raise UnavailableError(
+                    f"no node can take over from {node}: {self._copies(s)} copies are asked for, and of the other nodes"
+                    f" answer {others}",
+                    "add a node (`dspm node`), or bring one back; nothing was changed",
+                )
+        self._catalog.drain(node, True)
+        log.info("node is drained", node=node, sets=len(sets))
+        return len(sets)
+
+    def undrain(self, node: str) -> None:
+        """Takes a node into use again."""
+        self._check_operator(node)
+        self._catalog.drain(node, False)
+        log.info("node is not drained any more", node=node)
+
+    def _check_operator(self, node: str) -> None:
+        if node not in self._catalog.nodes:
+            raise NotFoundError(f"there is no node named {node[:80]!r}", "`dspm status` lists the nodes")
+        if not self.rules.failover:
+            raise UsageError(
+                "failover = false: this registry changes the members of no set",
+                "set it to true in the registry's config, and start the registry again",
+            )
+
+    def switchover(self, dataset: str, node: str | None) -> SetEntry:
+        """Begins a generation of the dataset's set with another complete member as primary. Returns the set.
+
+        Raises:
+            ConflictError: the set is changing, or the node is no complete member of it.
+            UnavailableError: the node, or another member, does not answer.
+        """
+        entry = self._catalog.sets[self._catalog.find(dataset).set]
+        self._check_operator(node or entry.primary)
+        members = [m for m in entry.members if m.node != entry.primary]
+        if node == entry.primary:
+            return entry
+        target = self._target(entry, members, node)
+        cluster = self._cluster(self._heard())
+        for m in entry.members:
+            if standing(m, cluster) is not Standing.SURE:
+                raise UnavailableError(f"{m.node} does not answer now, and all members have to agree", "try again")
+        new = driver.following(entry, self._copies(entry), cluster, target)
+        if new.primary != target:
+            raise ConflictError(f"{target} is being drained", f"`dspm node drain {target} --undo` ends that")
+        log.info("switchover", set=f"{entry.id:016x}", to=target)
+        self._change([new])
+        return new
+
+    def _target(self, entry: SetEntry, members: list[MemberEntry], node: str | None) -> str:
+        if entry.state != "active":
+            raise ConflictError("the set is changing now", "try again when `dspm status` shows it as active")
+        names = [m.node for m in members]
+        if node is not None and node not in names:
+            joins = node in {m.node for m in entry.joining}
+            why = "is joining and does not hold everything yet" if joins else "is no member of its set"
+            raise ConflictError(f"{node} {why}", f"complete members are {entry.primary} (primary) {' '.join(names)}")
+        if not names:
+            raise ConflictError(f"{entry.primary} is the only complete member", "wait until others have joined")
+        usable = [n for n in names if n not in self._catalog.draining] or names
+        load = self._catalog.load()
+        return node or min(usable, key=lambda n: (load.primaries[n], load.members[n], n))
+
+
+def _tell(old: SetEntry, new: SetEntry) -> None:
+    names = {k: [m.node for m in getattr(new, k)] for k in ("members", "joining", "dropped")}
+    event = "set changes" if new.generation != old.generation else "set goes on"
+    log.info(event, set=f"{new.id:016x}", generation=new.generation, state=new.state, primary=new.primary, **names)
