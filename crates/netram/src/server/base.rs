@@ -4,6 +4,7 @@
 //! as long as this node says, every third of a lease, that it still reads them. Whatever breaks, the base is begun anew:
 //! nothing of a part is ever shown.
 
+use super::flush;
 use super::group::SharedGroup;
 use super::node::Node;
 use crate::clock;
@@ -16,6 +17,7 @@ use dspm_proto::{
     ClientId, DatasetId, Error, Generation, GroupId, Header, Instant, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId, Token,
     limits,
 };
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -49,15 +51,15 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Unavailable`] and others that pass: begin again. [`Error::Full`]: when there is room on the disk.
-    pub(super) fn copy_base(&self, id: GroupId, group: &SharedGroup, source: Source) -> Result<(), Error> {
-        let (mut reader, sizes) = Reader::open(self, id, source)?;
+    pub(super) fn copy_base(self: &Arc<Self>, id: GroupId, group: &SharedGroup, from: Source) -> Result<(), Error> {
+        let (mut reader, sizes) = Reader::open(self, id, from)?;
         let at = reader.at;
         let listed: Vec<(DatasetId, u64)> = sizes.iter().map(|s| (s.dataset, s.size)).collect();
         let mut base = {
             let mut g = group.lock();
             let records = &mut g.replica.records.group;
             let id = records.record_id(at).ok_or_else(|| Error::Unavailable(format!("commit {at} is not here")))?;
-            records.begin_base(id, &listed)?
+            self.store.begin_base(records, id, &listed)?
         };
         for (dataset, size) in listed {
             let end = PageNo::count(size);
@@ -65,12 +67,12 @@ impl Node {
                 let pages: Vec<PageNo> = (from..end.min(from + BATCH)).map(PageNo).collect();
                 let reply = reader.read(dataset, &pages)?;
                 for (page, lsn, content) in reply {
-                    base.put(dataset, page, lsn, &content)?;
+                    base.write(dataset, page, lsn, &content)?;
                 }
                 self.counters.pages_copied.fetch_add(pages.len() as u64, Ordering::Relaxed);
             }
         }
-        base.finish()
+        base.finish(&flush::Source(self.clone()))
     }
 }
 

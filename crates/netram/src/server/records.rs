@@ -125,19 +125,22 @@ impl Records for StoreRecords {
     }
 
     fn is_whole(&self) -> bool {
-        true
+        self.group.is_whole()
     }
 
     fn keeps_from(&self, lsn: Lsn) -> bool {
-        let kept = |l: u64| self.group.record(Lsn(l)).is_some_and(|r| r.is_complete());
-        (lsn.0..=self.group.tail().lsn.0).all(kept)
+        self.group.keeps_from(lsn)
     }
 
     fn cut(&mut self, to: Lsn) -> bool {
         self.group.cut(to).is_ok()
     }
 
-    fn rebase(&mut self, _tail: RecordId) {}
+    fn rebase(&mut self, tail: RecordId) {
+        if let Err(e) = self.group.rebase(tail) {
+            eprintln!("dspm-node: group {} cannot begin anew: {e}", self.group.id()); // it is asked again
+        }
+    }
 
     fn horizon(&self) -> Lsn {
         self.group.horizon()
