@@ -69,13 +69,18 @@ impl GroupClient {
 
     /// The error that users see when a member does not answer in time.
     pub(crate) fn outage(&self, peer: &Peer, e: &Error) -> Error {
-        let text = format!(
-            "dataset {}: node {} ({}) did not answer within commit_timeout ({} ms): {e}",
-            self.entry.name,
-            peer.name,
-            peer.link.address,
-            self.client.options.commit_timeout.as_millis()
-        );
+        let (name, most) = (&self.entry.name, self.client.options.commit_timeout.as_millis());
+        let (copies, least) = (self.place().complete().count(), self.entry.min_copies as usize);
+        if copies < least {
+            let text = format!(
+                "dataset {name}: {copies} of its copies is complete and min_copies = {least}; writes waited for another \
+                 within commit_timeout ({most} ms)"
+            );
+            return Error::Unavailable(text);
+        }
+        let (node, address) = (&peer.name, &peer.link.address);
+        let text =
+            format!("dataset {name}: node {node} ({address}) did not answer within commit_timeout ({most} ms): {e}");
         Error::Unavailable(text)
     }
 }

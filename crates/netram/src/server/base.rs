@@ -8,14 +8,14 @@ use super::flush;
 use super::group::SharedGroup;
 use super::node::Node;
 use crate::clock;
-use crate::wire::{Answer, Connection, Dialer};
 use crate::random;
+use crate::wire::{Answer, Connection, Dialer};
 use dspm_proto::auth::Role;
 use dspm_proto::message::{self, DatasetSize, Read, ReadReply, Renew, RenewGroup, Renewed, SnapshotReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{
-    ClientId, DatasetId, Error, Generation, GroupId, Header, Instant, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId, Token,
-    limits,
+    ClientId, DatasetId, Error, Generation, GroupId, Header, Instant, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId,
+    Token, limits,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

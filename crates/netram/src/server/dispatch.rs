@@ -125,9 +125,13 @@ impl Node {
                 self.client_message(hello, out, &m)
             }
             Kind::Recalled | Kind::Note | Kind::Outcome => self.client_message(hello, out, &m),
-            Kind::Fence | Kind::Complete | Kind::Fetch | Kind::Probe | Kind::Horizon | Kind::Unsettled | Kind::Rebase => {
-                self.peer_message(hello, &m)
-            }
+            Kind::Fence
+            | Kind::Complete
+            | Kind::Fetch
+            | Kind::Probe
+            | Kind::Horizon
+            | Kind::Unsettled
+            | Kind::Rebase => self.peer_message(hello, &m),
             Kind::Grant if hello.role == Role::Node => self.grant(&hello.name, hello.store, &m.header, &m.meta),
             other => Err(Error::Protocol(format!("a node does not answer {other:?}"))),
         }

@@ -94,7 +94,7 @@ impl Node {
         entries.iter().map(|m| Member { node: catalog.number(&m.node), store: m.store }).collect()
     }
 
-/// The group's configuration for a replica here.
+    /// The group's configuration for a replica here.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when this node has no part in the set, or lost what it remembered as a member.
