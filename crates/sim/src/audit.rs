@@ -15,10 +15,12 @@ impl World {
         let n = match who {
             Who::Node(n) => n,
             Who::Client(c) => return self.floors_stay(c),
+            Who::Registry => return self.sets_changed(),
         };
         for g in 0..self.configs.len() {
             let Some(records) = self.nodes[n as usize].records(g) else { continue };
             let (committed, horizon, synced) = (records.committed(), records.horizon(), records.synced());
+            let by_base = horizon == records.base_at() && records.has_base();
             let id = records.record(committed).map(|r| r.id);
             if let Some(id) = id.filter(|_| committed > self.committed[g][n as usize]) {
                 self.held_by_all(g, id, "called committed");
@@ -28,11 +30,25 @@ impl World {
                 }
             }
             self.committed[g][n as usize] = committed;
-            if horizon > self.horizons[g][n as usize] {
+            if horizon > self.horizons[g][n as usize] && !by_base {
                 self.readers_below(g, n, horizon);
             }
             self.horizons[g][n as usize] = horizon;
         }
+    }
+
+    /// What was seen is held by every intact member of the last active set, whatever the registry wrote.
+    fn sets_changed(&mut self) {
+        let Some(registry) = &self.registry else { return };
+        for g in 0..self.configs.len() {
+            let new = &registry.sets[g];
+            if new.version == self.configs[g].version {
+                continue;
+            }
+            self.check.copies(g, new.generation, new.members.len(), new.min_copies);
+            self.configs[g] = new.clone();
+        }
+        self.audit_all();
     }
 
     fn floors_stay(&mut self, c: u32) {
@@ -48,9 +64,10 @@ impl World {
 
     /// Every member with intact memory holds the record, at the durability asked for.
     fn held_by_all(&mut self, g: usize, id: RecordId, why: &str) {
-        for m in &self.configs[g].members {
+        for m in &self.configs[g].last_active {
             let node = &self.nodes[m.node as usize];
-            let Some(records) = node.records(g).filter(|_| !node.lost && !node.is_healing(g)) else { continue };
+            let whole = node.has_all_of(m.store) && !node.is_healing(g);
+            let Some(records) = node.records(g).filter(|_| whole) else { continue };
             let synced = !self.configs[g].disk || records.synced() >= id.lsn;
             if !records.holds(id) || !synced {
                 let (n, last) = (m.node, records.last());
@@ -78,11 +95,11 @@ impl World {
         }
     }
 
-    /// Everything that was seen is still there.
+    /// Everything that was seen is still there. That is asked of every change of a set too.
     pub fn audit_all(&mut self) {
         for g in 0..self.configs.len() {
             if let Some(id) = self.check.top_id(g) {
-                self.held_by_all(g, id, "at the end");
+                self.held_by_all(g, id, "in the last active set");
             }
         }
     }

@@ -257,6 +257,13 @@ impl Client {
     /// A question was refused: a dead session asks under the next one, other questions are asked again soon.
     pub(crate) fn refused(&mut self, g: usize, request: u64, why: Refusal, ctx: &mut Ctx<'_>) {
         let soon = Instant(ctx.now.0 + 20 * MS);
+        if matches!(why, Refusal::Fenced | Refusal::NotMember) {
+            self.locate(g, ctx);
+        }
+        if let Some(t) = self.reader(request).filter(|_| why == Refusal::Missing) {
+            ctx.check.counts.too_old += 1; // its base is newer than this snapshot
+            return self.abort(t, ctx);
+        }
         let mut mine = false;
         for t in self.threads.iter_mut() {
             match &mut t.step {

@@ -8,7 +8,7 @@
 //! - What was shown is held by every member whose memory is intact (the world asks them: [`Checker::audits`]).
 
 use dspm_proto::record::Record;
-use dspm_proto::{Lsn, PageNo, RecordId};
+use dspm_proto::{Generation, Lsn, PageNo, RecordId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -42,6 +42,9 @@ pub struct Counts {
     pub settles: u64,
     pub busy: u64,
     pub recovery_ms: u64,
+    pub changes: u64,
+    pub bases: u64,
+    pub promoted: u64,
 }
 
 #[derive(Debug, Default)]
@@ -50,6 +53,8 @@ struct History {
     seen: Vec<Rc<Record>>,
     dead: BTreeSet<(u64, u64)>,
     pages: BTreeMap<PageNo, Vec<(Lsn, u64)>>,
+    /// Complete members of each generation so far, and how many there must be for a write.
+    copies: BTreeMap<Generation, (usize, usize)>,
 }
 
 impl Checker {
@@ -92,7 +97,16 @@ impl Checker {
         if !follows {
             self.fail(|| format!("commit {} returned, but its transaction began at {base}: a lost update", record.id));
         }
+        let (have, need) = self.groups[group].copies.get(&record.token.generation).copied().unwrap_or((1, 1));
+        if have < need {
+            self.fail(|| format!("commit {} returned with {have} copies of {need}", record.id));
+        }
         self.see(group, record, "commit");
+    }
+
+    /// A generation's complete members.
+    pub(crate) fn copies(&mut self, group: usize, generation: Generation, have: usize, need: usize) {
+        self.groups[group].copies.insert(generation, (have, need));
     }
 
     /// A transaction began at `tail`; when it asked to, `floor` had been seen.

@@ -14,11 +14,11 @@ use crate::cache::{Cache, Changes};
 use crate::commit::Sending;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::node::GroupConfig;
+use crate::set::GroupConfig;
 use crate::thread::{Step, Thread};
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::Recalled;
-use dspm_proto::{ClientId, Error, Instant, Lsn, Session, StoreId, Token};
+use dspm_proto::{ClientId, Error, Instant, Lsn, Session, Token};
 use dspm_txn::Holder;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -35,6 +35,9 @@ pub struct Desk {
     pub(crate) grants: BTreeMap<u64, Instant>,
     renewals: BTreeMap<u64, Instant>,
     renew_due: Instant,
+    /// When the primary confirmed last, and when a node was asked for it.
+    heard: Instant,
+    located: Instant,
     /// Look at a recalled lease again.
     pub(crate) linger: Option<Instant>,
     /// Say alone what was committed, as no record followed.
@@ -93,6 +96,8 @@ impl Client {
             grants: BTreeMap::new(),
             renewals: BTreeMap::new(),
             renew_due: ctx.now,
+            heard: ctx.now,
+            located: Instant(0),
             linger: None,
             note_due: None,
             confirmed: Instant(0),
@@ -133,11 +138,9 @@ impl Client {
     /// Sends a question; answers its number.
     pub(crate) fn ask(&mut self, group: usize, node: u32, ask: Ask, ctx: &mut Ctx<'_>) -> u64 {
         self.request += 1;
-        let store = match &ask {
-            Ask::Hello(_) if self.desks[group].config.store_of(node) == StoreId(0) => return self.request,
-            _ => self.desks[group].config.store_of(node),
-        };
-        let body = Body::Ask { request: self.request, store, ask };
+        let config = &self.desks[group].config;
+        let (store, generation) = (config.store_of(node), config.generation);
+        let body = Body::Ask { request: self.request, generation, store, ask };
         let (from, link) = (Who::Client(self.no), self.links[node as usize]);
         ctx.out.push(Envelope { from, to: Who::Node(node), link, group, body });
         self.request
@@ -203,7 +206,42 @@ impl Client {
             }
             Answer::Failed(Error::OutcomeUnknown(_)) => self.unknowable(g, request, ctx),
             Answer::Failed(error) => self.failed(g, request, &error, ctx),
+            Answer::Located(config) => self.located(g, config, ctx),
             Answer::Hello => {}
+        }
+    }
+
+    /// Asks some node where the group is now; not all the time.
+    pub(crate) fn locate(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        if !self.desks[g].config.changes || ctx.now.since(self.desks[g].located) < self.lease / 10 {
+            return;
+        }
+        self.desks[g].located = ctx.now;
+        let node = ctx.rng.below(self.links.len() as u64) as u32;
+        self.ask(g, node, Ask::Locate, ctx);
+    }
+
+    /// A node's word on where a group is. What was begun in an older generation is over.
+    fn located(&mut self, g: usize, config: Rc<GroupConfig>, ctx: &mut Ctx<'_>) {
+        let old = self.desks[g].config.clone();
+        if config.version <= old.version {
+            return;
+        }
+        self.desks[g].config = config.clone();
+        if config.generation == old.generation {
+            return;
+        }
+        self.desks[g].renew_due = ctx.now;
+        let flight = self.desks[g].holder.flight().map(|f| f.doubt);
+        match flight {
+            Some(false) => self.doubt(g, ctx),
+            Some(true) => self.question(g, ctx),
+            None => drop(self.desks[g].holder.give_up()),
+        }
+        for t in 0..self.threads.len() {
+            if self.threads[t].group == g {
+                self.forget_questions(t);
+            }
         }
     }
 
@@ -223,6 +261,9 @@ impl Client {
         for g in 0..self.desks.len() {
             if ctx.now >= self.desks[g].renew_due {
                 self.renew(g, ctx);
+                if ctx.now.since(self.desks[g].heard) > self.lease {
+                    self.locate(g, ctx);
+                }
             }
             self.tick_reserve(g, ctx);
             self.tick_commit(g, ctx);
@@ -272,6 +313,7 @@ impl Client {
     fn renewed(&mut self, g: usize, request: u64, token: Token, lease: Duration, ctx: &mut Ctx<'_>) {
         let Some(sent) = self.desks[g].renewals.remove(&request) else { return };
         self.heard = self.heard.max(sent);
+        self.desks[g].heard = ctx.now;
         self.confirm(g, sent, ctx);
         let counted = if ctx.broken(Mutant::FromReceipt) { ctx.now } else { sent };
         let lease = stretched(lease, ctx);
@@ -319,9 +361,7 @@ impl Client {
             }
         }
         for node in 0..self.links.len() as u32 {
-            if let Some(g) = (0..self.desks.len()).find(|g| self.desks[*g].config.store_of(node) != StoreId(0)) {
-                self.ask(g, node, Ask::Hello(self.session), ctx);
-            }
+            self.ask(0, node, Ask::Hello(self.session), ctx);
         }
     }
 }

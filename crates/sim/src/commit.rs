@@ -10,7 +10,6 @@ use crate::begin::PAGES;
 use crate::client::{Client, Desk};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::node::GENERATION;
 use crate::thread::{Step, View};
 use crate::wire::Ask;
 use dspm_proto::message::{Note, Outcome};
@@ -51,9 +50,18 @@ impl Client {
             self.begin_again(t, ctx); // the lease went with its session
             return true;
         };
+        let config = self.desks[g].config.clone();
+        if token.generation != config.generation {
+            self.desks[g].holder.give_up(); // another generation, other members
+            self.begin_again(t, ctx);
+            return true;
+        }
         let record = self.record(g, token, ctx);
         ctx.check.made(g, &record);
-        let members = self.desks[g].config.members.iter().map(|m| m.node).collect();
+        let members = match ctx.broken(Mutant::WriterSkipsJoining) {
+            true => config.members.iter().map(|m| m.node).collect(),
+            false => config.everyone().map(|m| m.node).collect(),
+        };
         if self.desks[g].holder.send(record.id, members).is_none() {
             self.begin_again(t, ctx); // another lease took its place: others may have committed
             return true;
@@ -89,7 +97,7 @@ impl Client {
         let pages = pages.collect();
         let mut record = Record {
             group: self.desks[g].config.id,
-            id: RecordId { generation: GENERATION, lsn: tail.lsn.next(), hash: 0 },
+            id: RecordId { generation: token.generation, lsn: tail.lsn.next(), hash: 0 },
             token,
             session: self.session,
             transaction: self.transaction,
@@ -149,7 +157,7 @@ impl Client {
 
     fn note(&mut self, g: usize, id: RecordId, ctx: &mut Ctx<'_>) {
         let Some(token) = self.desks[g].holder.token() else { return };
-        for m in self.desks[g].config.clone().members.iter() {
+        for m in self.desks[g].config.clone().everyone() {
             self.ask(g, m.node, Ask::Note(Note { token, id }), ctx);
         }
     }
@@ -180,7 +188,7 @@ impl Client {
         self.question(g, ctx);
     }
 
-    fn question(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+    pub(crate) fn question(&mut self, g: usize, ctx: &mut Ctx<'_>) {
         let Some((token, id)) = self.desks[g].holder.flight().map(|f| (f.token, f.id)) else { return };
         let request = self.ask_primary(g, Ask::Outcome(Outcome { session: self.session, token, id }), ctx);
         if let Some(s) = &mut self.desks[g].sending {

@@ -26,14 +26,16 @@ impl World {
     /// The world of a seed, with its own weather and its own clumsiness.
     pub fn random(seed: u64, mutant: Option<Mutant>, lines: bool) -> World {
         let mut rng = Rng::new(seed ^ 0x5eed);
+        let changes = seed % 4 != 3;
         let copies = rng.pick(&[2, 2, 3]);
         let shape = Shape {
             copies,
-            nodes: copies + rng.below(2) as u32,
+            nodes: copies + if changes { rng.range(1, 2) } else { rng.below(2) } as u32,
             groups: rng.range(1, 2) as usize,
             clients: rng.range(2, 3) as u32,
             threads: rng.range(1, 3) as usize,
-            disk: rng.chance(400),
+            disk: rng.chance(400) && !changes,
+            changes,
             lease: Duration::from_millis(rng.pick(&[300, 300, 100])),
             history: Duration::from_millis(rng.pick(&[0, 20, 200, 5000])),
         };
@@ -47,8 +49,13 @@ impl World {
         };
         world.network.weather = weather;
         world.fault_gap = rng.pick(&[25 * MS, 80 * MS, 250 * MS, 600 * MS]);
-        world.fault_until = rng.range(700, 2500) * MS;
-        world.loses = rng.chance(120);
+        world.fault_until = rng.range(700, if changes { 4000 } else { 2500 }) * MS;
+        world.loses = rng.chance(if changes { 600 } else { 120 });
+        if let Some(registry) = &mut world.registry {
+            registry.hasty = rng.pick(&[0, 10, 40, 100]);
+            let copy_max = rng.pick(&[5 * MS, 100 * MS, 600 * MS]);
+            world.nodes.iter_mut().for_each(|n| n.copy_max = copy_max);
+        }
         world.nodes.iter_mut().for_each(|n| n.tears = true);
         world.nodes.iter_mut().for_each(|n| n.sync_max = rng.pick(&[MS, 10 * MS, 120 * MS]));
         let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, 3, 2]), rng.pick(&[0, 0, 100, 400]));
@@ -97,15 +104,17 @@ impl World {
 
     fn anybody(&mut self) -> Who {
         let (nodes, clients) = (self.nodes.len() as u64, self.clients.len() as u64);
-        match self.rng.below(nodes + clients) {
+        match self.rng.below(nodes + clients + u64::from(self.registry.is_some())) {
             n if n < nodes => Who::Node(n as u32),
-            n => Who::Client((n - nodes) as u32),
+            n if n < nodes + clients => Who::Client((n - nodes) as u32),
+            _ => Who::Registry,
         }
     }
 
     fn stop(&mut self, who: Who) {
         let lease = self.configs[0].lease.as_nanos() as u64;
-        let longest = self.rng.pick(&[2 * MS, 30 * MS, lease, 3 * lease]);
+        let longest =
+            self.rng.pick(&[2 * MS, 30 * MS, lease, if self.registry.is_some() { 6 * lease } else { 3 * lease }]);
         let end = self.time + self.rng.below(longest);
         self.pause(who);
         self.push(end, Event::Resume(who));
@@ -118,7 +127,7 @@ impl World {
         let cut = Cut { id: self.serial, side, out: way != 0, into: way != 1 };
         self.trace.say(|| format!("cut off: {:?} out={} into={}", cut.side, cut.out, cut.into));
         let lease = self.configs[0].lease.as_nanos() as u64;
-        let end = self.time + self.rng.below(2 * lease);
+        let end = self.time + self.rng.below(if self.registry.is_some() { 5 * lease } else { 2 * lease });
         self.push(end, Event::Heal(cut.id));
         self.network.cut(cut);
     }
@@ -131,7 +140,7 @@ impl World {
             _ => Loss::Nothing,
         };
         self.crash(who, loss);
-        let longest = self.rng.pick(&[2 * MS, 50 * MS, 500 * MS]);
+        let longest = self.rng.pick(&[2 * MS, 50 * MS, if self.registry.is_some() { 2000 * MS } else { 500 * MS }]);
         let back = self.time + self.rng.below(longest);
         self.push(back, Event::Restart(who));
         if matches!(who, Who::Node(_)) && self.rng.chance(600) {
@@ -139,7 +148,8 @@ impl World {
         }
     }
 
-    /// Within the promise: every group keeps one member whose memory is intact.
+    /// Within the promise: every group keeps one complete member whose memory is intact, of the set that was active last
+    /// and of the one that may be about to become active.
     fn may_lose(&self, n: u32) -> bool {
         self.loses && !self.configs[0].disk && self.others_are_whole(n)
     }
@@ -152,9 +162,9 @@ impl World {
     fn others_are_whole(&self, n: u32) -> bool {
         let whole = |m: &dspm_txn::Member| {
             let node = &self.nodes[m.node as usize];
-            m.node != n && !node.lost && !node.flipped
+            m.node != n && node.has_all_of(m.store) && !node.flipped
         };
-        self.configs.iter().all(|c| c.members.iter().any(whole))
+        self.configs.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
     }
 
     /// Power fails everywhere; or every process dies.
@@ -223,6 +233,7 @@ impl World {
         }
         self.nodes.iter_mut().for_each(|n| (n.sync_max, n.tight) = (MS, 0)); // what little room there is stays so
         let live = self.live_groups();
+        self.registry.iter_mut().for_each(|r| r.hasty = 0);
         self.clients.iter_mut().for_each(|c| c.calm = Some(live.clone()));
         let before = self.tallies();
         let (healed, end) = (self.time, self.time + SUFFIX_MAX);
@@ -231,7 +242,7 @@ impl World {
             if self.check.violation().is_some() {
                 return;
             }
-            if self.served(&before, &live) {
+            if self.served(&before, &live) && self.sets_are_whole(&live) {
                 self.check.counts.recovery_ms = (self.time - healed) / MS;
                 return self.audit_all();
             }
@@ -239,8 +250,24 @@ impl World {
                 break;
             }
         }
-        let late = self.late(&before, &live);
+        let late = self.late(&before, &live) + &self.not_whole(&live);
         self.check.fail(|| format!("liveness: without faults these did not read and write in time: {late}"));
+    }
+
+    /// Sets have all their copies, each of them complete and there.
+    fn sets_are_whole(&self, live: &[usize]) -> bool {
+        self.not_whole(live).is_empty()
+    }
+
+    fn not_whole(&self, live: &[usize]) -> String {
+        let mut text = String::new();
+        for c in live.iter().map(|g| &self.configs[*g]).filter(|c| c.changes) {
+            let complete = c.members.iter().filter(|m| self.nodes[m.node as usize].has_all_of(m.store)).count();
+            if complete < c.copies || !c.active || !c.joining.is_empty() {
+                text += &format!("set {} g{} has {complete} of {} copies ", c.id, c.generation, c.copies);
+            }
+        }
+        text
     }
 
     fn keep_nothing(&mut self, who: Who) {

@@ -3,50 +3,24 @@
 //!
 //! Fault model: it is stopped for any time and then handles what queued up; it dies and its records stay, or what was
 //! not synced goes (power), or all of it (memory lost: a new store id, and the sets of the old one wait). The boot
-//! number is raised at each start. Left open for changes of membership: a set's configuration is fixed here.
+//! number is raised at each start. What changes of membership ask of it is in [`crate::member`].
 
 use crate::cache::Changes;
 use crate::ctx::Ctx;
 use crate::disk::Credulous;
+use crate::member::Copy;
 use crate::mutant::Mutant;
-use crate::records::{Lies, SimRecords};
+use crate::records::SimRecords;
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
+use crate::set::GroupConfig;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Error, Generation, GroupId, Instant, Lsn, Refusal, Session, StoreId};
-use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup, Term};
+use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Refusal, Session, StoreId};
+use dspm_txn::{Caller, Effect, Grants, PeerMessage, Records, Replica};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// The only generation so far.
-pub const GENERATION: Generation = Generation(1);
-
-/// A group and the members that hold its commits.
-#[derive(Debug)]
-pub struct GroupConfig {
-    /// Its id.
-    pub id: GroupId,
-    /// Who serves it.
-    pub primary: u32,
-    /// Its members.
-    pub members: Vec<Member>,
-    /// Durability disk: held means synced.
-    pub disk: bool,
-    /// L.
-    pub lease: Duration,
-    /// How long old versions are kept.
-    pub history: Duration,
-}
-
-impl GroupConfig {
-    /// The store id that a node had when it became a member; 0 when it is none.
-    pub fn store_of(&self, node: u32) -> StoreId {
-        self.members.iter().find(|m| m.node == node).map_or(StoreId(0), |m| m.store)
-    }
-}
 
 /// What a crash takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +41,11 @@ pub(crate) struct Slot {
     /// While the process runs.
     pub(crate) replica: Option<Replica<SimRecords>>,
     /// While it does not.
-    kept: Option<SimRecords>,
+    pub(crate) kept: Option<SimRecords>,
+    /// While the process runs and membership changes.
+    pub(crate) grants: Option<Grants>,
+    /// A base on its way here.
+    pub(crate) copy: Option<Copy>,
 }
 
 /// A node.
@@ -76,14 +54,20 @@ pub struct Node {
     pub no: u32,
     /// What it remembers.
     pub store: StoreId,
-    /// Its memory was lost at some time, or its log found damaged.
-    pub lost: bool,
+    /// Stores whose memory was lost, or whose log was found damaged.
+    pub lost: Vec<StoreId>,
     /// A record of its log was damaged at some time.
     pub flipped: bool,
     /// Power cuts tear what is being written.
     pub(crate) tears: bool,
     pub(crate) slots: Vec<Slot>,
-    boot: u32,
+    pub(crate) boot: u32,
+    running: bool,
+    /// When the process started.
+    pub(crate) started: Instant,
+    pub(crate) beat_due: Instant,
+    /// Longest time that a base takes to be written.
+    pub(crate) copy_max: u64,
     links: BTreeMap<u64, Who>,
     homes: BTreeMap<ClientId, (u64, u64)>,
     /// A sync under way: when it returns, and what it covers.
@@ -104,15 +88,22 @@ pub struct Node {
 impl Node {
     /// A node that never ran.
     pub fn new(no: u32, store: StoreId, groups: &[Rc<GroupConfig>]) -> Node {
-        let slots = groups.iter().map(|c| Slot { config: c.clone(), replica: None, kept: None }).collect();
+        let slots = groups
+            .iter()
+            .map(|c| Slot { config: c.clone(), replica: None, kept: None, grants: None, copy: None })
+            .collect();
         Node {
             no,
             store,
-            lost: false,
+            lost: Vec::new(),
             flipped: false,
             tears: false,
             slots,
             boot: 0,
+            running: false,
+            started: Instant(0),
+            beat_due: Instant(0),
+            copy_max: 1_000_000,
             links: BTreeMap::new(),
             homes: BTreeMap::new(),
             flushing: None,
@@ -125,9 +116,14 @@ impl Node {
         }
     }
 
+    /// True when the store of that id has its memory still.
+    pub fn has_all_of(&self, store: StoreId) -> bool {
+        self.store == store && !self.lost.contains(&store)
+    }
+
     /// True while the process runs.
     pub fn up(&self) -> bool {
-        self.slots.iter().all(|s| s.kept.is_none()) && self.boot > 0
+        self.running
     }
 
     /// Its records of a group, running or not.
@@ -142,37 +138,17 @@ impl Node {
             self.boot += 1;
         }
         self.read_at = (ctx.now, ctx.now);
-        for slot in &mut self.slots {
-            let mut records = slot.kept.take().unwrap_or_default();
-            if slot.config.store_of(self.no) != self.store {
-                continue;
+        (self.running, self.started, self.beat_due) = (true, ctx.now, ctx.now);
+        for g in 0..self.slots.len() {
+            if self.slots[g].config.store_of(self.no) != self.store {
+                continue; // what it remembers is opened when it is in the set again
             }
+            let mut records = self.slots[g].kept.take().unwrap_or_default();
             if ctx.broken(Mutant::FenceVolatile) {
                 records.forget_fence();
             }
             records.lies.fresh = ctx.broken(Mutant::RestartNoWait);
-            let me = Member { node: self.no, store: self.store };
-            let c = &slot.config;
-            let setup = Setup {
-                generation: GENERATION,
-                primary: c.primary,
-                members: c.members.clone(),
-                joining: Vec::new(),
-                last_active: c.members.clone(),
-                active: true,
-                min_copies: 1,
-                term: Term::always(),
-                me,
-                boot: self.boot,
-                started: if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { ctx.now },
-                lease: c.lease,
-                history: c.history,
-                disk: c.disk,
-            };
-            let mut replica = Replica::new(records, setup, ctx.now);
-            let (synced, no_reserve) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::NoReserve));
-            replica.records.lies = Lies { synced, no_reserve, ..Lies::default() };
-            slot.replica = Some(replica);
+            self.open(g, records, ctx);
         }
     }
 
@@ -182,7 +158,9 @@ impl Node {
             Credulous { torn: mutant == Some(Mutant::TornReplayed), damage: mutant == Some(Mutant::DamageIsEnd) };
         let mut left = loss != Loss::Memory;
         for slot in &mut self.slots {
-            let mut records = slot.replica.take().map(|r| r.records).unwrap_or_default();
+            let was = slot.replica.take().map(|r| r.records).or(slot.kept.take());
+            let mut records = was.unwrap_or_default();
+            (slot.grants, slot.copy) = (None, None);
             if loss == Loss::Flip {
                 let lsn = Lsn(rng.below(records.synced().0 + 1));
                 self.flipped |= records.flip_at(lsn);
@@ -194,12 +172,12 @@ impl Node {
         }
         if !left {
             self.slots.iter_mut().for_each(|s| s.kept = Some(SimRecords::default()));
-            self.lost = true;
+            self.lost.push(self.store);
             if mutant != Some(Mutant::StoreKept) {
                 self.store = new_store;
             }
         }
-        (self.flushing, self.sabotage) = (None, Sabotage::default());
+        (self.running, self.flushing, self.sabotage) = (false, None, Sabotage::default());
         self.links.clear();
         self.homes.clear();
     }
@@ -216,14 +194,17 @@ impl Node {
     pub fn deliver(&mut self, e: Envelope, ctx: &mut Ctx<'_>) {
         let now = self.clock(ctx);
         let group = e.group;
+        if self.membership(&e, now, ctx) || self.is_for_all(&e, ctx) {
+            return;
+        }
         if self.slots[group].replica.is_none() || self.sabotaged(&e, now, ctx) {
             return self.after(group, now, ctx);
         }
         let short = self.uncommitted() >= self.room;
         match (e.body, e.from) {
-            (Body::Ask { request, store, ask }, from) => {
+            (Body::Ask { request, generation, store, ask }, from) => {
                 self.links.insert(e.link, from);
-                self.ask(group, Caller { connection: e.link, request }, store, ask, now, ctx);
+                self.ask(group, Caller { connection: e.link, request }, (generation, store), ask, now, ctx);
             }
             (Body::Peer { generation, store, sender, message }, Who::Node(from)) => {
                 let Some(r) = self.slots[group].replica.as_mut() else { return };
@@ -243,14 +224,42 @@ impl Node {
         self.after(group, now, ctx);
     }
 
-    fn uncommitted(&self) -> u64 {
-        self.slots.iter().filter_map(|s| s.replica.as_ref()).map(|r| r.records.uncommitted()).sum()
+    /// Questions that are not about one group.
+    fn is_for_all(&mut self, e: &Envelope, ctx: &mut Ctx<'_>) -> bool {
+        let Body::Ask { request, ask, .. } = &e.body else { return false };
+        let from = Caller { connection: e.link, request: *request };
+        match ask {
+            Ask::Hello(session) => {
+                self.links.insert(e.link, e.from);
+                self.home(*session, e.link);
+                self.hello(e.group, from, *session, ctx);
+            }
+            Ask::Locate => {
+                self.links.insert(e.link, e.from);
+                self.answer(e.group, from, Answer::Located(self.slots[e.group].config.clone()), ctx);
+            }
+            _ => return false,
+        }
+        true
     }
 
-    fn ask(&mut self, group: usize, from: Caller, store: StoreId, ask: Ask, now: Instant, ctx: &mut Ctx<'_>) {
+    fn uncommitted(&self) -> u64 {
+        let inside = |s: &&Slot| s.config.store_of(self.no) == self.store; // what is owed to nobody makes room
+        self.slots.iter().filter(inside).filter_map(|s| s.replica.as_ref()).map(|r| r.records.uncommitted()).sum()
+    }
+
+    fn ask(
+        &mut self,
+        group: usize,
+        from: Caller,
+        (generation, store): (Generation, StoreId),
+        ask: Ask,
+        now: Instant,
+        ctx: &mut Ctx<'_>,
+    ) {
         let short = self.uncommitted() >= self.room || self.tight > 0 && ctx.rng.chance(self.tight);
         let Some(r) = self.slots[group].replica.as_mut() else { return };
-        if let Err(why) = r.check_addressee(GENERATION, store) {
+        if let Err(why) = r.check_addressee(generation, store) {
             return self.answer(group, from, Answer::Refused(why), ctx);
         }
         if let Some(session) = session_of(&ask) {
@@ -258,9 +267,13 @@ impl Node {
         }
         let Some(r) = self.slots[group].replica.as_mut() else { return };
         match ask {
-            Ask::Hello(session) => self.hello(group, from, session, ctx),
+            Ask::Hello(_) | Ask::Locate => {}
             Ask::Renew { session, token, floor } => {
                 let lease = r.renew(session, token, floor, now);
+                if !r.hears(now) {
+                    return self.answer(group, from, Answer::Refused(Refusal::NotMember), ctx);
+                }
+                let lease = self.uncapped(lease, group, ctx);
                 self.answer(group, from, Answer::Renewed { token, lease }, ctx);
             }
             Ask::Snapshot(m) => r.snapshot(from, &m, now),
@@ -336,6 +349,7 @@ impl Node {
                 }
             }
         }
+        self.tick_membership(now, ctx);
         for group in 0..self.slots.len() {
             self.publish_late(group, now, ctx);
             if let Some(r) = self.slots[group].replica.as_mut() {
@@ -349,10 +363,10 @@ impl Node {
     pub fn wake(&self, now: Instant) -> Option<Instant> {
         let machines = self.slots.iter().filter_map(|s| s.replica.as_ref().and_then(|r| r.wake(now)));
         let flush = self.flushing.as_ref().map(|f| f.0);
-        machines.chain(flush).chain(self.sabotage.due()).min()
+        machines.chain(flush).chain(self.sabotage.due()).chain(self.wake_membership()).min()
     }
 
-    fn after(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
+    pub(crate) fn after(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
         self.look_ahead(group, now, ctx);
         self.perform(group, now, ctx);
         let behind =
@@ -393,10 +407,14 @@ impl Node {
                 (to, Answer::AsOf { id })
             }
             Effect::Granted { to, known, tail, token, lease } => {
+                self.check_copies(group, true, "lets a writer in", ctx);
                 (to, Answer::Granted { tail, changes: self.changes(group, known, tail.lsn), token, lease })
             }
             Effect::Busy { to, ticket } => (to, Answer::Busy { ticket }),
-            Effect::Outcome { to, committed, tail } => (to, Answer::Outcome { committed, tail }),
+            Effect::Outcome { to, committed, tail } => {
+                self.check_copies(group, committed, "tells that a record is committed", ctx);
+                (to, Answer::Outcome { committed, tail })
+            }
             Effect::Callback { session, token } => {
                 return self.call_back(group, session, Body::Callback { session, token }, ctx);
             }
@@ -407,18 +425,35 @@ impl Node {
             Effect::SendRecords { to, token, from, last } => {
                 let Some(records) = self.records(group) else { return };
                 let list: Vec<_> = (from.0..=last.0).filter_map(|l| records.record(Lsn(l)).cloned()).collect();
-                let store = self.slots[group].config.store_of(to);
+                let (store, generation) = self.address(group, to);
                 // One at a time: what is left has to be asked for again.
                 for record in list.into_iter().take(1) {
-                    let body = Body::Replicate { generation: GENERATION, store, token, record };
+                    let body = Body::Replicate { generation, store, token, record };
                     ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
                 }
                 return;
             }
-            Effect::Activated => return,
+            Effect::Activated => {
+                let generation = self.slots[group].config.generation;
+                return self.report(group, Body::Activated { generation }, ctx);
+            }
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };
         self.answer(group, to, answer, ctx);
+    }
+
+    /// What a message to a member is addressed with.
+    fn address(&self, group: usize, to: u32) -> (StoreId, Generation) {
+        let c = &self.slots[group].config;
+        (c.store_of(to), c.generation)
+    }
+
+    fn check_copies(&self, group: usize, counts: bool, what: &str, ctx: &mut Ctx<'_>) {
+        let c = &self.slots[group].config;
+        if counts && c.members.len() < c.min_copies {
+            let (no, have, need) = (self.no, c.members.len(), c.min_copies);
+            ctx.check.fail(|| format!("node{no} {what} with {have} copies of {need}"));
+        }
     }
 
     /// Pages changed behind `known`, if the records of all that are kept.
@@ -442,8 +477,8 @@ impl Node {
         if matches!(message, PeerMessage::Fence(_)) {
             ctx.check.counts.settles += 1;
         }
-        let store = self.slots[group].config.store_of(to);
-        let body = Body::Peer { generation: GENERATION, store, sender: self.store, message };
+        let (store, generation) = self.address(group, to);
+        let body = Body::Peer { generation, store, sender: self.store, message };
         ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
     }
 }
@@ -460,6 +495,9 @@ fn session_of(ask: &Ask) -> Option<Session> {
 
 /// A member that cannot prove the exact version says so; it never answers with a newer page.
 fn read(records: &SimRecords, m: &Read, newest: bool) -> Answer {
+    if !records.has_base() || m.at < records.base_at() && records.base_at() == records.horizon() {
+        return Answer::Refused(Refusal::Missing); // it came later: another member may have that state
+    }
     if newest {
         return Answer::Pages(m.pages.iter().map(|p| records.version(*p, records.last())).collect());
     }

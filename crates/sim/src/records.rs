@@ -32,14 +32,42 @@ pub(crate) struct Lies {
     pub(crate) no_sessions: bool,
     /// Keeps nothing back for settles.
     pub(crate) no_reserve: bool,
+    /// Keeps what is to be cut off.
+    pub(crate) no_cut: bool,
+    /// Says that all pages are here.
+    pub(crate) no_pages: bool,
     /// Takes this for the fence's token.
     pub(crate) token: Option<Token>,
+}
+
+/// Records behind the tail that are kept with their pages, for a joining member to catch up with.
+const KEPT: u64 = 10;
+
+/// A base as another member copies it: one value a page as of a commit.
+#[derive(Clone, Debug, Default)]
+pub struct Copied {
+    base: Base,
+    /// For the checker: the records that it stands for.
+    ids: Vec<RecordId>,
+}
+
+impl Copied {
+    pub(crate) fn at(&self) -> Lsn {
+        self.base.at
+    }
 }
 
 /// The records.
 #[derive(Clone, Debug, Default)]
 pub struct SimRecords {
+    /// Records behind `start`.
     log: Vec<Rc<Record>>,
+    /// The last record of before the log: it is not here as a record, nor is anything before.
+    start: RecordId,
+    /// The pages of the records up to `start` are still to come.
+    baseless: bool,
+    /// For the checker: the records up to `start`, where their pages are here.
+    ids: Vec<RecordId>,
     committed: Lsn,
     disk: Disk,
     /// What the log was replayed onto: older versions are not here.
@@ -57,12 +85,13 @@ pub struct SimRecords {
 impl SimRecords {
     /// The record at an LSN.
     pub fn record(&self, lsn: Lsn) -> Option<&Rc<Record>> {
-        self.log.get((lsn.0 as usize).checked_sub(1)?)
+        self.log.get((lsn.0.checked_sub(self.start.lsn.0)? as usize).checked_sub(1)?)
     }
 
     /// True when the record is here.
     pub fn holds(&self, id: RecordId) -> bool {
-        id.lsn == Lsn(0) || self.record(id.lsn).is_some_and(|r| r.id == id)
+        let before = self.ids.get((id.lsn.0 as usize).wrapping_sub(1)) == Some(&id);
+        id.lsn == Lsn(0) || before || self.record(id.lsn).is_some_and(|r| r.id == id)
     }
 
     /// Up to where the log is synced, whatever is said about it.
@@ -77,7 +106,7 @@ impl SimRecords {
 
     /// Last LSN.
     pub fn last(&self) -> Lsn {
-        Lsn(self.log.len() as u64)
+        Lsn(self.start.lsn.0 + self.log.len() as u64)
     }
 
     /// Versions that only snapshots below saw are gone.
@@ -116,10 +145,41 @@ impl SimRecords {
     }
 
     pub(crate) fn truncate(&mut self, last: Lsn) {
-        self.log.truncate(last.0 as usize);
+        self.log.truncate(last.0.saturating_sub(self.start.lsn.0) as usize);
         self.newest.retain(|(_, id)| id.lsn <= last);
         self.committed = self.committed.min(last);
         self.disk.truncate(last);
+    }
+
+    /// True when the pages are here, whatever is said about it.
+    pub(crate) fn has_base(&self) -> bool {
+        !self.baseless
+    }
+
+    /// Oldest state that a base brought.
+    pub(crate) fn base_at(&self) -> Lsn {
+        self.rebuilt.at
+    }
+
+    /// The pages as of the last committed record.
+    pub(crate) fn copy(&self) -> Copied {
+        let at = self.committed;
+        let pages = (0..crate::begin::PAGES).map(|p| self.version(PageNo(p), at)).map(|(page, _, value)| (page, value));
+        let mut ids = self.ids.clone();
+        ids.extend(self.log.iter().map(|r| r.id).filter(|id| id.lsn <= at));
+        Copied { base: Base { at, pages: pages.collect() }, ids }
+    }
+
+    /// A base was written. False: it is not one of this history's states from the start on.
+    pub(crate) fn install(&mut self, copied: Copied) -> bool {
+        let at = copied.at();
+        let fits = self.baseless && at >= self.start.lsn && at <= self.last();
+        if fits {
+            self.ids = copied.ids;
+            self.ids.truncate(self.start.lsn.0 as usize);
+            (self.horizon, self.rebuilt, self.baseless) = (self.horizon.max(at), copied.base, false);
+        }
+        fits
     }
 
     pub(crate) fn forget_fence(&mut self) {
@@ -129,8 +189,9 @@ impl SimRecords {
     /// A page as of a commit, with the commit that made it; 0 when it was never written. Of what lies in the base only
     /// that it is not newer is known.
     pub(crate) fn version(&self, page: PageNo, at: Lsn) -> (PageNo, Lsn, u64) {
-        let end = (at.0 as usize).min(self.log.len());
-        let from = (self.rebuilt.at.0 as usize).min(end);
+        let index = |lsn: Lsn| lsn.0.saturating_sub(self.start.lsn.0) as usize;
+        let end = index(at).min(self.log.len());
+        let from = index(self.rebuilt.at).min(end);
         let newest = self.log[from..end].iter().rev().find_map(|r| {
             let page = r.pages.iter().find(|p| p.page == page)?;
             Some((r.id.lsn, page.checksum))
@@ -142,8 +203,9 @@ impl SimRecords {
 
     /// The newest commit of each page in `(known, tail]`; None when records of them are no longer kept.
     pub(crate) fn changes(&self, known: Lsn, tail: Lsn) -> Changes {
-        let all_kept = known.0 + RECORDS >= tail.0 && known >= self.rebuilt.at && known > Lsn(0);
-        let records = self.log.get(known.0 as usize..tail.0 as usize).filter(|_| all_kept)?;
+        let all_kept = known.0 + RECORDS >= tail.0 && known >= self.rebuilt.at.max(self.start.lsn) && known > Lsn(0);
+        let index = |lsn: Lsn| lsn.0.saturating_sub(self.start.lsn.0) as usize;
+        let records = self.log.get(index(known)..index(tail)).filter(|_| all_kept)?;
         let pages = |r: &Rc<Record>| r.pages.iter().map(|p| (p.page, r.id.lsn)).collect::<Vec<_>>();
         Some(records.iter().flat_map(pages).collect::<BTreeMap<_, _>>().into_iter().collect())
     }
@@ -156,11 +218,12 @@ impl Records for SimRecords {
         if self.lies.fresh {
             return RecordId::default();
         }
-        self.log.last().map_or(RecordId::default(), |r| r.id)
+        self.log.last().map_or(self.start, |r| r.id)
     }
 
     fn id_at(&self, lsn: Lsn) -> Option<RecordId> {
-        self.record(lsn).filter(|r| r.id.lsn.0 + IDENTITIES > self.committed.0).map(|r| r.id)
+        let id = if lsn == self.start.lsn { Some(self.start) } else { self.record(lsn).map(|r| r.id) };
+        id.filter(|id| id.lsn.0 + IDENTITIES > self.committed.0)
     }
 
     fn fence(&self) -> Fence {
@@ -216,19 +279,26 @@ impl Records for SimRecords {
     }
 
     fn is_whole(&self) -> bool {
-        true
+        !self.baseless || self.lies.no_pages
     }
 
-    fn keeps_from(&self, _lsn: Lsn) -> bool {
-        true
+    fn keeps_from(&self, lsn: Lsn) -> bool {
+        lsn > self.start.lsn && lsn.0 + KEPT > self.last().0
     }
 
     fn cut(&mut self, to: Lsn) -> bool {
-        self.truncate(to);
-        true
+        let cannot = to < self.horizon.max(self.start.lsn) || self.tail().hash % 8 == 0;
+        if !cannot && !self.lies.no_cut {
+            self.truncate(to);
+        }
+        !cannot
     }
 
-    fn rebase(&mut self, _tail: RecordId) {}
+    fn rebase(&mut self, tail: RecordId) {
+        let (fence, sessions, lies) = (self.fence, std::mem::take(&mut self.sessions), self.lies);
+        let (baseless, committed) = (tail.lsn > Lsn(0), tail.lsn);
+        *self = SimRecords { start: tail, baseless, committed, fence, sessions, lies, ..SimRecords::default() };
+    }
 
     fn horizon(&self) -> Lsn {
         self.horizon

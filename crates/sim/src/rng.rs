@@ -51,6 +51,11 @@ impl Rng {
     pub fn pick<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len() as u64) as usize]
     }
+
+    /// Any order of a list.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        (1..list.len()).for_each(|i| list.swap(i, self.below(i as u64 + 1) as usize));
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{Ack, Completed, Fenced, Probed, Recalled};
 use dspm_proto::record::Record;
-use dspm_proto::{Error, Instant, Lsn, Refusal};
+use dspm_proto::{Error, Instant, Lsn, RecordId, Refusal, Token};
 use dspm_txn::{Caller, Effect, Fence, Origin, PeerMessage, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,6 +19,8 @@ pub(crate) struct Sabotage {
     late: Vec<(usize, Instant, Caller, Rc<Record>)>,
     /// Last answer to a probe of each member.
     probed: BTreeMap<(usize, u32), Probed>,
+    /// What a joining member was asked to have last.
+    asked: Option<(usize, Token, RecordId)>,
     /// Words about the past so far, in the order in which they came.
     words: u64,
 }
@@ -140,6 +142,14 @@ impl Node {
                 r.peer(from, sender, PeerMessage::Completed(Completed { tail, ..m.clone() }), now);
                 return true;
             }
+            (Mutant::RejoinNoCut, PeerMessage::Complete(m)) => {
+                self.sabotage.asked = Some((g, m.token, m.tail));
+                return false;
+            }
+            (Mutant::RebaseRepeats, PeerMessage::Rebase(m)) if m.token == fence.token && tail.lsn > m.tail.lsn => {
+                r.records.rebase(m.tail);
+                PeerMessage::Completed(Completed { token: m.token, tail: m.tail })
+            }
             (Mutant::ProbeRoundIgnored, PeerMessage::Probed(m)) => {
                 self.sabotage.probed.insert((g, from), m.clone());
                 return false;
@@ -162,12 +172,13 @@ impl Node {
             let tail = self.slots[g].replica.as_ref()?.records.tail();
             return Some(Effect::Outcome { to: *to, committed: false, tail });
         }
+        let effect = self.uncap(g, effect, ctx);
         let Effect::Send { to, message } = effect else {
             let drop = broken == Mutant::NoCallback && matches!(effect, Effect::Callback { .. });
             return (!drop).then_some(effect);
         };
         let tail = self.slots[g].replica.as_ref()?.records.tail();
-        let last = self.slots[g].config.members.iter().map(|m| m.node).filter(|n| *n != self.no).max();
+        let last = self.slots[g].config.everyone().map(|m| m.node).filter(|n| *n != self.no).max();
         match (broken, &message) {
             (Mutant::ProbeUnsynced, PeerMessage::Probed(m)) => {
                 let message = PeerMessage::Probed(Probed { tail, ..m.clone() });
@@ -177,6 +188,12 @@ impl Node {
                 let fenced = Fenced { token: m.token, tail, unsettled: false, whole: true };
                 self.pretend(g, to, PeerMessage::Fenced(fenced), now);
                 return None;
+            }
+            (Mutant::RejoinNoCut, PeerMessage::Completed(m)) => {
+                // It keeps what it had above the settled tail and says that all is well.
+                let asked = self.sabotage.asked.filter(|a| a.0 == g && a.1 == m.token && m.tail.lsn >= a.2.lsn);
+                let tail = asked.map_or(m.tail, |a| a.2);
+                return Some(Effect::Send { to, message: PeerMessage::Completed(Completed { token: m.token, tail }) });
             }
             (Mutant::SettleNotAll, PeerMessage::Complete(m)) if last == Some(to) => {
                 let completed = Completed { token: m.token, tail: m.tail };
@@ -191,6 +208,24 @@ impl Node {
             _ => {}
         }
         Some(Effect::Send { to, message })
+    }
+
+    /// (The fault: leases are as long as ever, whatever the grants.)
+    pub(crate) fn uncapped(&self, lease: Duration, g: usize, ctx: &Ctx<'_>) -> Duration {
+        let full = self.slots[g].config.lease;
+        if ctx.broken(Mutant::LeaseUncapped) && !lease.is_zero() { full - full / 64 } else { lease }
+    }
+
+    fn uncap(&self, g: usize, effect: Effect, ctx: &Ctx<'_>) -> Effect {
+        match effect {
+            Effect::Granted { to, known, tail, token, lease } => {
+                Effect::Granted { to, known, tail, token, lease: self.uncapped(lease, g, ctx) }
+            }
+            Effect::Snapshot { to, known, tail, lease } => {
+                Effect::Snapshot { to, known, tail, lease: self.uncapped(lease, g, ctx) }
+            }
+            other => other,
+        }
     }
 
     /// The machine is told that a member answered.

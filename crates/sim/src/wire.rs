@@ -2,21 +2,25 @@
 //! the envelope; the metadata are the wire's own.
 
 use crate::cache::Changes;
+use crate::records::Copied;
+use crate::set::GroupConfig;
 use dspm_proto::message::{self, Ack, Note, Release};
 use dspm_proto::record::Record;
-use dspm_proto::{Error, Generation, Lsn, PageNo, RecordId, Refusal, Session, StoreId, Token};
+use dspm_proto::{Error, Generation, Instant, Lsn, PageNo, RecordId, Refusal, Session, StoreId, Token};
 use dspm_txn::PeerMessage;
 use std::fmt;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A process. A registry joins them when membership changes.
+/// A process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
     /// A member, or not, of some groups.
     Node(u32),
     /// A place where client processes run, one after another.
     Client(u32),
+    /// Where sets change.
+    Registry,
 }
 
 impl Who {
@@ -24,6 +28,7 @@ impl Who {
         match self {
             Who::Node(n) => u64::from(n),
             Who::Client(n) => 1000 + u64::from(n),
+            Who::Registry => 2000,
         }
     }
 }
@@ -33,6 +38,7 @@ impl fmt::Display for Who {
         match self {
             Who::Node(n) => write!(f, "node{n}"),
             Who::Client(n) => write!(f, "client{n}"),
+            Who::Registry => write!(f, "registry"),
         }
     }
 }
@@ -59,6 +65,8 @@ pub enum Body {
     Ask {
         /// Chosen by the client, unique on its connection.
         request: u64,
+        /// The generation of the set as the client knows it.
+        generation: Generation,
         /// What the node is expected to remember.
         store: StoreId,
         /// The question.
@@ -96,6 +104,52 @@ pub enum Body {
         /// Content.
         message: PeerMessage,
     },
+    /// Registry to node: all sets.
+    View(Vec<Rc<GroupConfig>>),
+    /// Node to registry: it lives.
+    Beat {
+        /// What it remembers.
+        store: StoreId,
+    },
+    /// Primary to registry: settled.
+    Activated {
+        /// The generation.
+        generation: Generation,
+    },
+    /// Joining node to registry: it holds everything.
+    Whole {
+        /// The generation.
+        generation: Generation,
+        /// Its store.
+        store: StoreId,
+    },
+    /// Primary to member, and back.
+    Grant {
+        /// The set's.
+        generation: Generation,
+        /// What the addressee is expected to remember.
+        store: StoreId,
+        /// The sender's own store id.
+        sender: StoreId,
+        /// The primary's clock when it asked.
+        sent: Instant,
+        /// True on the way back.
+        answer: bool,
+    },
+    /// Joining node to primary: the base, please.
+    CopyAsk {
+        /// The set's.
+        generation: Generation,
+        /// What the addressee is expected to remember.
+        store: StoreId,
+    },
+    /// Primary to joining node.
+    CopyReply {
+        /// The set's.
+        generation: Generation,
+        /// The pages of some committed state.
+        base: Rc<Copied>,
+    },
     /// Node to node: a record of a settle.
     Replicate {
         /// The sender's.
@@ -114,7 +168,13 @@ pub enum Body {
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
 pub enum Ask {
     Hello(Session),
-    Renew { session: Session, token: Token, floor: Lsn },
+    /// Where is the group?
+    Locate,
+    Renew {
+        session: Session,
+        token: Token,
+        floor: Lsn,
+    },
     Snapshot(message::Snapshot),
     AsOf(message::AsOf),
     Keep(message::Keep),
@@ -132,6 +192,7 @@ pub enum Ask {
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
 pub enum Answer {
     Hello,
+    Located(Rc<GroupConfig>),
     Renewed {
         token: Token,
         lease: Duration,
@@ -191,6 +252,13 @@ impl Body {
                 [41 + kind, code(token) ^ sender.0, value]
             }
             Body::Replicate { token, record, .. } => [60, code(*token), record.id.hash],
+            Body::View(sets) => [62, sets.iter().map(|c| c.version).sum(), 0],
+            Body::Beat { store } => [63, store.0, 0],
+            Body::Activated { generation } => [64, generation.0, 0],
+            Body::Whole { generation, store } => [65, generation.0, store.0],
+            Body::Grant { generation, sent, answer, .. } => [66, generation.0 << 1 | u64::from(*answer), sent.0],
+            Body::CopyAsk { generation, .. } => [67, generation.0, 0],
+            Body::CopyReply { base, .. } => [68, base.at().0, 0],
         }
     }
 }
@@ -199,6 +267,7 @@ impl Ask {
     fn digest(&self) -> (u64, u64) {
         match self {
             Ask::Hello(s) => (1, s.number),
+            Ask::Locate => (13, 0),
             Ask::Renew { token, floor, .. } => (2, code(*token) ^ floor.0),
             Ask::Snapshot(m) => (3, m.floor.0),
             Ask::Acquire(m) => (4, m.ticket ^ code(m.returned) ^ u64::from(m.forget) << 63),
@@ -218,6 +287,7 @@ impl Answer {
     fn digest(&self) -> (u64, u64) {
         match self {
             Answer::Hello => (1, 0),
+            Answer::Located(c) => (12, c.version),
             Answer::Renewed { lease, .. } => (2, lease.as_nanos() as u64),
             Answer::Snapshot { tail, changes, lease } => (3, tail.hash ^ listed(changes) ^ lease.as_nanos() as u64),
             Answer::Granted { tail, token, changes, .. } => (4, tail.hash ^ code(*token) ^ listed(changes)),
@@ -258,6 +328,15 @@ impl fmt::Display for Envelope {
             Body::Recall { below, .. } => write!(f, "Recall below {below}"),
             Body::Peer { message, .. } => write!(f, "{message:?}"),
             Body::Replicate { token, record, .. } => write!(f, "Replicate {} under {token}", record.id),
+            Body::View(sets) => write!(f, "View {:?}", sets.iter().map(|c| c.version).collect::<Vec<_>>()),
+            Body::Beat { .. } => write!(f, "lives"),
+            Body::Activated { generation } => write!(f, "Activated g{generation}"),
+            Body::Whole { generation, .. } => write!(f, "Whole g{generation}"),
+            Body::Grant { generation, sent, answer, .. } => {
+                write!(f, "Grant g{generation} of {}{}", sent.0, if *answer { " given" } else { "" })
+            }
+            Body::CopyAsk { .. } => write!(f, "asks for the base"),
+            Body::CopyReply { base, .. } => write!(f, "the base as of {}", base.at()),
         }
     }
 }

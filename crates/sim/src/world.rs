@@ -1,6 +1,6 @@
 //! One run: processes, their clocks, the network and the queue of events, all on one thread from one seed.
 //!
-//! After every event the world audits its processes ([`crate::audit`]). A registry is one more process here when membership changes.
+//! After every event the world audits its processes ([`crate::audit`]). A registry is one more process where membership changes.
 
 use crate::check::Checker;
 use crate::client::Client;
@@ -8,11 +8,13 @@ use crate::clock::Clock;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::network::{Network, Weather};
-use crate::node::{GroupConfig, Loss, Node};
+use crate::node::{Loss, Node};
+use crate::registry::Registry;
 use crate::rng::Rng;
+use crate::set::GroupConfig;
 use crate::trace::Trace;
 use crate::wire::{Envelope, Who};
-use dspm_proto::{ClientId, GroupId, Instant, Lsn, StoreId};
+use dspm_proto::{ClientId, Generation, GroupId, Instant, Lsn, StoreId};
 use dspm_txn::Member;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -37,6 +39,8 @@ pub struct Shape {
     pub lease: Duration,
     /// How long old versions are kept.
     pub history: Duration,
+    /// There is a registry.
+    pub changes: bool,
 }
 
 pub(crate) enum Event {
@@ -56,7 +60,11 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// The client processes.
     pub clients: Vec<Client>,
-    /// Their groups.
+    /// Changes the sets, where they change.
+    pub registry: Option<Registry>,
+    /// The sets as they began.
+    pub(crate) first: Vec<Rc<GroupConfig>>,
+    /// Their groups, by the registry's record.
     pub configs: Vec<Rc<GroupConfig>>,
     /// Between them.
     pub network: Network,
@@ -91,6 +99,7 @@ pub struct World {
 pub(crate) enum Actor<'a> {
     Node(&'a mut Node),
     Client(&'a mut Client),
+    Registry(&'a mut Registry),
 }
 
 impl World {
@@ -99,12 +108,15 @@ impl World {
         let mut rng = Rng::new(seed);
         let stores: Vec<StoreId> = (0..shape.nodes).map(|_| StoreId(rng.bits() | 1)).collect();
         let configs: Vec<_> = (0..shape.groups).map(|g| Rc::new(config(g, shape, &stores))).collect();
+        let registry = shape.changes.then(|| Registry::new(configs.clone(), shape.nodes));
         let nodes = (0..shape.nodes).map(|n| Node::new(n, stores[n as usize], &configs)).collect();
         let rows = vec![vec![Lsn(0); shape.nodes as usize]; shape.groups];
         let mut world = World {
             time: 1_000_000,
             nodes,
             clients: Vec::new(),
+            registry,
+            first: configs.clone(),
             configs,
             network: Network::new(Weather::FAIR),
             check: Checker::new(shape.groups),
@@ -128,6 +140,10 @@ impl World {
             floors: BTreeMap::new(),
         };
         (0..shape.nodes).for_each(|n| world.set_clock(Who::Node(n)));
+        if shape.changes {
+            world.set_clock(Who::Registry);
+            world.act(Who::Registry, |actor, ctx| actor.start(ctx));
+        }
         (0..shape.clients).for_each(|c| world.set_clock(Who::Client(c)));
         (0..shape.nodes).for_each(|n| world.act(Who::Node(n), |actor, ctx| actor.start(ctx)));
         (0..shape.clients).for_each(|c| world.new_client(c, shape.threads));
@@ -175,6 +191,11 @@ impl World {
         match who {
             Who::Node(n) => f(Actor::Node(&mut self.nodes[n as usize]), &mut ctx),
             Who::Client(c) => f(Actor::Client(&mut self.clients[c as usize]), &mut ctx),
+            Who::Registry => {
+                if let Some(registry) = &mut self.registry {
+                    f(Actor::Registry(registry), &mut ctx);
+                }
+            }
         }
         let out = ctx.out;
         out.into_iter().for_each(|e| self.send(e));
@@ -203,6 +224,7 @@ impl World {
         let at = match who {
             Who::Node(n) => self.nodes[n as usize].wake(now),
             Who::Client(c) => Some(self.clients[c as usize].wake()),
+            Who::Registry => self.registry.as_ref().map(Registry::wake),
         };
         let number = self.wakes.entry(who).or_default();
         *number += 1;
@@ -258,6 +280,7 @@ impl World {
         self.act(e.to, |actor, ctx| match actor {
             Actor::Node(node) => node.deliver(e, ctx),
             Actor::Client(client) => client.deliver(e, ctx),
+            Actor::Registry(registry) => registry.deliver(e, ctx),
         });
     }
 
@@ -286,10 +309,14 @@ impl World {
         self.network.heal(id).into_iter().for_each(|e| self.send(e));
     }
 
-    /// Groups whose members all have their memory.
+    /// Groups whose members all have their memory; one of them, where membership changes.
     pub fn live_groups(&self) -> Vec<usize> {
-        let whole = |c: &Rc<GroupConfig>| c.members.iter().all(|m| !self.nodes[m.node as usize].lost);
-        (0..self.configs.len()).filter(|g| whole(&self.configs[*g])).collect()
+        let whole = |m: &Member| self.nodes[m.node as usize].has_all_of(m.store);
+        let live = |c: &Rc<GroupConfig>| match c.changes {
+            true => c.last_active.iter().any(whole),
+            false => c.members.iter().all(whole),
+        };
+        (0..self.configs.len()).filter(|g| live(&self.configs[*g])).collect()
     }
 
     /// Starts what crashed.
@@ -299,7 +326,7 @@ impl World {
         }
         self.trace.say(|| format!("{who} starts again"));
         match who {
-            Who::Node(_) => self.act(who, |actor, ctx| actor.start(ctx)),
+            Who::Node(_) | Who::Registry => self.act(who, |actor, ctx| actor.start(ctx)),
             Who::Client(c) => self.new_client(c, self.clients[c as usize].threads.len()),
         }
     }
@@ -312,6 +339,9 @@ impl World {
         if let Who::Node(n) = who {
             let store = StoreId(self.rng.bits() | 1);
             self.nodes[n as usize].crash(loss, store, self.mutant, &mut self.rng);
+            if self.mutant == Some(Mutant::GenerationNotDurable) {
+                self.nodes[n as usize].forget_generation(&self.first);
+            }
             if loss != Loss::Nothing {
                 self.set_clock(who);
                 self.horizons.iter_mut().for_each(|h| h[n as usize] = Lsn(0));
@@ -328,8 +358,10 @@ impl World {
 
 impl Actor<'_> {
     fn start(self, ctx: &mut Ctx<'_>) {
-        if let Actor::Node(node) = self {
-            node.start(ctx);
+        match self {
+            Actor::Node(node) => node.start(ctx),
+            Actor::Registry(registry) => registry.start(ctx),
+            Actor::Client(_) => {}
         }
     }
 
@@ -337,6 +369,7 @@ impl Actor<'_> {
         match self {
             Actor::Node(node) => node.tick(ctx),
             Actor::Client(client) => client.tick(ctx),
+            Actor::Registry(registry) => registry.tick(ctx),
         }
     }
 }
@@ -355,5 +388,20 @@ fn config(g: usize, shape: Shape, stores: &[StoreId]) -> GroupConfig {
     let member = |n: u32| Member { node: n, store: stores[n as usize] };
     let members: Vec<Member> = (0..shape.copies).map(|n| member((g as u32 + n) % shape.nodes)).collect();
     let (id, primary) = (GroupId(g as u64 + 1), members[0].node);
-    GroupConfig { id, primary, members, disk: shape.disk, lease: shape.lease, history: shape.history }
+    GroupConfig {
+        id,
+        version: 1,
+        generation: Generation(1),
+        active: true,
+        primary,
+        last_active: members.clone(),
+        members,
+        joining: Vec::new(),
+        copies: shape.copies as usize,
+        min_copies: (shape.copies as usize - 1).max(1),
+        changes: shape.changes,
+        disk: shape.disk,
+        lease: shape.lease,
+        history: shape.history,
+    }
 }

@@ -1,0 +1,296 @@
+//! The node's part in changes of membership: it takes the configurations that the registry pushes, asks for grants and gives
+//! them, says that it lives, that its sets are settled and that it is whole, and copies the base of what it joins.
+//!
+//! Fault model: the node forgets what it copied so far when it dies; configurations and words come late and twice.
+
+use crate::ctx::Ctx;
+use crate::mutant::Mutant;
+use crate::node::{Node, Slot};
+use crate::records::{Copied, Lies, SimRecords};
+use crate::set::GroupConfig;
+use crate::wire::{Body, Envelope, Who};
+use dspm_proto::{Generation, Instant, StoreId};
+use dspm_txn::{Fence, Grants, Member, Records, Replica, Term};
+use std::rc::Rc;
+use std::sync::Arc;
+
+const MS: u64 = 1_000_000;
+/// How often a node says that it lives, and what else the registry waits for.
+const BEAT: u64 = 30 * MS;
+/// Pause before a base is asked for again.
+const ASK_AGAIN: u64 = 60 * MS;
+
+/// A base that is on its way.
+pub(crate) struct Copy {
+    /// What arrived of it, if anything did.
+    base: Option<Copied>,
+    /// Asked again, or written, then.
+    due: Instant,
+}
+
+impl Node {
+    /// The machine of a group that this node is in, over what it remembers.
+    pub(crate) fn open(&mut self, g: usize, records: SimRecords, ctx: &mut Ctx<'_>) {
+        let me = Member { node: self.no, store: self.store };
+        let started = if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { self.started };
+        let config = self.slots[g].config.clone();
+        let given = if self.boot > 1 && !ctx.broken(Mutant::RestartNoWait) {
+            self.started.after(config.lease)
+        } else {
+            Instant(0)
+        };
+        let setup = config.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly));
+        let slot = &mut self.slots[g];
+        if config.changes && slot.grants.is_none() {
+            slot.grants = Some(Grants::new(setup, records.fence().generation, given));
+        }
+        let setup = slot.config.setup(me, self.boot, started, term(slot, ctx));
+        let mut replica = Replica::new(records, twisted(setup, ctx), ctx.now);
+        let (synced, no_reserve) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::NoReserve));
+        let (no_cut, no_pages) = (ctx.broken(Mutant::RejoinNoCut), ctx.broken(Mutant::TailWithoutPages));
+        replica.records.lies = Lies { synced, no_reserve, no_cut, no_pages, ..Lies::default() };
+        self.slots[g].replica = Some(replica);
+    }
+
+    /// The registry's word on all sets.
+    pub(crate) fn viewed(&mut self, sets: &[Rc<GroupConfig>], now: Instant, ctx: &mut Ctx<'_>) {
+        for (g, new) in sets.iter().enumerate() {
+            if new.version <= self.slots[g].config.version {
+                continue;
+            }
+            let old = std::mem::replace(&mut self.slots[g].config, new.clone());
+            if let Some(grants) = &mut self.slots[g].grants {
+                grants.configure(new.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly)));
+            }
+            if new.generation > old.generation {
+                self.slots[g].copy = None;
+            }
+            match self.slots[g].replica.is_some() {
+                true => self.reconfigured(g, &old, now, ctx),
+                false if new.store_of(self.no) == self.store => {
+                    let records = self.slots[g].kept.take().unwrap_or_default();
+                    self.open(g, records, ctx);
+                }
+                false => {}
+            }
+            self.after(g, now, ctx);
+        }
+    }
+
+    fn reconfigured(&mut self, g: usize, old: &GroupConfig, now: Instant, ctx: &mut Ctx<'_>) {
+        let new = self.slots[g].config.clone();
+        let stays = old.primary == self.no && new.primary == self.no && new.generation > old.generation;
+        if stays && ctx.broken(Mutant::LeaseNotCarried) {
+            let Some(mut records) = self.slots[g].replica.take().map(|r| r.records) else { return };
+            let fence = records.fence();
+            records.lies.fresh = true; // nothing was ever promised
+            self.open(g, records, ctx);
+            if let Some(r) = self.slots[g].replica.as_mut() {
+                r.records.set_fence(Fence { generation: new.generation, ..fence });
+            }
+            return;
+        }
+        let me = Member { node: self.no, store: self.store };
+        let slot = &mut self.slots[g];
+        let setup = new.setup(me, self.boot, self.started, term(slot, ctx));
+        if let Some(r) = slot.replica.as_mut() {
+            r.configure(twisted(setup, ctx), now);
+            if ctx.broken(Mutant::HorizonNotKept) && new.primary == self.no && new.active && old.primary != self.no {
+                let committed = r.records.committed();
+                r.records.set_horizon(committed);
+            }
+        }
+    }
+
+    /// Something about membership came. False: it was something else.
+    pub(crate) fn membership(&mut self, e: &Envelope, now: Instant, ctx: &mut Ctx<'_>) -> bool {
+        match (&e.body, e.from) {
+            (Body::View(sets), _) => self.viewed(sets, now, ctx),
+            (Body::Grant { generation, store, sender, sent, answer }, Who::Node(from)) => {
+                let asked = if *answer { None } else { Some(*sent) };
+                if *store == self.store {
+                    self.grant(e.group, Member { node: from, store: *sender }, *generation, *sent, asked, now, ctx);
+                }
+            }
+            (Body::CopyAsk { generation, store }, Who::Node(from)) => {
+                self.copy_asked(e.group, from, *generation, *store, now, ctx);
+            }
+            (Body::CopyReply { generation, base }, Who::Node(_)) => {
+                let slot = &mut self.slots[e.group];
+                let wanted = slot.copy.as_mut().filter(|c| c.base.is_none() && slot.config.generation == *generation);
+                if let Some(copy) = wanted {
+                    copy.base = Some((**base).clone());
+                    copy.due = Instant(now.0 + ctx.rng.below(self.copy_max));
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    #[allow(clippy::too_many_arguments)] // the fields of the message
+    fn grant(
+        &mut self,
+        g: usize,
+        from: Member,
+        generation: Generation,
+        sent: Instant,
+        asked: Option<Instant>,
+        now: Instant,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let Some(grants) = &mut self.slots[g].grants else { return };
+        match asked {
+            Some(sent) if grants.asked(from.node, generation, now) => {
+                self.say_grant(g, from, generation, sent, true, ctx)
+            }
+            Some(_) => {}
+            None => {
+                let served = grants.term().serves(now);
+                grants.granted(from.node, from.store, generation, sent);
+                let term_began = !served && grants.term().serves(now);
+                self.refresh_term(g, now, ctx);
+                if let Some(r) = self.slots[g].replica.as_mut().filter(|_| term_began) {
+                    r.tick(now);
+                }
+                self.after(g, now, ctx);
+            }
+        }
+    }
+
+    /// The faults that make up a term of their own are told of it again.
+    fn refresh_term(&mut self, g: usize, now: Instant, ctx: &Ctx<'_>) {
+        if !matches!(ctx.mutant, Some(Mutant::GrantsNotWaited)) {
+            return;
+        }
+        let me = Member { node: self.no, store: self.store };
+        let slot = &mut self.slots[g];
+        let setup = slot.config.setup(me, self.boot, self.started, term(slot, ctx));
+        if let Some(r) = slot.replica.as_mut() {
+            r.configure(setup, now);
+        }
+    }
+
+    fn say_grant(&self, g: usize, to: Member, generation: Generation, sent: Instant, answer: bool, ctx: &mut Ctx<'_>) {
+        let body = Body::Grant { generation, store: to.store, sender: self.store, sent, answer };
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to.node), link: 0, group: g, body });
+    }
+
+    /// A joining node asks for the base: what is committed, if this is the primary and serves.
+    fn copy_asked(
+        &mut self,
+        g: usize,
+        to: u32,
+        generation: Generation,
+        store: StoreId,
+        now: Instant,
+        ctx: &mut Ctx<'_>,
+    ) {
+        let Some(r) = self.slots[g].replica.as_ref() else { return };
+        if r.check_addressee(generation, store).is_err() || !r.serves(now) {
+            return;
+        }
+        let body = Body::CopyReply { generation, base: Rc::new(r.records.copy()) };
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group: g, body });
+    }
+
+    /// Timers of membership.
+    pub(crate) fn tick_membership(&mut self, now: Instant, ctx: &mut Ctx<'_>) {
+        if !self.slots.iter().any(|s| s.config.changes) {
+            return;
+        }
+        for g in 0..self.slots.len() {
+            self.ask_grants(g, now, ctx);
+            self.copy_on(g, now, ctx);
+        }
+        if now < self.beat_due {
+            return;
+        }
+        self.beat_due = Instant(now.0 + BEAT);
+        self.report(0, Body::Beat { store: self.store }, ctx);
+        for g in 0..self.slots.len() {
+            let whole = self.slots[g].replica.as_ref().is_some_and(Replica::is_whole);
+            let c = &self.slots[g].config;
+            if whole && c.active && c.joining.iter().any(|m| m.node == self.no) {
+                let body = Body::Whole { generation: c.generation, store: self.store };
+                self.report(g, body, ctx);
+            }
+        }
+    }
+
+    pub(crate) fn report(&self, g: usize, body: Body, ctx: &mut Ctx<'_>) {
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Registry, link: 0, group: g, body });
+    }
+
+    fn ask_grants(&mut self, g: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        let Some(grants) = &mut self.slots[g].grants else { return };
+        let asked = grants.tick(now);
+        let config = self.slots[g].config.clone();
+        for to in config.everyone().filter(|m| asked.contains(&m.node)) {
+            self.say_grant(g, to, config.generation, now, false, ctx);
+        }
+    }
+
+    /// A joining member that is settled and not whole copies the base.
+    fn copy_on(&mut self, g: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        let slot = &mut self.slots[g];
+        let Some(r) = slot.replica.as_mut() else { return };
+        let config = slot.config.clone();
+        if r.records.has_base() || r.situation().unsettled {
+            slot.copy = None;
+            return;
+        }
+        if slot.copy.as_ref().is_some_and(|c| now < c.due) {
+            return;
+        }
+        if slot.copy.take().and_then(|c| c.base).is_some_and(|base| r.records.install(base)) {
+            ctx.check.counts.bases += 1;
+            return self.after(g, now, ctx);
+        }
+        self.slots[g].copy = Some(Copy { base: None, due: Instant(now.0 + ASK_AGAIN) });
+        let body = Body::CopyAsk { generation: config.generation, store: config.store_of(config.primary) };
+        let to = Who::Node(config.primary);
+        ctx.out.push(Envelope { from: Who::Node(self.no), to, link: 0, group: g, body });
+    }
+
+    /// When [`Node::tick_membership`] is due.
+    pub(crate) fn wake_membership(&self) -> Option<Instant> {
+        let changes = self.slots.iter().any(|s| s.config.changes);
+        let grants = self.slots.iter().filter_map(|s| s.grants.as_ref().and_then(Grants::wake));
+        let copies = self.slots.iter().filter_map(|s| s.copy.as_ref().map(|c| c.due));
+        grants.chain(copies).chain(changes.then_some(self.beat_due)).min()
+    }
+
+    /// A fault: the process comes back with nothing of the generation that it adopted.
+    pub(crate) fn forget_generation(&mut self, first: &[Rc<GroupConfig>]) {
+        for (slot, first) in self.slots.iter_mut().zip(first) {
+            slot.config = first.clone();
+            if let Some(records) = &mut slot.kept {
+                let token = records.fence().token;
+                records.set_fence(Fence {
+                    generation: Generation(1),
+                    token: dspm_proto::Token { generation: Generation(1), ..token },
+                });
+            }
+        }
+    }
+}
+
+/// What the machine goes by.
+fn term(slot: &Slot, ctx: &Ctx<'_>) -> Arc<Term> {
+    let Some(grants) = &slot.grants else { return Term::always() };
+    let term = grants.term();
+    match ctx.mutant {
+        Some(Mutant::ServeWithoutGrants) => Term::new(term.from(), Instant(u64::MAX)),
+        Some(Mutant::GrantsNotWaited) => Term::new(Instant(0), term.until()),
+        _ => term,
+    }
+}
+
+fn twisted(mut setup: dspm_txn::Setup, ctx: &Ctx<'_>) -> dspm_txn::Setup {
+    setup.active |= ctx.broken(Mutant::ServeActivating);
+    if ctx.broken(Mutant::MinCopiesIgnored) {
+        setup.min_copies = 0;
+    }
+    setup
+}
