@@ -129,9 +129,9 @@ impl GroupStore {
 
     /// Sizes, shrinking and zeros of a record. Recovery uses it too.
     pub(crate) fn note_sizes(&mut self, record: &dspm_proto::record::Record) {
-        let lsn = record.id.lsn;
+        let (lsn, awaits) = (record.id.lsn, !self.is_whole());
         for c in &record.datasets {
-            let d = self.datasets.entry(c.dataset).or_insert_with(|| Dataset::new(c.dataset));
+            let d = self.datasets.entry(c.dataset).or_insert_with(|| Dataset::awaiting(c.dataset, awaits));
             if let Some(first) = d.resize(lsn, c.size) {
                 self.superseded.push_back((lsn, c.dataset, Hidden::From(first)));
             }
@@ -157,7 +157,7 @@ impl GroupStore {
         if to >= self.tail.lsn {
             return Ok(());
         }
-        if to < self.floor() || to < self.base.lsn || to < self.slot.committed {
+        if to < self.base.lsn || to < self.slot.committed || (to < self.floor() && !self.holds_below_floor(to)) {
             return Err(Error::TooOld(format!("group {}: LSN {to} cannot be gone back to", self.id())));
         }
         let tail = self.record_id(to).ok_or_else(|| Error::TooOld(format!("record {to} is gone")))?;
@@ -183,10 +183,26 @@ impl GroupStore {
         self.counted_clean = self.counted_clean.min(to);
         self.epoch += 1;
         self.cut_to_log = Some(self.cut_to_log.map_or(to, |c| c.min(to)));
-        if self.slot.flushed > to {
-            self.slot.flushed = to;
+        self.owe();
+        if self.slot.flushed > to || self.slot.horizon > to {
+            self.slot.flushed = self.slot.flushed.min(to);
+            self.slot.horizon = self.slot.horizon.min(to);
             self.place.write(&self.arena, &mut self.slot);
         }
+    }
+
+    /// True when a snapshot at `to` is whole although it is below the floor: a group rebuilt from disk calls all below
+    /// its tail unsure, because a checkpoint may have been under way. What one has written is found by its LSN, and it cuts files off only
+    /// where a record of the log did.
+    fn holds_below_floor(&self, to: Lsn) -> bool {
+        let untouched = |d: &Dataset| match &d.base {
+            Some(b) => d.truncations.is_empty() && b.file.newest().is_ok_and(|l| l <= to),
+            None => true,
+        };
+        let mut records = ((self.base.lsn.0 + 1)..=to.0).map(Lsn);
+        self.base.lsn == self.checkpointed()
+            && records.all(|l| self.is_kept(l))
+            && self.datasets.values().all(untouched)
     }
 
     /// Frees the pages of the records above `to`.

@@ -4,6 +4,7 @@
 //! table. The pool's lock is held for a push or pop only and no other lock is taken under it. A frame that somebody
 //! still reads ([`crate::PinnedFrame`]) does not return to the pool before it is let go.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,6 +46,8 @@ pub(crate) struct Arena {
     /// Wakes maintenance.
     pub(crate) short: Kick,
     pub(crate) backlog: Backlog,
+    /// Groups of which the log, or the directory of base files, has to hear something besides records.
+    pub(crate) owed: Mutex<BTreeSet<GroupId>>,
     /// Frames that a commit did not find.
     pub(crate) wanted: AtomicUsize,
     /// Where the search for frames to evict goes on.
@@ -110,6 +113,7 @@ impl Arena {
             kick: Kick::default(),
             short: Kick::default(),
             backlog: Backlog::new(),
+            owed: Mutex::default(),
             wanted: AtomicUsize::new(0),
             hand: AtomicUsize::new(0),
             flush_at: AtomicU64::new(u64::MAX),

@@ -211,6 +211,21 @@ impl BaseFile {
         Ok(())
     }
 
+    /// The newest version in the sidecar, those of a checkpoint that was not finished included.
+    pub(crate) fn newest(&self) -> Result<Lsn, Error> {
+        let h = self.handles()?;
+        let (mut newest, mut at, mut entries) = (0, ENTRIES, vec![0u8; 64 << 10]);
+        loop {
+            let n = h.index.read_at(&mut entries, at).map_err(full)?;
+            let lsns = entries[..n].chunks_exact(ENTRY as usize).map(|e| get_u64(e, 0));
+            newest = lsns.fold(newest, u64::max);
+            at += n as u64;
+            if n < entries.len() {
+                return Ok(Lsn(newest));
+            }
+        }
+    }
+
     /// Reads a page and its LSN, verified.
     pub(crate) fn read(&self, page: PageNo, out: &mut [u8; PAGE_SIZE]) -> Result<Lsn, Error> {
         let h = self.handles().map_err(|e| Error::Unavailable(format!("base file: {e}")))?;

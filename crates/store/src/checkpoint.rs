@@ -4,6 +4,7 @@
 //! headers, sync, and only then are segments freed. A crash before the log's sync leaves the old checkpoint, and
 //! replaying from it writes everything again that this one may have torn.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use dspm_proto::{Error, Lsn, PAGE_SIZE, checksum};
@@ -61,14 +62,21 @@ fn begin(w: &DatasetWork) -> Result<Arc<Handles>, Error> {
 }
 
 fn write_page(w: &DatasetWork, h: &Handles, p: &PageWork) -> Result<(), Error> {
-    let rest = w.checkpoint.size - p.page * PAGE_SIZE as u64;
-    if rest >= PAGE_SIZE as u64 {
-        return w.file.write(h, p.page, p.lsn, &p.frame, p.sum);
+    match clipped(&p.frame, w.checkpoint.size, p.page) {
+        Cow::Borrowed(whole) => w.file.write(h, p.page, p.lsn, whole, p.sum),
+        Cow::Owned(last) => w.file.write(h, p.page, p.lsn, &last, checksum(&last)),
     }
-    // The file ends inside the page: what is beyond the end reads as zeros.
+}
+
+/// A page of a dataset of that size. Where it ends inside the page, what is beyond the end reads as zeros.
+pub(crate) fn clipped(page: &[u8; PAGE_SIZE], size: u64, number: u64) -> Cow<'_, [u8; PAGE_SIZE]> {
+    let rest = size.saturating_sub(number * PAGE_SIZE as u64);
+    if rest >= PAGE_SIZE as u64 {
+        return Cow::Borrowed(page);
+    }
     let mut last = [0u8; PAGE_SIZE];
-    last[..rest as usize].copy_from_slice(&p.frame[..rest as usize]);
-    w.file.write(h, p.page, p.lsn, &last, checksum(&last))
+    last[..rest as usize].copy_from_slice(&page[..rest as usize]);
+    Cow::Owned(last)
 }
 
 /// After step (4): the sidecars name the checkpoint, so that its log entry may go with its segment.

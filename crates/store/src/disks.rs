@@ -3,19 +3,23 @@
 //! Invariant: afterwards every group's `flushed` is what the log really holds, and everything above it is written
 //! again by the flusher. The arena wins over the log where both are intact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use dspm_proto::{Error, GroupId, Lsn, RecordId};
+use dspm_proto::{DatasetId, Error, GroupId, Lsn, RecordId};
 
 use crate::arena::Arena;
 use crate::base::BaseFile;
 use crate::disk::Disk;
 use crate::group::GroupStore;
+use crate::incoming::Arrived;
 use crate::log::{Log, Scan};
 use crate::options::StoreOptions;
 use crate::replay::{DiskGroup, DiskState, rebuild};
+
+/// Base files and whose they are.
+type Files = HashMap<DatasetId, (GroupId, Arc<BaseFile>)>;
 
 const SEGMENT_MIN: u64 = 1 << 20;
 const SEGMENT_MAX: u64 = 64 << 20;
@@ -57,7 +61,7 @@ impl Disks {
         }
         if kept {
             for g in groups.values_mut() {
-                g.compare(self.state.groups.get(&g.id()).unwrap_or(&DiskGroup::default()));
+                g.compare(self.state.groups.get(&g.id()).unwrap_or(&DiskGroup::default()), &self.state.files);
             }
         } else {
             for (id, d) in &self.state.groups {
@@ -91,13 +95,20 @@ impl Disks {
 
 impl GroupStore {
     /// The arena wins: `flushed` becomes what the log holds of this history.
-    fn compare(&mut self, disk: &DiskGroup) {
+    fn compare(&mut self, disk: &DiskGroup, files: &Files) {
+        if let Some(id) = self.rebased_to() {
+            self.compare_rebased(id, disk, files);
+            if self.rebase_to_log {
+                return;
+            }
+        }
         let held = disk.tail.lsn.min(self.tail.lsn);
         // The log may hold more of this history than the arena had heard of, or another history.
         let same = self.record_id(disk.tail.lsn).is_some_and(|r| r.hash == disk.tail.hash);
         let flushed = if same { held } else { held.min(self.slot.flushed) };
         if disk.tail.lsn > flushed {
             self.cut_to_log = Some(flushed);
+            self.owe();
         }
         if flushed < self.slot.flushed {
             self.lower_flushed(flushed);
@@ -106,8 +117,32 @@ impl GroupStore {
         }
     }
 
+    /// The group is not whole here: the log knows that, or the base came, or the log has to be told.
+    fn compare_rebased(&mut self, id: RecordId, disk: &DiskGroup, files: &Files) {
+        let own = || files.iter().filter(|(_, f)| f.0 == self.id());
+        let of_this = disk.rebased == Some(id);
+        let held = disk.at.lsn < self.base.lsn || self.record_id(disk.at.lsn) == Some(disk.at);
+        if of_this && !disk.lacks && held {
+            let file = |d: &DatasetId, size: &u64| files.get(d).map(|f| (*d, *size, f.1.clone()));
+            let datasets = disk.sizes.iter().filter_map(|(d, size)| file(d, size)).collect();
+            self.arrived = Some(Arrived { at: disk.at, datasets });
+            if self.take_base().is_err() {
+                self.owe(); // maintenance tries again when there is room
+            }
+            return;
+        }
+        let old: Vec<_> = own().map(|(_, f)| f.1.clone()).collect();
+        if !(of_this && disk.lacks) {
+            self.log_rebase();
+        }
+        self.retire(old);
+    }
+
     /// Nothing of the log counts any more.
     fn write_again(&mut self) {
+        if self.rebased_to().is_some() && self.arrived.is_none() {
+            return self.log_rebase();
+        }
         self.cut_to_log = None;
         self.lower_flushed(self.checkpointed());
     }

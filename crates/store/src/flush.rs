@@ -20,6 +20,9 @@ use crate::read::StoredRecord;
 pub(crate) struct Ticket {
     pub(crate) group: GroupId,
     epoch: u64,
+    lives: u64,
+    /// Everything of the group that the log has so far is void: its history begins behind this record.
+    pub(crate) rebase: Option<RecordId>,
     pub(crate) cut: Option<Lsn>,
     pub(crate) records: Vec<StoredRecord>,
     pub(crate) upto: Lsn,
@@ -53,6 +56,7 @@ pub(crate) struct PageWork {
 /// One group's checkpoint.
 pub(crate) struct GroupWork {
     pub(crate) group: GroupId,
+    pub(crate) lives: u64,
     pub(crate) at: RecordId,
     pub(crate) datasets: Vec<DatasetWork>,
 }
@@ -63,6 +67,8 @@ impl GroupStore {
         let mut t = Ticket {
             group: self.id(),
             epoch: self.epoch,
+            lives: self.lives,
+            rebase: self.rebased_to().filter(|_| self.rebase_to_log),
             cut: self.cut_to_log,
             records: Vec::new(),
             upto: self.flushed(),
@@ -80,7 +86,7 @@ impl GroupStore {
             t.upto = t.upto.next();
             t.records.push(r);
         }
-        (t.cut.is_some() || !t.records.is_empty()).then_some(t)
+        (t.rebase.is_some() || t.cut.is_some() || !t.records.is_empty()).then_some(t)
     }
 
     /// True when unflushed records are no longer whole (they were dropped while no log ran): only a checkpoint can
@@ -92,9 +98,11 @@ impl GroupStore {
 
     /// The ticket is in the synced log. Returns the LSN that is flushed now.
     pub(crate) fn ticket_done(&mut self, t: &Ticket) -> Option<Lsn> {
+        self.rebase_to_log &= t.rebase.is_none() || t.lives != self.lives;
         if self.cut_to_log == t.cut && self.epoch == t.epoch {
             self.cut_to_log = None;
         }
+        self.owe();
         if self.epoch != t.epoch {
             // What was written is void; the log hears of it with the next ticket.
             return None;
@@ -110,6 +118,9 @@ impl GroupStore {
         new_file: &dyn Fn(DatasetId) -> BaseFile,
         bridge_gap: bool,
     ) -> Option<GroupWork> {
+        if !self.is_whole() {
+            return None;
+        }
         let synced = if bridge_gap { self.tail.lsn } else { self.flushed() };
         let c = synced.min(self.committed()).min(self.horizon());
         let at = self.record_id(c).filter(|_| c > self.checkpointed() && c >= self.base.lsn.max(self.horizon()))?;
@@ -121,7 +132,7 @@ impl GroupStore {
         self.checkpoint_at = Some(c);
         let ids: Vec<_> = self.datasets.keys().copied().collect();
         let datasets = ids.into_iter().filter_map(|id| self.dataset_work(id, at, new_file)).collect();
-        Some(GroupWork { group, at, datasets })
+        Some(GroupWork { group, lives: self.lives, at, datasets })
     }
 
     /// The LSN that all base files of the group hold.

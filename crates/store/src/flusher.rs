@@ -149,6 +149,8 @@ impl Store {
     fn flush_all(&self, source: &dyn FlushSource) -> Result<(), LogError> {
         self.log_drops()?;
         let mut todo: VecDeque<GroupId> = source.dirty_groups().into();
+        let owed: Vec<_> = lock(&self.arena.owed).iter().copied().filter(|g| !todo.contains(g)).collect();
+        todo.extend(owed);
         while !todo.is_empty() {
             let (batch, tickets) = self.collect(source, &mut todo);
             if batch.is_empty() {
@@ -157,7 +159,13 @@ impl Store {
             self.write_batch(batch)?;
             for t in &tickets {
                 let mut done = None;
-                source.with_group(t.group, &mut |g| done = g.ticket_done(t));
+                source.with_group(t.group, &mut |g| {
+                    done = g.ticket_done(t);
+                    if t.rebase.is_some() {
+                        lock(&self.covered).insert(t.group, g.checkpointed());
+                        self.arena.short.now(); // base files of before may go now
+                    }
+                });
                 if let Some(lsn) = done {
                     source.flushed(t.group, lsn);
                 }
@@ -186,6 +194,9 @@ impl Store {
                 lock(&self.gaps).insert(group);
             }
             let Some(mut ticket) = ticket else { continue };
+            if let Some(id) = ticket.rebase {
+                batch.rebase(group, id);
+            }
             if let Some(to) = ticket.cut {
                 batch.cut(group, to);
             }

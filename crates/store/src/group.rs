@@ -7,13 +7,14 @@
 //! a record is published by one word of the ring, after everything that it needs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
 
 use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, RecordId, Session};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, lock};
 use crate::base::BaseFile;
+use crate::incoming::Arrived;
 use crate::index::Dataset;
 use crate::ring::Ring;
 use crate::room::Draw;
@@ -63,6 +64,17 @@ pub struct GroupStore {
     pub(crate) checkpointed: Lsn,
     /// A checkpoint at this LSN is being written: its versions stay.
     pub(crate) checkpoint_at: Option<Lsn>,
+    /// Counts rebases, so that a flush or a checkpoint in progress knows that it is of what was forgotten.
+    pub(crate) lives: u64,
+    /// The log must say that everything before is void, before any other of this group.
+    pub(crate) rebase_to_log: bool,
+    /// Base files of before the rebase; none may be left when new ones are begun.
+    pub(crate) retired: Vec<Arc<BaseFile>>,
+    pub(crate) clearing: bool,
+    /// Lives as long as what writes the incoming base.
+    pub(crate) incoming: Weak<()>,
+    /// The base that the log names already.
+    pub(crate) arrived: Option<Arrived>,
 }
 
 impl GroupStore {
@@ -94,6 +106,12 @@ impl GroupStore {
             cut_to_log: None,
             checkpointed: Lsn(0),
             checkpoint_at: None,
+            lives: 0,
+            rebase_to_log: false,
+            retired: Vec::new(),
+            clearing: false,
+            incoming: Weak::new(),
+            arrived: None,
         }
     }
 
@@ -210,10 +228,18 @@ impl GroupStore {
 
     /// Frees all that the group has in the arena, the slot last, so that a crash leaves it whole or gone.
     pub(crate) fn destroy(mut self) -> Vec<Arc<BaseFile>> {
-        let files = self.datasets.values().filter_map(|d| d.base.as_ref()).map(|b| b.file.clone()).collect();
-        let dirty = self.dirty_pages();
-        self.arena.dirty.fetch_sub(dirty, Ordering::Relaxed);
         self.place.clear(&self.arena, &self.slot);
+        let files = self.forget_pages();
+        lock(&self.arena.owed).remove(&self.id());
+        self.ring.clear();
+        self.place.release(&self.arena);
+        self.arena.groups.fetch_sub(1, Ordering::Relaxed);
+        files
+    }
+
+    /// Frees all pages and what was known of them; the arena says already that they do not count. Returns the base files.
+    pub(crate) fn forget_pages(&mut self) -> Vec<Arc<BaseFile>> {
+        self.arena.dirty.fetch_sub(self.dirty_pages(), Ordering::Relaxed);
         for d in self.datasets.values_mut() {
             for page in d.pages_from(0) {
                 while let f @ crate::FrameNo(1..) = d.pop_newest(&self.arena, page) {
@@ -222,9 +248,10 @@ impl GroupStore {
             }
             d.cut_lists(&self.arena, Lsn(0));
         }
-        self.ring.clear();
-        self.place.release(&self.arena);
-        self.arena.groups.fetch_sub(1, Ordering::Relaxed);
+        let mut files = std::mem::take(&mut self.retired);
+        let bases = std::mem::take(&mut self.datasets).into_values().filter_map(|d| d.base);
+        files.extend(bases.map(|b| b.file));
+        files.extend(self.arrived.take().into_iter().flat_map(Arrived::files));
         files
     }
 

@@ -2,8 +2,8 @@
 //! docs/formats/arena.md.
 //!
 //! Invariants: a boot number is durable before it is used, and never used twice. A former name stands here only while
-//! all that the log had synced under it is still held: one start that finds the log damaged forgets them all, before
-//! that log is begun anew. The file is replaced as a whole.
+//! all that the log had synced under it is still held: one start that finds the log damaged, or that its disk failed
+//! in the life before, forgets them all, before that log is written to again. The file is replaced as a whole.
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ impl Identity {
         (self.store, self.suspect) = (name, false);
     }
 
-    /// The log lacks something that it had synced: nothing is promised of any name before.
+    /// The log lacks something that it had synced, or may, since its disk failed: nothing is promised of any name before.
     pub(crate) fn lose_log(&mut self, name: StoreId) {
         self.former.clear();
         (self.store, self.suspect) = (name, false);

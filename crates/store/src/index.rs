@@ -66,6 +66,8 @@ pub(crate) struct Dataset {
     /// (page, LSN) → versions whose frame was found damaged; the frame stays taken, so that the damage is found again.
     pub(crate) lost: BTreeMap<(u64, Lsn), (u64, FrameNo)>,
     pub(crate) base: Option<Base>,
+    /// A base file is still to come: zeros and shrinkings have to be told from what nobody wrote.
+    pub(crate) awaits: bool,
     /// LSN of the newest shrinking that is no longer in the list.
     pub(crate) forgotten: Lsn,
 }
@@ -80,8 +82,14 @@ impl Dataset {
             zeros: BTreeSet::new(),
             lost: BTreeMap::new(),
             base: None,
+            awaits: false,
             forgotten: Lsn(0),
         }
+    }
+
+    /// One whose base file may be still to come.
+    pub(crate) fn awaiting(id: DatasetId, awaits: bool) -> Dataset {
+        Dataset { awaits, ..Dataset::new(id) }
     }
 
     /// Size in bytes at a snapshot.
@@ -97,10 +105,12 @@ impl Dataset {
     /// Notes a size; returns the first page that is gone when it shrinks.
     pub(crate) fn resize(&mut self, lsn: Lsn, size: u64) -> Option<u64> {
         let old = self.newest_size();
+        let unknown = self.awaits && self.sizes.is_empty();
         if self.sizes.is_empty() || old != size {
             self.sizes.push((lsn, size));
         }
-        if PageNo::count(size) >= PageNo::count(old) {
+        // Of what the base file has, this is what is left: it may have been more.
+        if !unknown && PageNo::count(size) >= PageNo::count(old) {
             return None;
         }
         self.truncations.push((lsn, PageNo::count(size)));
@@ -222,7 +232,7 @@ impl Dataset {
             return 0;
         }
         let zeros: Vec<_> = self.zeros.range((page, Lsn(0))..=(page, horizon)).copied().collect();
-        let keep = usize::from(self.base.is_some());
+        let keep = usize::from(self.base.is_some() || self.awaits);
         for z in zeros.iter().take(zeros.len().saturating_sub(keep)) {
             self.zeros.remove(z);
         }
@@ -260,13 +270,13 @@ impl Dataset {
         self.forgotten = self.forgotten.max(covered.unwrap_or_default());
         self.truncations.retain(|t| t.0 > base.lsn);
         self.zeros.retain(|z| z.1 > base.lsn);
-        self.base = Some(base);
+        (self.base, self.awaits) = (Some(base), false);
     }
 
     /// Frees versions that shrinking to `first` pages hid, and forgets the shrinking where nothing older is left.
     pub(crate) fn prune_from(&mut self, arena: &Arena, lsn: Lsn, first: u64, horizon: Lsn) -> usize {
         let freed = self.pages_from(first).iter().map(|p| self.prune(arena, *p, horizon)).sum::<usize>();
-        if self.base.is_none() {
+        if self.base.is_none() && !self.awaits {
             self.truncations.retain(|t| *t != (lsn, first));
             self.forgotten = self.forgotten.max(lsn);
         }

@@ -26,6 +26,7 @@ impl Store {
     /// Checkpoints where the log is long, frames are short, or the log has a gap; then gives frames back.
     pub(crate) fn maintain(&self, source: &dyn FlushSource) -> Result<(), LogError> {
         let _one_at_a_time = lock(&self.maintaining);
+        self.finish_rebases(source)?;
         let gaps: Vec<_> = std::mem::take(&mut *lock(&self.gaps)).into_iter().collect();
         for group in gaps {
             self.checkpoint(source, group, true)?;
@@ -137,10 +138,16 @@ impl Store {
         source.with_group(group, &mut |g| work = g.checkpoint_work(&new_file, bridge));
         let Some(mut work) = work else { return Ok(false) };
         let written = self.write_checkpoint(source, &mut work);
-        let mut told = false;
+        let (mut told, mut done) = (false, false);
         source.with_group(group, &mut |g| {
-            told = true;
-            if written.is_ok() { g.checkpoint_done(&work) } else { g.checkpoint_given_up() }
+            (told, done) = (true, matches!(written, Ok(true)) && g.lives == work.lives);
+            if done {
+                g.checkpoint_done(&work);
+            } else if g.lives == work.lives {
+                g.checkpoint_given_up();
+            } else {
+                g.retire(work.datasets.iter().map(|d| d.file.clone()));
+            }
         });
         if !told {
             // The group was removed meanwhile; the log may name it again, and new files are nobody's.
@@ -149,11 +156,14 @@ impl Store {
             return Ok(false);
         }
         written?;
-        lock(&self.covered).insert(group, work.at.lsn);
-        Ok(true)
+        if done {
+            lock(&self.covered).insert(group, work.at.lsn);
+        }
+        Ok(done)
     }
 
-    fn write_checkpoint(&self, source: &dyn FlushSource, work: &mut GroupWork) -> Result<(), LogError> {
+    /// False when the group was told to forget all that, or removed, before the log heard of it.
+    fn write_checkpoint(&self, source: &dyn FlushSource, work: &mut GroupWork) -> Result<bool, LogError> {
         let group = work.group;
         let mut take = |w: &_, leaves: &[u64]| {
             let mut pages = Vec::new();
@@ -164,9 +174,12 @@ impl Store {
         let mut batch = Batch::default();
         let datasets: Vec<_> = work.datasets.iter().map(|d| d.checkpoint).collect();
         batch.checkpoint(group, work.at, &datasets);
-        self.write_batch(batch)?;
+        if !self.write_of_life(source, group, work.lives, batch)? {
+            return Ok(false);
+        }
         // From here on the log stands for what the base files hold: there is no way back.
-        name_checkpoint(work).map_err(|e| LogError::Failed(format!("base file: {e}")))
+        name_checkpoint(work).map_err(|e| LogError::Failed(format!("base file: {e}")))?;
+        Ok(true)
     }
 
     /// Checkpoints every group now and frees what the log no longer needs: before an export, or a long rest.
@@ -181,7 +194,7 @@ impl Store {
     }
 }
 
-fn base_error(e: Error) -> LogError {
+pub(crate) fn base_error(e: Error) -> LogError {
     match e {
         Error::Full(t) => LogError::Stalled(format!("base file: {t}")),
         other => LogError::Failed(format!("base file: {other}")),

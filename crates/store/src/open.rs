@@ -45,8 +45,13 @@ pub(crate) fn context(e: &std::io::Error, path: &Path) -> Error {
 pub(crate) fn kernel_boot() -> Result<[u8; 16], Error> {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
-    let id = u128::from_str_radix(&digits, 16).map_err(|_| Error::Failed("unreadable kernel boot id".into()))?;
+    let id = u128::from_str_radix(&digits, 16).map_err(|_| Error::Unavailable("unreadable kernel boot id".into()))?;
     Ok(id.to_be_bytes())
+}
+
+/// Why an arena, and the names of before, are not trusted: the only [`Error::Failed`] of [`keep`].
+pub(crate) fn log_failed() -> Error {
+    Error::Failed("the log failed while it was in use".into())
 }
 
 /// An arena that was kept, or the reason why not.
@@ -72,7 +77,7 @@ pub(crate) fn keep(file: &File, layout: Layout, store: StoreId, bases: &mut Hash
         return no("the arena is of another node, or of a start that did not finish");
     }
     if map.load(SUSPECT_AT) != 0 {
-        return no("the log failed while it was in use");
+        return Err(log_failed());
     }
     let arena = Arc::new(Arena::new(map, header));
     let groups = recover(&arena, bases)?;

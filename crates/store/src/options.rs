@@ -38,7 +38,8 @@ pub struct Opened {
     pub memory_kept: bool,
     /// Why the memory was not kept.
     pub reason: Option<String>,
-    /// Every batch of the log is whole, but for a torn last one that was never acknowledged.
+    /// Every batch of the log is whole, but for a torn last one that was never acknowledged, and no write or sync of it
+    /// failed in the life before.
     pub log_intact: bool,
     /// Groups found, in memory or in the log.
     pub groups: usize,

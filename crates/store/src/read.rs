@@ -40,7 +40,7 @@ pub enum Lookup {
         /// Checksum that the content must have.
         checksum: u64,
     },
-    /// The snapshot is no longer kept.
+    /// The snapshot is no longer kept, or the page's version is of before the group was rebased and has not come yet.
     TooOld,
 }
 
@@ -108,6 +108,20 @@ impl GroupStore {
         }
     }
 
+    /// True when a record is in the ring with all its pages.
+    pub(crate) fn is_kept(&self, lsn: Lsn) -> bool {
+        let Ok(Some((record, _))) = self.decoded(lsn) else { return false };
+        record.pages.iter().filter(|p| p.payload != Payload::Zero).all(|p| {
+            let d = self.datasets.get(&record.datasets[p.dataset as usize].dataset);
+            d.and_then(|d| d.frame_at(&self.arena, p.page.0, lsn)).is_some_and(|f| f.1 == lsn)
+        })
+    }
+
+    /// True when all records from `lsn` to the tail are here with their pages, so that they can be sent again.
+    pub fn keeps_from(&self, lsn: Lsn) -> bool {
+        lsn > self.base.lsn && (lsn.0..=self.tail.lsn.0).all(|l| self.is_kept(Lsn(l)))
+    }
+
     /// A record with its pages pinned, to send it again. None when the ring does not hold it (or it is damaged).
     pub fn record(&self, lsn: Lsn) -> Option<StoredRecord> {
         let (record, meta) = self.decoded(lsn).ok()??;
@@ -135,17 +149,22 @@ impl GroupStore {
         self.datasets.values().map(|d| (d.id, d.newest_size())).collect()
     }
 
-    /// Where the content of a page at a snapshot is. A page that nobody wrote is zeros.
+    /// Where the content of a page at a snapshot is. A page that nobody wrote is zeros. A group that is not whole knows the
+    /// pages that its records wrote.
     #[inline]
     pub fn lookup(&self, dataset: DatasetId, page: PageNo, at: Lsn) -> Lookup {
         if at < self.floor() {
             return Lookup::TooOld;
         }
-        let Some(d) = self.datasets.get(&dataset) else { return Lookup::Zero { lsn: Lsn(0) } };
+        let whole = self.is_whole();
+        let nowhere = if whole { Lookup::Zero { lsn: Lsn(0) } } else { Lookup::TooOld };
+        let Some(d) = self.datasets.get(&dataset) else { return nowhere };
         match d.find(&self.arena, page.0, at) {
             Found::Frame(frame, lsn) => Lookup::Frame { lsn, frame, checksum: self.arena.sum(frame) },
+            Found::Zero(Lsn(0)) => nowhere,
             Found::Zero(lsn) => Lookup::Zero { lsn },
             Found::Lost(lsn, checksum) => Lookup::Lost { lsn, checksum },
+            Found::Base(_) if !whole => Lookup::TooOld,
             Found::Base(upto) => Lookup::Disk { upto },
         }
     }

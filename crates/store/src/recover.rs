@@ -18,7 +18,7 @@ use crate::index::{Base, Dataset};
 use crate::layout::FrameNo;
 use crate::meta::{FrameMeta, Use};
 use crate::ring::Ring;
-use crate::slot::{SLOTS, Slot, SlotNo};
+use crate::slot::{Rebased, SLOTS, Slot, SlotNo};
 
 /// Frames of the table, sorted by use.
 #[derive(Default)]
@@ -113,16 +113,25 @@ fn recover_group(
     g.ring = ring;
     stale.into_iter().for_each(|f| discard(arena, f, free));
     let flushed = slot.flushed;
-    let expected = read_ring(&mut g)?;
-    if g.slot.flushed < flushed && flushed <= g.tail.lsn {
+    let (expected, rebase) = read_ring(&mut g)?;
+    // A crash came between the ring's entry and the slot. An entry at the head of a ring that has more is in the slot.
+    let cut_short = rebase.filter(|r| r.0 != slot.head || slot.rebased == Rebased::Never);
+    if let Some((position, id)) = cut_short {
+        g.enter_rebased(position, id);
+    }
+    if cut_short.is_none() && g.slot.flushed < flushed && flushed <= g.tail.lsn {
         g.slot.flushed = flushed; // records behind the cut were flushed since
     }
     if g.slot.committed > g.tail.lsn || g.slot.flushed > g.tail.lsn || g.base.lsn > g.slot.committed {
         return Err(Error::Corrupt(format!("group {}: its ring ends at {}", g.id(), g.tail.lsn)));
     }
+    g.slot.horizon = g.slot.horizon.min(g.tail.lsn); // directly behind a cut it may be above
     place_pages(&mut g, pages, expected, free)?;
+    g.checkpointed = g.rebased_to().map_or(Lsn(0), |id| id.lsn);
+    let whole = g.is_whole();
     for d in g.datasets.values_mut() {
-        if let Some(base) = bases.remove(&d.id) {
+        d.awaits = !whole;
+        if let Some(base) = bases.remove(&d.id).filter(|_| whole) {
             g.checkpointed = g.checkpointed.max(base.lsn);
             d.drop_lost(arena, base.lsn);
             d.set_base(base);
@@ -141,7 +150,8 @@ fn recover_group(
 type Expected = HashMap<(DatasetId, u64, Lsn), u64>;
 
 /// Walks the ring from its head; afterwards base, tail, records, sizes and sessions are as before.
-fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
+/// Returns the pages that records name, and the position and record of the last rebase.
+fn read_ring(g: &mut GroupStore) -> Result<(Expected, Option<(u64, RecordId)>), Error> {
     let corrupt = |what: &str| Error::Corrupt(format!("group {}: {what}", g.slot.group));
     let (no_state, gap) =
         (corrupt("its ring begins without a state"), corrupt("a record does not follow the one before"));
@@ -149,6 +159,7 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
     let mut at = g.slot.head;
     let mut has_state = at == 0;
     let mut begun = at == 0;
+    let mut rebase = None;
     while let Some((header, meta, end)) = g.ring.entry(at)? {
         match header.kind {
             Kind::Commit => {
@@ -177,6 +188,13 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
                 }
                 (has_state, begun) = (true, true);
             }
+            Kind::Rebase => {
+                (g.base, g.tail) = g.load_state(&meta)?;
+                g.records.clear();
+                expected.clear();
+                rebase = Some((at, g.base));
+                (has_state, begun) = (true, true);
+            }
             Kind::Complete => cut(g, header.lsn, &mut expected)?,
             Kind::Renew if meta.len() == 16 => {
                 let word = |i| dspm_proto::codec::get_u64(&meta, i);
@@ -191,7 +209,7 @@ fn read_ring(g: &mut GroupStore) -> Result<Expected, Error> {
     }
     g.ring.set_end(at);
     g.ring.trim();
-    Ok(expected)
+    Ok((expected, rebase))
 }
 
 fn note_record(g: &mut GroupStore, record: &Record, position: u64, expected: &mut Expected) {
@@ -229,8 +247,12 @@ fn place_pages(
     let arena = g.arena.clone();
     let mut buffer = Box::new([0u8; PAGE_SIZE]);
     pages.sort_unstable_by_key(|(m, _)| (m.dataset, m.page, m.lsn));
+    let forgotten = match g.slot.rebased {
+        Rebased::Never => Lsn(0),
+        Rebased::Lacks(id) | Rebased::Whole(id) => id.lsn,
+    };
     for (m, frame) in pages {
-        if m.lsn > g.tail.lsn {
+        if m.lsn > g.tail.lsn || m.lsn <= forgotten {
             discard(&arena, frame, free);
             continue;
         }

@@ -22,7 +22,7 @@ use crate::group::GroupStore;
 use crate::index::{Base, Dataset};
 use crate::log::{FLAG_DROP, Log, LogEntry, Scan};
 use crate::room::Draw;
-use crate::slot::Fence;
+use crate::slot::{Fence, Rebased};
 
 /// One group as the disk knows it.
 #[derive(Default)]
@@ -34,6 +34,10 @@ pub(crate) struct DiskGroup {
     pub(crate) tail: RecordId,
     /// The history behind the checkpoint: the log's entries, and what they are.
     records: Vec<(usize, RecordId)>,
+    /// The record that the log's last rebase names.
+    pub(crate) rebased: Option<RecordId>,
+    /// The base behind it has not come.
+    pub(crate) lacks: bool,
 }
 
 /// Everything that the disk knows.
@@ -104,6 +108,11 @@ impl DiskState {
                 self.dropped.insert(id);
             }
             Kind::Complete => self.groups.entry(id).or_default().cut(h.lsn),
+            Kind::Rebase => {
+                let at = RecordId { generation: h.generation, lsn: h.lsn, hash: get_u64(&entry.meta, 0) };
+                let rebased = DiskGroup { at, tail: at, rebased: Some(at), lacks: true, ..DiskGroup::default() };
+                self.groups.insert(id, rebased);
+            }
             Kind::Commit => {
                 let record = Record::decode(h, &entry.meta)?;
                 self.groups.entry(id).or_default().add(i, &record);
@@ -167,7 +176,7 @@ impl DiskGroup {
         let same = self.id_at(at.lsn.0).is_some_and(|r| r.hash == at.hash);
         let covered = if same { (at.lsn.0 - self.at.lsn.0) as usize } else { self.records.len() };
         self.records.drain(..covered);
-        self.at = at;
+        (self.at, self.lacks) = (at, false);
         if self.records.is_empty() {
             self.tail = at;
         }
@@ -197,6 +206,9 @@ pub(crate) fn rebuild(
         }
         g.datasets.insert(*d, dataset);
     }
+    if disk.lacks {
+        g.slot.rebased = Rebased::Lacks(disk.at);
+    }
     g.begin_at(disk.at)?;
     for (i, _) in &disk.records {
         let entry = &scan.entries[*i];
@@ -207,6 +219,9 @@ pub(crate) fn rebuild(
         g.slot.flushed = record.id.lsn;
     }
     g.rebuilt();
+    if disk.lacks {
+        g.retire(files.values().filter(|f| f.0 == id).map(|f| f.1.clone()));
+    }
     Ok(g)
 }
 

@@ -24,7 +24,7 @@ struct Known {
 }
 
 /// The processes; the one heard of longest ago first.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Sessions(VecDeque<Known>);
 
 impl Sessions {

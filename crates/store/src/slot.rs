@@ -4,7 +4,7 @@
 //! crash leaves the older copy. A copy with a sequence and a wrong checksum is damage, never a crash.
 
 use dspm_proto::codec::{get_u32, get_u64};
-use dspm_proto::{Error, Generation, GroupId, Lsn, PAGE_SIZE, Token, checksum};
+use dspm_proto::{Error, Generation, GroupId, Lsn, PAGE_SIZE, RecordId, Token, checksum};
 
 use crate::arena::{Arena, lock};
 use crate::layout::FrameNo;
@@ -34,6 +34,39 @@ pub struct Fence {
     pub token: Token,
 }
 
+/// Whether the group was told to forget what it held, and has its pages again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Rebased {
+    /// It holds all since its beginning.
+    #[default]
+    Never,
+    /// It begins behind this record, and the pages of before are still to come.
+    Lacks(RecordId),
+    /// They came.
+    Whole(RecordId),
+}
+
+impl Rebased {
+    fn words(self) -> [u64; 4] {
+        let (code, id) = match self {
+            Rebased::Never => (0, RecordId::default()),
+            Rebased::Lacks(id) => (1, id),
+            Rebased::Whole(id) => (2, id),
+        };
+        [code, id.generation.0, id.lsn.0, id.hash]
+    }
+
+    fn decode(b: &[u8]) -> Result<Rebased, Error> {
+        let id = RecordId { generation: Generation(get_u64(b, 8)), lsn: Lsn(get_u64(b, 16)), hash: get_u64(b, 24) };
+        match get_u64(b, 0) {
+            0 => Ok(Rebased::Never),
+            1 => Ok(Rebased::Lacks(id)),
+            2 => Ok(Rebased::Whole(id)),
+            _ => Err(Error::Corrupt("a group's slot".into())),
+        }
+    }
+}
+
 /// A slot's content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -46,6 +79,7 @@ pub(crate) struct Slot {
     pub(crate) horizon: Lsn,
     /// Position of the ring's first entry.
     pub(crate) head: u64,
+    pub(crate) rebased: Rebased,
 }
 
 impl Slot {
@@ -64,7 +98,7 @@ impl Slot {
             self.horizon.0,
             self.head,
         ];
-        for (i, w) in words.iter().enumerate() {
+        for (i, w) in words.iter().chain(&self.rebased.words()).enumerate() {
             b[i * 8..i * 8 + 8].copy_from_slice(&w.to_le_bytes());
         }
         let sum = checksum(&b[..SUMMED]);
@@ -89,6 +123,7 @@ impl Slot {
             flushed: Lsn(get_u64(b, 48)),
             horizon: Lsn(get_u64(b, 56)),
             head: get_u64(b, 64),
+            rebased: Rebased::decode(&b[72..SUMMED])?,
         }))
     }
 }

@@ -17,7 +17,7 @@ use crate::group::GroupStore;
 use crate::identity::Identity;
 use crate::layout::Layout;
 use crate::log::Log;
-use crate::open::{context, create, keep, open_locked};
+use crate::open::{context, create, keep, log_failed, open_locked};
 use crate::options::{Opened, StoreOptions, Usage};
 use crate::random::random;
 use crate::room::{Draw, Stalls};
@@ -81,11 +81,17 @@ impl Store {
 
         let disk_parts = Disks::load(&disk, &options)?;
         let kept = if identity.suspect {
-            Err(Error::NotFound("the log failed while it was in use".into()))
+            Err(log_failed())
         } else {
             keep(&file, layout, identity.store, &mut disk_parts.state.bases())
         };
         let mut reason = kept.as_ref().err().map(ToString::to_string);
+        if matches!(kept, Err(Error::Failed(_))) && !identity.suspect {
+            // The arena alone knew, and is about to be made anew: this start may be cut short.
+            identity.suspect = true;
+            identity.save(&*disk, &options.data_dir)?;
+        }
+        let failed = identity.suspect;
         let (arena, groups) = match kept {
             Ok(kept) => kept,
             // Under a name that nobody has until it is filled: a start that does not finish leaves nothing to trust.
@@ -103,7 +109,10 @@ impl Store {
         let joined = disk_parts.join(&arena, groups, memory_kept)?;
         if !memory_kept {
             if joined.damage.is_none() {
-                identity.lose_memory(StoreId(random()?));
+                match failed {
+                    true => identity.lose_log(StoreId(random()?)),
+                    false => identity.lose_memory(StoreId(random()?)),
+                }
                 identity.save(&*disk, &options.data_dir)?;
             }
             arena.rename(identity.store);
@@ -114,7 +123,7 @@ impl Store {
             former: identity.former.clone(),
             boot: identity.boot,
             memory_kept,
-            log_intact: joined.damage.is_none(),
+            log_intact: joined.damage.is_none() && !failed,
             reason,
             groups: joined.groups.len(),
             log_tails: joined.log_tails,

@@ -7,6 +7,7 @@ use dspm_proto::record::{Payload, Record};
 use dspm_proto::{Checksum, GroupId, Header, Kind, Lsn, PAGE_SIZE, RecordId, StoreId, checksum};
 
 use super::ALIGN;
+use super::marks::Mark;
 use crate::base::Checkpoint;
 use crate::disk::Aligned;
 use crate::frames::PinnedFrame;
@@ -35,7 +36,7 @@ pub(crate) fn images(record: &Record) -> usize {
 pub(crate) struct Batch {
     parts: Vec<Part>,
     len: u64,
-    newest: Vec<(GroupId, Lsn)>,
+    marks: Vec<(GroupId, Mark)>,
 }
 
 enum Part {
@@ -60,9 +61,9 @@ impl Batch {
         (self.len() + (HEADER_SIZE + END_META) as u64).next_multiple_of(ALIGN)
     }
 
-    /// Newest LSN of each group in it.
-    pub(crate) fn newest(&self) -> &[(GroupId, Lsn)] {
-        &self.newest
+    /// What keeps segments, and what lets them go, in its order.
+    pub(crate) fn marks(&self) -> &[(GroupId, Mark)] {
+        &self.marks
     }
 
     fn push(&mut self, header: Header, meta: &[u8]) {
@@ -82,7 +83,7 @@ impl Batch {
                 self.parts.push(Part::Page(frame));
             }
         }
-        self.newest.push((r.record.group, r.record.id.lsn));
+        self.marks.push((r.record.group, Mark::Record(r.record.id.lsn)));
     }
 
     /// Says that the group's records above `to` are void.
@@ -90,6 +91,16 @@ impl Batch {
         let mut h = Header::new(Kind::Complete).for_meta(&[]);
         (h.group, h.lsn) = (group, to);
         self.push(h, &[]);
+        self.marks.push((group, Mark::Cut(to)));
+    }
+
+    /// Says that all of the group that stands before is void, and its history begins behind a record.
+    pub(crate) fn rebase(&mut self, group: GroupId, to: RecordId) {
+        let meta = to.hash.to_le_bytes();
+        let mut h = Header::new(Kind::Rebase).for_meta(&meta);
+        (h.group, h.generation, h.lsn) = (group, to.generation, to.lsn);
+        self.push(h, &meta);
+        self.marks.push((group, Mark::Rebase));
     }
 
     /// Says that the group is gone.
@@ -109,6 +120,7 @@ impl Batch {
         let mut h = Header::new(Kind::Checkpoint).for_meta(&meta);
         (h.group, h.generation, h.lsn) = (group, at.generation, at.lsn);
         self.push(h, &meta);
+        self.marks.push((group, Mark::Checkpoint));
     }
 
     /// Writes everything in pieces, salt and number in every entry, and the BatchEnd behind them. Returns the bytes.

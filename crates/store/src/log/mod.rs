@@ -5,6 +5,7 @@
 //! Fault model: [`crate::disk`]. A failed write or sync is final: the caller makes the store suspect.
 
 mod batch;
+mod marks;
 mod scan;
 mod segment;
 mod window;
@@ -125,11 +126,8 @@ impl Log {
         let oldest = self.live.front().map_or(0, |s| s.id);
         let number = self.batch;
         let at = self.at;
+        marks::note(self.live.make_contiguous(), batch.marks());
         let Some(segment) = self.live.back_mut() else { return Err(LogError::Failed("no segment".into())) };
-        for (group, lsn) in batch.newest() {
-            let l = segment.groups.entry(*group).or_default();
-            *l = (*l).max(*lsn);
-        }
         let failed = |e: std::io::Error| LogError::Failed(format!("log segment {}: {e}", segment.id));
         let file = &segment.file;
         let written = batch.write([segment.salt, number, oldest], |bytes, behind| file.write_at(bytes, at + behind));
@@ -204,7 +202,10 @@ impl Log {
     /// Frees the oldest segments whose records are all in base files. `covered` has each group's checkpoint; a group
     /// that it lacks was removed.
     pub(crate) fn free_covered(&mut self, covered: &HashMap<GroupId, Lsn>) -> Result<(), LogError> {
-        let needed = |s: &Segment| s.groups.iter().any(|(g, l)| covered.get(g).is_some_and(|c| c < l));
+        let needed = |s: &Segment| {
+            let rebase = s.rebases.iter().any(|g| covered.contains_key(g));
+            rebase || s.groups.iter().any(|(g, l)| covered.get(g).is_some_and(|c| c < l))
+        };
         let free = self.live.iter().take(self.live.len().saturating_sub(1)).take_while(|s| !needed(s)).count();
         if free == 0 {
             return Ok(());
@@ -228,6 +229,7 @@ impl Log {
             return;
         }
         segment.groups.clear();
+        segment.rebases.clear();
         self.pool.push(segment);
     }
 

@@ -4,7 +4,7 @@
 //! later batch is found behind it, otherwise damage, and the log is not intact. Either way nothing behind it is used.
 //! What is in memory meanwhile are the entries found so far, without their pages, and about one window of one segment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use dspm_proto::codec::get_u64;
@@ -13,6 +13,7 @@ use dspm_proto::record::Record;
 use dspm_proto::{Checksum, Error, Header, Kind, PAGE_SIZE};
 
 use super::batch::{END_META, images};
+use super::marks::{Mark, note};
 use super::segment::{FIRST, Segment, SegmentHeader};
 use super::window::{PIECE, Window};
 use super::{ALIGN, entry_len};
@@ -58,7 +59,7 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path, scan: &mut Scan) -> Result<Found
         let mut b = [0u8; 64];
         file.read_at(&mut b, 0)?;
         let len = file.size()?;
-        let mut segment = Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new() };
+        let mut segment = Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new(), rebases: HashSet::new() };
         match Segment::header(&b, len) {
             SegmentHeader::Used(id, salt) => {
                 (segment.id, segment.salt) = (id, salt);
@@ -82,16 +83,12 @@ pub(crate) fn find(disk: &dyn Disk, dir: &Path, scan: &mut Scan) -> Result<Found
 pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Segment>, Error> {
     (scan.end, scan.next_batch) = (FIRST, 1);
     let mut started = false;
-    for (i, segment) in live.iter_mut().enumerate() {
+    for i in 0..live.len() {
+        let (segment, mut marks) = (&live[i], Vec::new());
         let mut window = Window::new(&*segment.file, segment.len);
         let mut at = FIRST;
         while let Some(batch) = read_batch(&mut window, at, segment.salt, scan.next_batch, started, i) {
-            for e in &batch.entries {
-                if e.header.kind == Kind::Commit {
-                    let l = segment.groups.entry(e.header.group).or_default();
-                    *l = (*l).max(e.header.lsn);
-                }
-            }
+            marks.extend(batch.entries.iter().filter_map(|e| Mark::of(&e.header)));
             scan.entries.extend(batch.entries);
             at = batch.end.next_multiple_of(ALIGN);
             (started, scan.next_batch, scan.oldest) = (true, batch.number + 1, batch.oldest);
@@ -102,6 +99,9 @@ pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Se
         window.end()?;
         if later {
             scan.damage.get_or_insert(format!("batch {} in segment {}", scan.next_batch, segment.id));
+        }
+        note(&mut live[..=i], &marks);
+        if later {
             break;
         }
     }

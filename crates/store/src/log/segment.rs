@@ -3,7 +3,7 @@
 //! Invariant: the header is written when nothing of the segment is used yet, and synced before anything is. It fits
 //! one sector, so it is never torn: a header that is neither whole nor zero is damage.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     pub(crate) len: u64,
     /// Newest LSN of each group in it.
     pub(crate) groups: HashMap<GroupId, Lsn>,
+    /// Groups whose rebase stands in it and whose base has not come.
+    pub(crate) rebases: HashSet<GroupId>,
 }
 
 /// What a file's header says.
@@ -56,7 +58,7 @@ impl Segment {
             let _ = disk.remove(&path); // the error that matters is the one above
             return Err(e);
         }
-        Ok(Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new() })
+        Ok(Segment { id: 0, salt: 0, path, file, len, groups: HashMap::new(), rebases: HashSet::new() })
     }
 
     /// Gives a segment that holds nothing any more a new id.
