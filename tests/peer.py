@@ -199,6 +199,7 @@ async def _run(args: argparse.Namespace) -> None:
         store = secrets.randbits(64)
         arena.write_text(str(store))
     node = FakeNode(args.name, Path(args.key_file).read_bytes().strip(), args.cluster, store)
+    node.activates = node.joins = True
     host, port = args.listen.rsplit(":", 1)
     await node.start(host, int(port))
     said = {"address": node.address, "metrics": args.metrics, "pid": os.getpid(), "store": store}

@@ -17,6 +17,7 @@ from test_registry_service import KEY, by_name, registry, start_again, until
 
 from dspm.errors import ConflictError, NotFoundError, UnavailableError
 from dspm.netram.messages import CreateOptions, MemberEntry, NodeEntry, SetEntry
+from dspm.netram.registry.pulse import Way
 from dspm.netram.registry.service import Service
 
 Body = Callable[[Service, list[FakeNode]], Awaitable[None]]
@@ -33,6 +34,9 @@ class Cluster:
         self.path = path
         self.service = registry(path, failover=True)
         self.nodes: list[FakeNode] = []
+        self.offset = 0.0
+        clock = self.service.membership.clock
+        self.service.membership.clock = lambda: clock() + self.offset
 
     async def start(self, count: int) -> None:
         for i in range(1, count + 1):
@@ -241,20 +245,21 @@ def test_a_registry_that_starts_again_ends_the_change(tmp_path: Path) -> None:
 
 
 def test_a_registry_that_was_stopped_forgets_its_timers(tmp_path: Path) -> None:
-    """Guards against members that are dropped on what was timed before this process was stopped."""
+    """Guards against members that are dropped on what was timed before this process was stopped: a moment of silence,
+    an hour in which the registry did not run, and its first look at what it knew."""
 
     async def body(c: Cluster) -> None:
         before = await c.set_of("a")
         membership = c.service.membership
-        offset = 0.0
-        real = membership.clock
-        membership.clock = lambda: real() + offset
-        for n in c.nodes:
-            c.service.membership.pulse(n.name)
-        offset = 3600.0  # an hour in which it did not run
+        await asyncio.sleep(0.3)  # the set may change again
+        for name in ("n1", "n2"):
+            membership.pulse(name).lost(Way.FROZEN)
+        c.offset += 3600.0
         c.service._on_change()
         assert c.now("a") == before
-        await until(lambda: all(p.at(membership.clock()).silent_s < 0.1 for p in membership._pulses.values()))
+        waiting = [membership.pulse(n.name) for n in c.nodes]
+        await until(lambda: all(p.at(membership.clock()).way is Way.HEARD for p in waiting))
+        await asyncio.sleep(0.1)
         assert c.now("a") == before
 
     run(tmp_path, 3, body)
