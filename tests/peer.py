@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -33,6 +34,10 @@ class FakeNode:
         self.heard: list[str] = []
         self.address = ""
         self.deaf = False
+        self.activates = False
+        self.joins = False
+        self.changes: list[dict[str, Any]] = []
+        self._reports: set[asyncio.Task[None]] = set()
         self._registry: asyncio.StreamWriter | None = None
         self._asked: dict[int, asyncio.Future[bytes]] = {}
         self._server: asyncio.Server | None = None
@@ -57,6 +62,16 @@ class FakeNode:
         self._registry.write(wire.encode(wire.Kind.CONTROL, json.dumps(request).encode(), number))
         reply: dict[str, Any] = json.loads(await future)
         return reply
+
+    async def report(self) -> None:
+        """Says what a node with nothing to settle and nothing to copy would say of the view."""
+        for s in self.view["sets"]:
+            told, joining = {"set": s["id"], "generation": s["generation"]}, [m["node"] for m in s["joining"]]
+            with contextlib.suppress(DspmError):
+                if self.activates and s["state"] == "activating" and s["primary"] == self.name:
+                    await self.ask_registry({"op": "activated", **told})
+                elif self.joins and s["state"] == "active" and self.name in joining:
+                    await self.ask_registry({"op": "whole", **told, "store": self.store})
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -124,7 +139,11 @@ class FakeNode:
                 known = {"view": view, "datasets": count, "former": self.former}
                 return {"name": self.name, "store": self.store, "boot": 1, **known}
             case "view":
-                self.view = {k: v for k, v in request.items() if k != "op"}
+                before, self.view = self.view, {k: v for k, v in request.items() if k != "op"}
+                self.changes += [s for s in self.view["sets"] if s not in before["sets"]]
+                task = asyncio.create_task(self.report())
+                self._reports.add(task)
+                task.add_done_callback(self._reports.discard)
                 return {"done": True}
             case "datasets":
                 if self.cannot_free and request["drop"]:
@@ -180,6 +199,7 @@ async def _run(args: argparse.Namespace) -> None:
         store = secrets.randbits(64)
         arena.write_text(str(store))
     node = FakeNode(args.name, Path(args.key_file).read_bytes().strip(), args.cluster, store)
+    node.activates = node.joins = True
     host, port = args.listen.rsplit(":", 1)
     await node.start(host, int(port))
     said = {"address": node.address, "metrics": args.metrics, "pid": os.getpid(), "store": store}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from dspm.cli.arguments import GivenPath
+from dspm.cli.operate import drain
 
+app = App(name="node", help_format="plaintext")
+app.command(drain)
 Flag = Annotated[bool, Parameter(negative="")]
 
 
@@ -34,6 +37,7 @@ def registry(
     run(load_file(config) if config else load(), dir.absolute(), listen, insecure)
 
 
+@app.default
 def node(
     *,
     name: str,

@@ -32,19 +32,21 @@ def status(*, json: Annotated[bool, Parameter(negative="")] = False) -> None:
 def _print_json(survey: Survey) -> None:
     from dspm.netram.status import is_degraded
 
-    degraded = False
+    degraded, sets = False, set[int]()
 
     def parts() -> Iterator[list[dict[str, Any]]]:
         nonlocal degraded
         for page in survey.pages():
             found = survey.datasets(page)
             degraded = degraded or is_degraded(found)
+            sets.update(d.set for d in page.datasets)
             yield found
 
     out = JsonObject()
     for name, value in survey.head().items():
         out.member(name, value)
     out.items("datasets", parts())
+    out.member("sets", survey.sets(sets))
     out.member("degraded", degraded)
     out.end()
 
@@ -64,16 +66,19 @@ def _print(survey: Survey) -> None:
         if n.get("why"):
             print(f"{n['name']} {n['state']}: {n['why']}")
     table = Table("", _HEADINGS, frozenset({"lsn", "on disk"}))
-    degraded = False
+    degraded, sets = False, set[int]()
     for page in survey.pages():
         found = survey.datasets(page)
         degraded = degraded or is_degraded(found)
+        sets.update(d.set for d in page.datasets)
         table.rows([_row(d) for d in found])
     table.end()
+    if sets:
+        print_table("", _SET_HEADINGS, [_set_row(s) for s in survey.sets(sets)], frozenset({"generation"}))
     if head["one_host"]:
         print("All nodes run on this one host: copies outlive processes here, not the machine.")
     if degraded:
-        print("DEGRADED: some datasets have fewer copies than asked for.")
+        print("DEGRADED: some datasets have fewer copies than asked for, or their members are changing.")
 
 
 _HEADINGS = ("dataset", "lsn", "on disk", "copies", "primary", "backups", "writer")
@@ -82,6 +87,16 @@ _HEADINGS = ("dataset", "lsn", "on disk", "copies", "primary", "backups", "write
 def _row(d: dict[str, Any]) -> tuple[object, ...]:
     copies = f"{d['copies_now']} of {d['copies']}"
     return d["name"], d["lsn"], d["flushed_lsn"], copies, d["primary"], ", ".join(d["backups"]), d["writer"] or ""
+
+
+_SET_HEADINGS = ("replica set", "generation", "state", "members, the primary first", "dropped")
+
+
+def _set_row(s: dict[str, Any]) -> tuple[object, ...]:
+    state = f"down, waits for {' or '.join(s['waits_for'])}" if s["waits_for"] else s["state"]
+    members = sorted(s["members"], key=lambda m: bool(m != s["primary"]))
+    named = ", ".join([*members, *(f"{n} joining" for n in s["joining"])])
+    return s["set"], s["generation"], state, named, ", ".join(s["dropped"])
 
 
 def path(what: str, /) -> None:

@@ -34,7 +34,8 @@ _COMMANDS = {
     "path": ("dspm.cli.inspect:path", "Print where a part of dspm lies."),
     "ycsb": ("dspm.bench.ycsb.cli:app", "Run YCSB workloads."),
     "bench": ("dspm.bench.cli:app", "Measure against the machine's own floor."),
-    "node": ("dspm.cli.daemons:node", "Run a node in the foreground."),
+    "switchover": ("dspm.cli.operate:switchover", "Have another member serve a dataset."),
+    "node": ("dspm.cli.daemons:app", "Run a node in the foreground, or drain one."),
     "registry": ("dspm.cli.daemons:registry", "Run the registry in the foreground."),
     "version": ("dspm.cli.inspect:version", "Print the versions."),
 }

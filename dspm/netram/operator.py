@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 import httpx
+import msgspec
 
-from dspm.errors import DspmError, UnavailableError, from_code
+from dspm.errors import DspmError, UnavailableError, UsageError, from_code
+from dspm.netram.config import Config
+from dspm.netram.messages import SetEntry
 from dspm.netram.wire import operator_token
+
+
+def of_cluster(config: Config) -> Operator:
+    """The registry of that cluster."""
+    if not config.registry:
+        raise UsageError(
+            "no registry is configured: `registry` is the URL of its HTTP API", "`dspm config show` shows the config"
+        )
+    return Operator(config.registry, config.key())
 
 
 class Operator:
@@ -30,11 +43,32 @@ class Operator:
         """Registers a node and waits until it is up to date."""
         self._call("POST", "/v1/nodes", {"name": name, "address": address, "machine": machine})
 
+    def drain(self, node: str) -> int:
+        """Moves all sets away from a node; returns how many there are."""
+        return int(self._call("POST", f"/v1/nodes/{quote(node, safe='')}/drain", {})["sets"])
+
+    def undrain(self, node: str) -> None:
+        """Takes a node into use again."""
+        self._call("DELETE", f"/v1/nodes/{quote(node, safe='')}/drain", None)
+
+    def sets_of(self, node: str) -> int:
+        """How many sets still name the node as one that holds them."""
+        lists = ("members", "joining", "last_active")
+        return sum(any(node == m["node"] for k in lists for m in s[k]) for s in self.view()["sets"])
+
+    def switchover(self, dataset: str, node: str | None) -> SetEntry:
+        """Makes another member the primary of the dataset's set; returns the set when it serves."""
+        answer = self._call("POST", "/v1/switchover", {"dataset": dataset, "node": node})
+        try:
+            return msgspec.convert(answer["set"], SetEntry)
+        except (KeyError, msgspec.ValidationError):
+            raise DspmError(f"what answers at {self._url} is not a dspm registry", "check `registry`") from None
+
     def view(self) -> dict[str, Any]:
         """Nodes with their states, and replica sets."""
         return self._call("GET", "/v1/view", None)
 
-    def _call(self, method: str, path: str, body: dict[str, str] | None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: dict[str, str | None] | None) -> dict[str, Any]:
         try:
             reply = self._http.request(method, path, json=body)
             answer: dict[str, Any] = reply.json()

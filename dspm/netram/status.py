@@ -200,8 +200,16 @@ class Survey:
 
     def _dataset(self, d: DatasetEntry, members: SetEntry | None, page: Page) -> dict[str, Any]:
         if members is None:
-            empty: dict[str, Any] = {"copies_now": 0, "generation": 0, "primary": "", "backups": []}
-            return {"name": d.name, "lsn": 0, "flushed_lsn": 0, "copies": d.copies, **empty, "writer": None}
+            empty: dict[str, Any] = {"copies_now": 0, "generation": 0, "state": "unknown", "primary": "", "backups": []}
+            return {
+                "name": d.name,
+                "lsn": 0,
+                "flushed_lsn": 0,
+                "copies": d.copies,
+                **empty,
+                "joining": [],
+                "writer": None,
+            }
         groups = {m.node: page.groups.get(m.node, {}).get(d.group) for m in members.members}
         alive = [m.node for m in members.members if self._is_copy(m.node, m.store, groups[m.node])]
         best = groups[members.primary] or max((g for g in groups.values() if g), key=lambda g: g.lsn, default=None)
@@ -213,14 +221,40 @@ class Survey:
             "copies": d.copies,
             "copies_now": len(alive),
             "generation": members.generation,
+            "state": members.state,
             "primary": members.primary,
             "backups": [m.node for m in members.members if m.node != members.primary],
+            "joining": [m.node for m in members.joining],
             "writer": f"{best.writer:016x}" if best and best.writer else None,
         }
 
     def _is_copy(self, node: str, store: int, group: GroupStatus | None) -> bool:
+        return self._holds(node, store) and (group is None or group.state != "unsettled")
+
+    def _holds(self, node: str, store: int) -> bool:
+        """It answers, with the memory that it is recorded with."""
         known = self._nodes.get(node)
-        return known is not None and known.status.store == store and (group is None or group.state != "unsettled")
+        return known is not None and known.status.store == store
+
+    def sets(self, wanted: set[int]) -> list[dict[str, Any]]:
+        """What `dspm status` says of these replica sets.
+
+        A set of which no complete member answers is "down": it waits for one of `waits_for`, with what it held.
+        """
+        return [self._set(s) for s in self.view.sets if s.id in wanted]
+
+    def _set(self, s: SetEntry) -> dict[str, Any]:
+        down = not any(self._holds(m.node, m.store) for m in s.last_active)
+        lists = {k: [m.node for m in getattr(s, k)] for k in ("members", "joining", "dropped")}
+        return {
+            "set": f"{s.id:016x}",
+            "generation": s.generation,
+            "state": "down" if down else s.state,
+            "primary": s.primary,
+            **lists,
+            "waits_for": [m.node for m in s.last_active] if down else [],
+            "history": s.history,
+        }
 
 
 def _ask_all(client: Client, groups: list[int]) -> dict[int, GroupStatus]:
@@ -247,5 +281,5 @@ def _worst(errors: list[DspmError], nodes: int) -> DspmError:
 
 
 def is_degraded(datasets: Iterable[dict[str, Any]]) -> bool:
-    """True when one of them has fewer copies than asked for."""
-    return any(d["copies_now"] < d["copies"] for d in datasets)
+    """True when one of them has fewer copies than asked for, changes its members, or has one that does not answer."""
+    return any(d["copies_now"] < max(d["copies"], 1 + len(d["backups"])) or d["state"] != "active" for d in datasets)

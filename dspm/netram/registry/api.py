@@ -6,12 +6,16 @@ Every request but /v1/health shows `Authorization: Bearer TOKEN`, where the toke
 `GET /v1/datasets?after=NAME&limit=N` answers a page, by name: {"datasets": [...], "next": NAME or null}. The next page
 is the one after `next`; what is created, renamed or removed meanwhile may be in it or not. `limit` is 1 to 1000, and
 1000 without one.
+
+`POST /v1/nodes/NAME/drain` moves all sets away from a node, `DELETE` takes it into use again. `POST /v1/switchover`
+with {"dataset": NAME, "node": NAME or null} answers {"set": …} when another member serves the dataset's set.
 """
 
 from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import msgspec
 from starlette.applications import Starlette
@@ -27,6 +31,15 @@ from dspm.netram.registry.service import Service
 from dspm.netram.wire import operator_token
 
 BODY_MAX = 64 << 10
+T = TypeVar("T")
+
+
+class Switchover(msgspec.Struct):
+    """Body of that request; without a node the registry chooses."""
+
+    dataset: str
+    node: str | None = None
+
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -62,12 +75,19 @@ def build(service: Service, key: bytes) -> Starlette:
         return _json({"datasets": page, "next": page[-1].name if more else None})
 
     async def add_node(request: Request) -> Response:
-        try:
-            node = msgspec.json.decode(await _body(request), type=NodeEntry)
-        except msgspec.DecodeError as e:
-            raise UsageError(f"a node that cannot be read: {e}") from None
-        await service.add_node(node)
+        await service.add_node(await _read(request, NodeEntry))
         return _json({"done": True})
+
+    async def drain(request: Request) -> Response:
+        return _json({"sets": service.membership.drain(request.path_params["name"])})
+
+    async def undrain(request: Request) -> Response:
+        service.membership.undrain(request.path_params["name"])
+        return _json({"done": True})
+
+    async def switchover(request: Request) -> Response:
+        asked = await _read(request, Switchover)
+        return _json({"set": await service.switchover(asked.dataset, asked.node)})
 
     async def remove(request: Request) -> Response:
         await service.remove(request.path_params["name"])
@@ -79,6 +99,9 @@ def build(service: Service, key: bytes) -> Starlette:
             Route("/v1/view", guarded(view)),
             Route("/v1/datasets", guarded(datasets)),
             Route("/v1/nodes", guarded(add_node), methods=["POST"]),
+            Route("/v1/nodes/{name}/drain", guarded(drain), methods=["POST"]),
+            Route("/v1/nodes/{name}/drain", guarded(undrain), methods=["DELETE"]),
+            Route("/v1/switchover", guarded(switchover), methods=["POST"]),
             Route("/v1/datasets/{name:path}", guarded(remove), methods=["DELETE"]),
         ]
     )
@@ -89,6 +112,13 @@ def _limit(request: Request) -> int:
     if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= PAGE_MAX):
         raise UsageError(f"limit = {given[:40]}", f"use a number from 1 to {PAGE_MAX}")
     return int(given)
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(await _body(request), type=kind)
+    except msgspec.DecodeError as e:
+        raise UsageError(f"a request that cannot be read as {kind.__name__}: {e}") from None
 
 
 async def _body(request: Request) -> bytes:
@@ -104,7 +134,13 @@ def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-_STATUS = {UsageError: 400, AuthError: 401, NotFoundError: 404, ConflictError: 409, UnavailableError: 503}
+_STATUS: dict[type[DspmError], int] = {
+    UsageError: 400,
+    AuthError: 401,
+    NotFoundError: 404,
+    ConflictError: 409,
+    UnavailableError: 503,
+}
 
 
 def _failed(e: DspmError) -> Response:

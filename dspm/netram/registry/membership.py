@@ -57,7 +57,7 @@ class Membership:
         self._catalog = catalog
         self._announce = announce
         self._pulses: dict[str, Pulse] = {}
-        self._paces: dict[int, Pace] = {}
+        self._paces = {i: Pace.begin(clock()) for i in catalog.sets}
         self._down: set[int] = set()
         self._on_time = clock()
 
@@ -112,7 +112,7 @@ class Membership:
         return self._catalog.kind_of(entry.id).copies
 
     def _pace(self, entry: SetEntry) -> Pace:
-        return self._paces.setdefault(entry.id, Pace.begin(self.clock()))
+        return self._paces.setdefault(entry.id, Pace(self.clock()))
 
     def _readmit(self, heard: Mapping[str, Heard]) -> None:
         """Lets sets go on whose members came back without their memory, where nothing acknowledged is at stake."""

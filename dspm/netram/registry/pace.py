@@ -26,7 +26,7 @@ class Pace:
 
     @classmethod
     def begin(cls, now: float) -> Pace:
-        """Of a set that the registry just learned of."""
+        """Of a set that a starting registry finds in its state."""
         return cls(changed=now, held=now + GRACE_S)
 
     @property
