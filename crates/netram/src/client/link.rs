@@ -59,6 +59,12 @@ impl Link {
         self.pool().clear();
     }
 
+    /// It did not answer: others are asked first for a moment, and where the group is now before it is asked again.
+    pub(crate) fn lost(&self) {
+        self.distrust();
+        self.reached(false);
+    }
+
     /// True for a moment after the node could not be reached: others are asked first.
     pub(crate) fn is_down(&self) -> bool {
         self.down.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < DOWN)

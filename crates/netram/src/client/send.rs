@@ -149,7 +149,7 @@ impl GroupClient {
             match sent {
                 Ok((c, request)) => waiting.push((i, c, request)),
                 Err(e) => {
-                    place.peers[i].link.distrust();
+                    place.peers[i].link.lost();
                     round.failed = Some(unacknowledged(&place.peers[i], e));
                 }
             }
@@ -224,7 +224,7 @@ impl GroupClient {
             Err(e) => {
                 match e {
                     Error::Refused(_) => peer.link.give(c),
-                    _ => peer.link.distrust(),
+                    _ => peer.link.lost(),
                 }
                 round.failed = Some(unacknowledged(peer, e));
             }
