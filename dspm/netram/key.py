@@ -11,6 +11,7 @@ class Key(bytes):
     file: Path
 
     def __new__(cls, secret: bytes, file: Path) -> Key:
+        """The secret as `file` has it, without what surrounds it."""
         key = super().__new__(cls, secret)
         key.file = file
         return key

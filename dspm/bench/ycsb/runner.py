@@ -11,8 +11,10 @@ print(result.throughput, result.verified)
 from __future__ import annotations
 
 import secrets
+import shlex
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dspm.bench.ycsb.bindings import Facts, NoopBinding, check_binding
@@ -38,8 +40,18 @@ NO_RUN = "none"
 
 
 def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
-    """Makes the table anew, in place of the one that is there, and inserts records 0 to `settings.records` - 1."""
+    """Makes the table anew, in place of the one that is there, and inserts records 0 to `settings.records` - 1.
+
+    Interrupted, it raises KeyboardInterrupt with a text that says what is left and how to remove it.
+    """
     place = _prepare(settings, target)
+    try:
+        return _load(settings, place, verify)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*_left_behind(settings, place)) from None
+
+
+def _load(settings: Settings, place: Target, verify: bool) -> Result:
     if place.is_file:
         remove_files(location(place, settings))
     _inspect(settings, place, create=True)
@@ -55,8 +67,19 @@ def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Re
     return _result("load", settings, place, facts, outcomes, fdatasync_us, checked)
 
 
+def _left_behind(settings: Settings, place: Target) -> list[str]:
+    if place.name == NOOP:
+        return []
+    where = location(place, settings)
+    remove = f"rm {shlex.quote(where)}*" if place.is_file else f"dspm rm {shlex.quote(where)}"
+    return [f"{where} is half loaded; `dspm ycsb load` loads it anew, `{remove}` removes it"]
+
+
 def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
-    """Runs the workload against a loaded table, then reads everything back."""
+    """Runs the workload against a loaded table, then reads everything back.
+
+    Interrupted among its operations, it returns what they were until then (`interrupted`), and reads nothing back.
+    """
     place = _prepare(settings, target)
     if place.is_file and not Path(location(place, settings)).exists():
         raise DataError(f"there is no {location(place, settings)}", f"load it: dspm ycsb load --target {place.name}")
@@ -70,11 +93,15 @@ def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Res
         with Pool(_run_tasks(settings, place, first_insert, run_name, counters)) as pool:
             pool.start_together()
             pool.start_together()
-            outcomes: list[PhaseOutcome] = pool.results()
+            outcomes, interrupted = pool.results_until_interrupted()
     written = tuple(outcome.written for outcome in outcomes)
     expectation = Expectation(run_name, first_insert, _counts_changes(settings), written)
-    checked = _verify(settings, place, expectation) if verify else None
-    return _result("run", settings, place, facts, outcomes, fdatasync_us, checked)
+    checked = None
+    try:
+        checked = _verify(settings, place, expectation) if verify and not interrupted else None
+    except KeyboardInterrupt:
+        interrupted = True
+    return replace(_result("run", settings, place, facts, outcomes, fdatasync_us, checked), interrupted=interrupted)
 
 
 def check(results: Sequence[Result]) -> None:
