@@ -82,8 +82,8 @@ fn port_hint(e: &Error, ports: &[(&str, String)]) -> Option<String> {
     let (option, address) = ports.iter().find(named)?;
     let port = address.rsplit_once(':')?.1;
     Some(format!(
-        "`ss -ltnp 'sport = :{port}'` names who has it: end that (`dspm down --dir D`, if it is a cluster's), or give \
-         another {option}"
+        "`ss -ltnp 'sport = :{port}'` names who has it: end that (`dspm down --dir D`, if it is a cluster's); `dspm node \
+         {option}` takes another address"
     ))
 }
 

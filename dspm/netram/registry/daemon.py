@@ -106,7 +106,7 @@ def _bound(listen: str, insecure: bool) -> Iterator[socket.socket]:
             server.listen(128)
         except OSError as e:
             text = f"the registry cannot listen on {listen}: {e.strerror}"
-            raise DspmError(text, port_hint(listen, "--listen")) from None
+            raise DspmError(text, port_hint(listen, "`dspm registry --listen`")) from None
         yield server
 
 
