@@ -43,6 +43,8 @@ CASES = [
     (["status"], 3),
     (["ls", "--json"], 3),
     (["rm", "x.db"], 3),
+    (["ycsb", "load"], 3),
+    (["ycsb", "run"], 3),
     (["rm"], 2),
     (["config", "show", "--config", "{tmp}/none.toml"], 2),
     (["path", "elsewhere"], 2),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dspm.bench.ycsb.bindings import Facts, NoopBinding, check_binding
 from dspm.bench.ycsb.counters import InsertCounters
+from dspm.bench.ycsb.dataset import check_cluster, is_there
 from dspm.bench.ycsb.disk import fdatasync_p50_us
 from dspm.bench.ycsb.expectation import Expectation
 from dspm.bench.ycsb.histogram import merge_histograms
@@ -81,8 +82,9 @@ def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Res
     Interrupted among its operations, it returns what they were until then (`interrupted`), and reads nothing back.
     """
     place = _prepare(settings, target)
-    if place.is_file and not Path(location(place, settings)).exists():
-        raise DataError(f"there is no {location(place, settings)}", f"load it: dspm ycsb load --target {place.name}")
+    if not _is_there(settings, place):
+        which = f"--target {place.name} --db {shlex.quote(settings.db)}"
+        raise DataError(f"there is no {location(place, settings)}", f"load it: dspm ycsb load {which}")
     facts = _inspect(settings, place)
     first_insert = _first_insert(settings, place, facts)
     run_name = secrets.token_hex(4)
@@ -125,7 +127,15 @@ def _prepare(settings: Settings, target: str) -> Target:
     check_binding(settings.binding)
     place = target_named(target)
     prepare_directory(place, settings)
+    if place.reports_itself:
+        check_cluster()
     return place
+
+
+def _is_there(settings: Settings, place: Target) -> bool:
+    if place.reports_itself:
+        return is_there(settings.db)
+    return not place.is_file or Path(location(place, settings)).exists()
 
 
 def _inspect(settings: Settings, place: Target, *, create: bool = False) -> Facts:
