@@ -154,7 +154,13 @@ def test_a_real_cluster_is_measured_and_left_as_it_was(dspm: Run, directory: Pat
             assert done.returncode == 0, done.stderr
             assert keys[command] <= json.loads(done.stdout).keys()
         assert json.loads(dspm("ls", "--json", env=env).stdout) == {"datasets": []}
-        assert "interrupted" in _interrupted(env, 1, str(native.program()), "page", "--rounds", "1000000")
+        no_table = dspm("ycsb", "run", "--db", "never-loaded", env=env)
+        assert no_table.returncode == 4 and "ycsb load --target dspm --db never-loaded" in no_table.stderr
+        assert json.loads(dspm("ls", "--json", env=env).stdout) == {"datasets": []}, "to look for it does not make it"
+        assert "interrupted" in _interrupted(env, 130, str(native.program()), "page", "--rounds", "1000000")
+        assert "of 10000 rounds were measured" in _interrupted(
+            env, 130, str(BIN), "bench", "commit", "--rounds", "10000"
+        )
         _interrupted(env, 130, str(BIN), "bench", "sustained")
         assert json.loads(dspm("ls", "--json", env=env).stdout) == {"datasets": []}
     finally:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
 from conftest import Run
+
+from dspm.netram.config import load
 
 CASES = [
     (["frobnicate"], 2),
@@ -40,6 +43,8 @@ CASES = [
     (["status"], 3),
     (["ls", "--json"], 3),
     (["rm", "x.db"], 3),
+    (["ycsb", "load"], 3),
+    (["ycsb", "run"], 3),
     (["rm"], 2),
     (["switchover"], 2),
     (["switchover", "x.db"], 3),
@@ -111,3 +116,50 @@ def test_a_file_that_is_named_and_not_there_gets_a_hint_that_helps(dspm: Run) ->
 
 def test_the_extension_is_a_file(dspm: Run) -> None:
     assert Path(dspm("path", "sqlite").stdout.strip()).is_file()
+
+
+@pytest.mark.parametrize("option", ["--listen", "--metrics"])
+def test_a_port_in_use_is_named_with_who_may_have_it(dspm: Run, tmp_path: Path, option: str) -> None:
+    (tmp_path / "key").write_text("k")
+    (tmp_path / "one.toml").write_text('key_file = "key"\nregistry = "http://127.0.0.1:1"\nmemory = "16MiB"\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        common = ["--config", tmp_path / "one.toml", option, f"127.0.0.1:{port}"]
+        node = dspm("node", "--name", "n", "--data-dir", tmp_path / "n", "--arena", tmp_path / "a", *common)
+        assert node.returncode == 1, node.stderr
+        error, hint = node.stderr.splitlines()[-2:]
+        assert error.startswith(f"dspm: error: cannot listen on 127.0.0.1:{port}")
+        assert f"'sport = :{port}'" in hint and "dspm down" in hint and f"`dspm node {option}`" in hint
+        if option == "--listen":
+            registry = dspm("registry", "--dir", tmp_path / "r", *common)
+            assert registry.returncode == 1 and f"listen on 127.0.0.1:{port}" in registry.stderr
+            assert f"'sport = :{port}'" in registry.stderr and "`dspm registry --listen`" in registry.stderr
+
+
+@pytest.mark.parametrize(("text", "value"), [("on", True), ("off", False), ("true", True), ("false", False)])
+def test_a_switch_takes_what_is_documented(dspm: Run, text: str, value: bool) -> None:
+    r = dspm("config", "show", "--json", env={"DSPM_CACHE_PREFETCH": text, "DSPM_CONFIG": "/dev/null"})
+    assert r.returncode == 0, r.stderr
+    wrong = dspm("config", "show", env={"DSPM_CACHE_PREFETCH": text.upper(), "DSPM_CONFIG": "/dev/null"})
+    assert wrong.returncode == 2 and 'expected on or off (true and false are the same), found "' in wrong.stderr
+    with pytest.MonkeyPatch.context() as variables:
+        variables.setenv("DSPM_CACHE_PREFETCH", text)
+        assert load(Path("/dev/null")).cache_prefetch is value
+
+
+def test_a_key_that_does_not_fit_is_named_by_its_file(dspm: Run, tmp_path: Path, directory: Path) -> None:
+    up = dspm("up", "--dir", directory, "--nodes", "1", "--copies", "1", "--memory", "16MiB", "--json")
+    assert up.returncode == 0, up.stderr
+    try:
+        other = tmp_path / "other.key"
+        other.write_text("of another cluster")
+        wrong = tmp_path / "wrong.toml"
+        text = Path(json.loads(up.stdout)["config"]).read_text()
+        wrong.write_text(text.replace(str(directory / "cluster.key"), str(other)))
+        for command in (["ls"], ["status"], ["bench", "page"], ["export", "a.db", tmp_path / "a"]):
+            r = dspm(*command, env={"DSPM_CONFIG": str(wrong)})
+            assert r.returncode == 1, r.stderr
+            assert f"the key in {other} does not fit this cluster" in r.stderr and "key_file" in r.stderr
+            assert "of another cluster" not in r.stderr
+    finally:
+        assert dspm("down", "--dir", directory).returncode == 0

@@ -7,10 +7,15 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from dspm.bench.interruption import end, measured
 from dspm.cli.output import print_json, print_table
 from dspm.errors import UsageError
 
-app = App(name="bench", help="Measure the cluster against the machine's own floor: sockets and nothing else.")
+app = App(
+    name="bench",
+    help="Measure the cluster against the machine's own floor: sockets and nothing else.",
+    suppress_keyboard_interrupt=False,
+)
 
 Json = Annotated[bool, Parameter(negative="", help="Print the figures as JSON.")]
 Rounds = Annotated[int, Parameter(help="Rounds; every figure is their median.")]
@@ -33,8 +38,8 @@ def page(*, rounds: Rounds = 31, samples: Samples = 200, json: Json = False) -> 
     from dspm.bench import measure
 
     _check(rounds=rounds, samples=samples)
-    found = measure.page(rounds, samples)
-    _report(found, "a 4 KiB page that no cache has, read from a node", [*LATENCY, DISK], json)
+    found = measured(measure.page, rounds, samples)
+    _report(found, "a 4 KiB page that no cache has, read from a node", [*LATENCY, DISK], rounds, json)
 
 
 @app.command
@@ -43,9 +48,9 @@ def commit(*, rounds: Rounds = 31, samples: Samples = 200, json: Json = False) -
     from dspm.bench import measure
 
     _check(rounds=rounds, samples=samples)
-    found = measure.commit(rounds, samples)
+    found = measured(measure.commit, rounds, samples)
     where = f"{found['members']} copies, durability {found['durability']}"
-    _report(found, f"one full page committed, {where}", [*LATENCY, DISK], json)
+    _report(found, f"one full page committed, {where}", [*LATENCY, DISK], rounds, json)
 
 
 @app.command
@@ -54,9 +59,9 @@ def update(*, rounds: Rounds = 15, samples: Samples = 500, json: Json = False) -
     from dspm.bench import update as sql
 
     _check(rounds=rounds, samples=samples)
-    found = sql.update(rounds, samples)
+    found = measured(sql.update, rounds, samples)
     rows = [("p50", "p50_us", "µs"), ("tmpfs", "tmpfs_us", "µs"), ("floor", "floor_us", "µs")]
-    _report(found, "one-row UPDATE, autocommit", [*rows, ("beyond tmpfs", "ratio", "× floor")], json)
+    _report(found, "one-row UPDATE, autocommit", [*rows, ("beyond tmpfs", "ratio", "× floor")], rounds, json)
 
 
 @app.command
@@ -70,11 +75,12 @@ def sustained(
     from dspm.bench import update as sql
 
     _check(seconds=seconds, intervals=intervals)
-    found = sql.sustained(seconds, intervals, _progress)
+    found = measured(sql.sustained, seconds, intervals, _progress)
     if json:
         print_json(found)
     else:
         print(f"p50 of the last part: {found['ratio']:.2f} × the first's")
+    end(found, len(found["intervals"]), intervals, "parts")
 
 
 @app.command
@@ -88,8 +94,8 @@ def scan(
     from dspm.bench import measure
 
     _check(rounds=rounds, mebibytes=mebibytes)
-    found = measure.scan(rounds, mebibytes)
-    _report(found, f"{mebibytes} MiB read in order, cold", [("rate", "mb_per_s", "MB/s")], json)
+    found = measured(measure.scan, rounds, mebibytes)
+    _report(found, f"{mebibytes} MiB read in order, cold", [("rate", "mb_per_s", "MB/s")], rounds, json)
 
 
 @app.command
@@ -104,9 +110,15 @@ def node(
     from dspm.bench import measure
 
     _check(rounds=rounds, milliseconds=milliseconds, pages=pages)
-    found = measure.node(rounds, milliseconds, pages, _progress)
+    found = measured(measure.node, rounds, milliseconds, pages, _progress)
     rows = [("dspm-node", "ops_per_s", "reads/s"), ("redis-server", "redis_ops_per_s", "GETs/s")]
-    _report(found, f"{found['connections']} connections, one read each", [*rows, ("ratio", "ratio", "× Redis")], json)
+    _report(
+        found,
+        f"{found['connections']} connections, one read each",
+        [*rows, ("ratio", "ratio", "× Redis")],
+        rounds,
+        json,
+    )
 
 
 def _check(**numbers: int) -> None:
@@ -123,12 +135,13 @@ def _progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _report(found: dict[str, Any], title: str, rows: list[Row], json: bool) -> None:
+def _report(found: dict[str, Any], title: str, rows: list[Row], rounds: int, json: bool) -> None:
     if json:
         print_json(found)
-        return
-    cells = [(name, *(_cell(found, key + end) for end in ("", "_min", "_max")), unit) for name, key, unit in rows]
-    print_table(f"{title}; {found['rounds']} rounds", COLUMNS, cells, RIGHT)
+    else:
+        cells = [(name, *(_cell(found, key + of) for of in ("", "_min", "_max")), unit) for name, key, unit in rows]
+        print_table(f"{title}; {found['rounds']} rounds", COLUMNS, cells, RIGHT)
+    end(found, found["rounds"], rounds)
 
 
 def _cell(found: dict[str, Any], key: str) -> str:

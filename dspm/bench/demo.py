@@ -152,7 +152,10 @@ def _measure(asked: argparse.Namespace) -> Comparison:
     )
     targets = list(_possible(settings, asked.targets))
     _say(f"YCSB A, half reads and half updates, {asked.processes} processes, through SQLite on {', '.join(targets)}")
-    return compare(settings, targets, rounds=asked.rounds, progress=lambda text: _say(f"  {text}"))
+    found = compare(settings, targets, rounds=asked.rounds, progress=lambda text: _say(f"  {text}"))
+    if found.interrupted:
+        raise KeyboardInterrupt
+    return found
 
 
 def _possible(settings: Settings, names: Sequence[str]) -> Iterator[str]:

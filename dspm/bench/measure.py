@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dspm.bench import redis
+from dspm.bench.interruption import in_turn
 from dspm.bench.native import measure
 from dspm.bench.ycsb.disk import fdatasync_p50_us
 from dspm.bench.ycsb.settings import default_directory
@@ -63,22 +64,26 @@ def node(rounds: int, milliseconds: int, pages: int, progress: Progress) -> Json
     with_redis = redis.is_installed()
     if not with_redis:
         progress(redis.HOW_TO_INSTALL)
-    ours: list[float] = []
-    theirs: list[float] = []
+    done: list[tuple[float, float | None]] = []
     with redis.running(pages) if with_redis else nullcontext() as server:
-        for number in range(rounds):
+
+        def one_round(number: int) -> None:
             progress(f"round {number + 1} of {rounds}")
             once = measure("node", rounds=1, millis=milliseconds, pages=pages, connections=CONNECTIONS)
-            ours.append(float(once["ops_per_s"]))
+            our, their = float(once["ops_per_s"]), None
             if server is not None:
-                requests = max(OPERATIONS_MIN, int((theirs or ours)[-1] * milliseconds / 1000))
-                theirs.append(server.gets_per_s(requests, CONNECTIONS))
-    found: JsonObject = {**_spread("ops_per_s", ours), **_spread("redis_ops_per_s", theirs)}
+                expected = (done[-1][1] if done else None) or our
+                their = server.gets_per_s(max(OPERATIONS_MIN, int(expected * milliseconds / 1000)), CONNECTIONS)
+            done.append((our, their))
+
+        interrupted = in_turn(rounds, one_round)
+    ours, theirs = [our for our, _ in done], [their for _, their in done if their is not None]
+    found: JsonObject = {**_spread("ops_per_s", ours), **_spread("redis_ops_per_s", theirs), **interrupted}
     ratios = [our / their for our, their in zip(ours, theirs, strict=False)]
     found |= _spread("ratio", ratios)
     if theirs:
         found["ratio"] = found["ops_per_s"] / found["redis_ops_per_s"]
-    return {**found, "rounds": rounds, "connections": CONNECTIONS, "pages": pages}
+    return {**found, "rounds": len(done), "connections": CONNECTIONS, "pages": pages}
 
 
 def _spread(name: str, rounds: Sequence[float]) -> JsonObject:

@@ -14,6 +14,8 @@ from dspm.errors import DspmError, from_code
 
 ERROR = "dspm: error: "
 HINT = "hint: "
+INTERRUPTED = 130
+"""The exit status of the program then, and of `dspm`."""
 END_SECONDS = 10.0
 """A program that was interrupted removes its dataset first, and is killed when that takes longer."""
 
@@ -27,17 +29,25 @@ def program() -> Path:
 
 
 def measure(command: str, **numbers: int) -> dict[str, Any]:
-    """Runs one measurement and returns its JSON object. Raises what the program says went wrong."""
+    """Runs one measurement and returns its JSON object. Raises what the program says went wrong.
+
+    Interrupted, it returns the rounds that were done by then, with `interrupted`; without any, or where one was all
+    that was wanted, it raises.
+    """
     arguments = [word for name, value in numbers.items() for word in (f"--{name}", str(value))]
     child = subprocess.Popen(
         [str(program()), command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         out, err = child.communicate()
+    except KeyboardInterrupt:
+        return _until_now(_end(child), numbers)
     except BaseException:
         _end(child)
         raise
     lines = err.splitlines()
+    if child.returncode == INTERRUPTED:
+        return _until_now(out, numbers)
     if child.returncode:
         raise _error(command, child.returncode, lines)
     print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
@@ -45,13 +55,26 @@ def measure(command: str, **numbers: int) -> dict[str, Any]:
     return found
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _until_now(out: str, asked: dict[str, int]) -> dict[str, Any]:
+    """What an interrupted program printed."""
+    try:
+        found: dict[str, Any] = json.loads(out)
+    except ValueError:
+        raise KeyboardInterrupt from None
+    if asked.get("rounds") == 1:
+        raise KeyboardInterrupt
+    return {**found, "interrupted": True}
+
+
+def _end(child: subprocess.Popen[str]) -> str:
+    """Ends it; what it printed."""
     child.send_signal(signal.SIGTERM)
     try:
-        child.communicate(timeout=END_SECONDS)
+        return child.communicate(timeout=END_SECONDS)[0]
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()
+        return ""
 
 
 def _error(command: str, status: int, lines: list[str]) -> DspmError:

@@ -19,6 +19,7 @@ from typing import Any
 
 import apsw
 
+from dspm.bench.interruption import in_turn
 from dspm.bench.native import measure
 from dspm.errors import DspmError, UnavailableError
 
@@ -60,20 +61,21 @@ def update(rounds: int, samples: int) -> JsonObject:
     `p50_us`, `tmpfs_us`, `floor_us`, each with `_min` and `_max`, and `ratio`: how many floors an UPDATE takes beyond
     what it takes on tmpfs.
     """
-    ours: list[float] = []
-    theirs: list[float] = []
-    floors: list[float] = []
+    done: list[tuple[float, float, float]] = []
     with _dspm_table() as table, _tmpfs_table() as plain:
-        for _ in range(rounds):
-            floors.append(float(measure("commit", rounds=1, samples=samples)["floor_us"]))
-            theirs.append(statistics.median(plain.update() for _ in range(samples)))
-            ours.append(statistics.median(table.update() for _ in range(samples)))
-    found: JsonObject = {}
-    for name, values in (("p50_us", ours), ("tmpfs_us", theirs), ("floor_us", floors)):
+
+        def one_round(_: int) -> None:
+            floor = float(measure("commit", rounds=1, samples=samples)["floor_us"])
+            their = statistics.median(plain.update() for _ in range(samples))
+            our = statistics.median(table.update() for _ in range(samples))
+            done.append((our, their, floor))
+
+        found = in_turn(rounds, one_round)
+    for name, values in zip(("p50_us", "tmpfs_us", "floor_us"), zip(*done, strict=True), strict=True):
         found |= {name: statistics.median(values), f"{name}_min": min(values), f"{name}_max": max(values)}
-    ratios = [(o - t) / f for o, t, f in zip(ours, theirs, floors, strict=True)]
+    ratios = [(our - their) / floor for our, their, floor in done]
     found |= {"ratio_min": min(ratios), "ratio_max": max(ratios)}
-    return {**found, "ratio": (found["p50_us"] - found["tmpfs_us"]) / found["floor_us"], "rounds": rounds}
+    return {**found, "ratio": (found["p50_us"] - found["tmpfs_us"]) / found["floor_us"], "rounds": len(done)}
 
 
 def sustained(seconds: float, intervals: int, progress: Progress) -> JsonObject:
@@ -83,9 +85,9 @@ def sustained(seconds: float, intervals: int, progress: Progress) -> JsonObject:
     not on the disk of all members yet when a look was taken, once a second.
     """
     parts: list[JsonObject] = []
-    with _dspm_table() as table:
-        disk = _Behind(table.name)
-        for number in range(intervals):
+    with _dspm_table() as table, _behind(table.name) as disk:
+
+        def one_part(number: int) -> None:
             part = _part(table, seconds / intervals) | {"behind": disk.most()}
             parts.append(part)
             p50, p99, most = (part[k] for k in ("p50_us", "p99_us", "max_us"))
@@ -93,9 +95,10 @@ def sustained(seconds: float, intervals: int, progress: Progress) -> JsonObject:
                 f"part {number + 1} of {intervals}: {part['per_s']:,.0f} commits/s, p50 {p50:.0f} µs, "
                 f"p99 {p99:.0f} µs, longest {most / 1000:.1f} ms, at most {part['behind']:,} commits not on disk"
             )
-        disk.end()
+
+        interrupted = in_turn(intervals, one_part)
     ratio = parts[-1]["p50_us"] / parts[0]["p50_us"]
-    return {"intervals": parts, "ratio": ratio, "seconds": seconds}
+    return {"intervals": parts, "ratio": ratio, "seconds": seconds * len(parts) / intervals, **interrupted}
 
 
 def _part(table: Table, seconds: float) -> JsonObject:
@@ -148,6 +151,15 @@ def _tmpfs_table() -> Iterator[Table]:
         db.close()
         for end in ("", "-wal", "-shm"):
             path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _behind(name: str) -> Iterator[_Behind]:
+    disk = _Behind(name)
+    try:
+        yield disk
+    finally:
+        disk.end()
 
 
 class _Behind(threading.Thread):

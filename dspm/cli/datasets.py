@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dspm.cli.output import JsonObject, Table
+from dspm.errors import DspmError
 
 
 def ls(
@@ -71,4 +72,8 @@ def mv(name: str, to: str, /) -> None:
     from dspm.netram.names import dataset_name
 
     config = load_cluster()
-    ask_any(config, Rename(dataset_name(config.namespace, name), dataset_name(config.namespace, to)), Done)
+    try:
+        ask_any(config, Rename(dataset_name(config.namespace, name), dataset_name(config.namespace, to)), Done)
+    except DspmError as e:
+        e.hint = e.hint or "`dspm ls` lists the names that are taken"
+        raise

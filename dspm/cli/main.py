@@ -54,6 +54,7 @@ def build(chosen: str = "") -> App:
         help_format="plaintext",
         print_error=False,
         exit_on_error=False,
+        suppress_keyboard_interrupt=False,
     )
     for name, (target, text) in _COMMANDS.items():
         if _exists(target):
@@ -73,8 +74,9 @@ def run(arguments: Sequence[str]) -> int:
         return _run(arguments)
     except DspmError as e:
         return _fail(e)
-    except KeyboardInterrupt:
-        print("dspm: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        with contextlib.suppress(OSError):
+            print(": ".join(["dspm: interrupted", *map(str, e.args)]), file=sys.stderr)
         return 130
     except BrokenPipeError:
         with contextlib.suppress(OSError):

@@ -24,6 +24,15 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def port_hint(address: str, who: str) -> str:
+    """What to do about an address that cannot be listened on; `who` can be told another one."""
+    port = address.rpartition(":")[2]
+    return (
+        f"`ss -ltnp 'sport = :{port}'` names who has it: end that (`dspm down --dir D`, if it is a cluster's); "
+        f"{who} takes another address"
+    )
+
+
 def reason(e: OSError) -> str:
     """Why, in the system's words; asyncio puts its own into strerror."""
     return os.strerror(e.errno) if e.errno else str(e)

@@ -10,6 +10,7 @@ import msgspec
 
 from dspm import _native
 from dspm.errors import UnavailableError, UsageError
+from dspm.netram.key import Key
 
 _SHOW_HINT = "`dspm config show` lists the keys with their values and meaning"
 EMPTY = Path("/dev/null")
@@ -64,7 +65,7 @@ class Config(msgspec.Struct, frozen=True):
         """The setting of that key."""
         return next(s for s in self.settings if s.key == key)
 
-    def key(self) -> bytes:
+    def key(self) -> Key:
         """The cluster's key, without surrounding white space.
 
         Raises:
@@ -75,7 +76,7 @@ class Config(msgspec.Struct, frozen=True):
         return read_key(Path(self.key_file))
 
 
-def read_key(path: Path) -> bytes:
+def read_key(path: Path) -> Key:
     """The key in that file."""
     hint = "`key_file` in the config names the file that holds the cluster's key"
     try:
@@ -84,7 +85,7 @@ def read_key(path: Path) -> bytes:
         raise UsageError(f"the key file {path} cannot be read: {e.strerror}", hint) from None
     if not key:
         raise UsageError(f"the key file {path} is empty", hint)
-    return key
+    return Key(key, path)
 
 
 def load(path: Path | None = None, overrides: Mapping[str, str] | None = None) -> Config:

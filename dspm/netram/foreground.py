@@ -71,7 +71,8 @@ def _help(node: Node, registry: str, key: bytes, read: int, parent: int) -> int:
         print(line.decode().strip(), flush=True)
         _register(node, registry, key, address, parent)
     except (DspmError, OSError) as e:
-        print(f"dspm: warning: the node {node.name} is not registered: {e}", file=sys.stderr, flush=True)
+        hint = f"\nhint: {e.hint}" if isinstance(e, DspmError) and e.hint else ""
+        print(f"dspm: warning: the node {node.name} is not registered: {e}{hint}", file=sys.stderr, flush=True)
         return 1
     return 0
 

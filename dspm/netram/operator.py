@@ -11,8 +11,11 @@ import msgspec
 
 from dspm.errors import DspmError, UnavailableError, UsageError, from_code
 from dspm.netram.config import Config
+from dspm.netram.key import misfit
 from dspm.netram.messages import SetEntry
 from dspm.netram.wire import operator_token
+
+UNAUTHORIZED = 401
 
 
 def of_cluster(config: Config) -> Operator:
@@ -29,6 +32,7 @@ class Operator:
 
     def __init__(self, url: str, key: bytes, timeout_s: float = 15.0) -> None:
         self._url = url
+        self._key = key
         headers = {"Authorization": f"Bearer {operator_token(key)}"}
         # No proxy of the environment: the registry is a peer, not the web.
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False)
@@ -76,6 +80,8 @@ class Operator:
             raise UnavailableError(f"the registry at {self._url} does not answer: {e}", _HINT) from None
         except ValueError:
             raise DspmError(f"what answers at {self._url} is not a dspm registry", "check `registry`") from None
+        if reply.status_code == UNAUTHORIZED:
+            raise from_code(10, f"{misfit(self._key)} (the registry at {self._url} said so)")
         if reply.status_code >= 400:
             raise from_code(
                 int(answer.get("code", 1)), str(answer.get("error", reply.status_code)), answer.get("hint", "")

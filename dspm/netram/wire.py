@@ -16,6 +16,7 @@ from enum import IntEnum
 import xxhash
 
 from dspm.errors import AuthError, DataError, DspmError, ProtocolError, code_of, from_code
+from dspm.netram.key import misfit
 
 HEADER_SIZE = 64
 MAGIC = b"DSPM"
@@ -137,7 +138,7 @@ def proof(key: bytes, side: str, dialer_nonce: str, acceptor_nonce: str) -> str:
 def check_proof(key: bytes, side: str, dialer_nonce: str, acceptor_nonce: str, given: str) -> None:
     """Raises AuthError unless the proof was made with this key."""
     if not hmac.compare_digest(proof(key, side, dialer_nonce, acceptor_nonce).encode(), given.encode()):
-        raise from_code(10, "the peer does not know this cluster's key")
+        raise from_code(10, misfit(key))
 
 
 def operator_token(key: bytes) -> str:

@@ -78,11 +78,7 @@ def test_a_power_cut_with_durability_disk(clusters: Clusters, children: Children
     for _ in range(rounds(2)):
         writer = ledger.writer()
         writer.wait(20)
-        arenas = [cut.arena(n) for n in cut.nodes]
-        for pid in cut.pids():
-            cut.kill(pid)
-        for arena in arenas:
-            arena.unlink()
+        cut.cut_power()
         writer.kill()
         cut.up()
         cut.wait_whole(ledger.name)

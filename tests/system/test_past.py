@@ -278,11 +278,7 @@ def test_a_lost_history(clusters: Clusters, children: Children) -> None:
     reader = children.session(cluster, name, DSPM_CACHE_PREFETCH="false")
     reader.sql(f"PRAGMA dspm_as_of={lsn}")
     reader.sql("SELECT * FROM t LIMIT 1")
-    arenas = [cluster.arena(n) for n in cluster.nodes]
-    for pid in cluster.pids():
-        cluster.kill(pid)
-    for arena in arenas:
-        arena.unlink()
+    cluster.cut_power()
     cluster.up()
     cluster.wait_whole(name)
     with pytest.raises(SqlError) as gone:

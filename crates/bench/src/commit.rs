@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, Numbers, Scratch, random_page};
 use crate::floor::Floor;
 use crate::place::{self, Probes};
 use crate::stats::Turns;
+use crate::stop;
 use dspm_proto::{Error, PageNo};
 use dspm_txn::dataset::{Change, PageBuf};
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ pub(crate) fn measure(rounds: usize, samples: usize) -> Result<Value, Error> {
     let mut floor = Floor::of_commit(scratch.members())?;
     let mut turns = Turns::default();
     let mut count = 0;
-    for _ in 0..rounds {
+    stop::rounds(rounds, || {
         let mut times = Vec::with_capacity(samples);
         for _ in 0..samples {
             count += 1;
@@ -39,7 +40,8 @@ pub(crate) fn measure(rounds: usize, samples: usize) -> Result<Value, Error> {
         let (here, cores) = (place::here(), probes.cores()?);
         let floor_us = floor.round_on(here, &cores, samples)?;
         turns.push(floor_us, &mut times, cores.iter().all(|c| *c == here));
-    }
+        Ok(())
+    })?;
     let mut out = turns.report();
     out.extend([
         ("samples".into(), json!(samples)),

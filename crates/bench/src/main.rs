@@ -28,13 +28,21 @@ const USAGE: &str = "usage: dspm-bench floor  [--peers 2] [--size 4096] [--round
        dspm-bench node   [--rounds 3] [--pages 4096] [--connections 32] [--millis 1000]
 The cluster is the one that DSPM_CONFIG or a config file names; floor needs none.";
 
+/// As a shell says it of a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
 fn main() -> ExitCode {
     match run() {
+        Ok(()) if stop::asked() => {
+            eprintln!("dspm-bench: interrupted; these are the rounds that were done");
+            ExitCode::from(INTERRUPTED)
+        }
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("dspm: error: {e}");
             eprintln!("hint: {}", if e.hint().is_empty() { "dspm-bench --help shows the arguments" } else { e.hint() });
             ExitCode::from(match e {
+                _ if stop::asked() => INTERRUPTED,
                 Error::Usage(_) => 2,
                 Error::Unavailable(_) => 3,
                 Error::Corrupt(_) => 4,

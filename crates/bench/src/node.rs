@@ -35,16 +35,17 @@ pub(crate) fn measure(rounds: usize, pages: usize, connections: usize, millis: u
     let mut load = Load::new(&cluster, &scratch, snapshot.lsn, connections)?;
     load.drive(WARM)?;
     let mut rates = Vec::new();
-    for _ in 0..rounds {
+    let done = stop::rounds(rounds, || {
         rates.push(load.drive(Duration::from_millis(millis as u64))?);
-    }
+        Ok(())
+    })?;
     scratch.data.release(snapshot);
     let mut out = Map::new();
     put(&mut out, "ops_per_s", &rates);
     out.extend([
         ("connections".into(), json!(connections)),
         ("pages".into(), json!(pages)),
-        ("rounds".into(), json!(rounds)),
+        ("rounds".into(), json!(done)),
     ]);
     Ok(Value::Object(out))
 }

@@ -4,6 +4,7 @@ use crate::cluster::{Cache, Cluster, Scratch};
 use crate::floor::Floor;
 use crate::place::{self, Probes};
 use crate::stats::Turns;
+use crate::stop;
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{Dataset, Intent};
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ pub(crate) fn measure(rounds: usize, samples: usize, pages: usize) -> Result<Val
     let mut page = [0; PAGE_SIZE];
     let snapshot = data.snapshot(Intent::Read)?;
     let misses = data.status().cache_misses;
-    for _ in 0..rounds {
+    let done = stop::rounds(rounds, || {
         let mut times = Vec::with_capacity(samples);
         for _ in 0..samples {
             at = (at + STEP) % pages;
@@ -39,14 +40,15 @@ pub(crate) fn measure(rounds: usize, samples: usize, pages: usize) -> Result<Val
         let (here, cores) = (place::here(), probes.cores()?);
         let floor_us = floor.round_on(here, &cores, samples)?;
         turns.push(floor_us, &mut times, cores.iter().all(|c| *c == here));
-    }
+        Ok(())
+    })?;
     let asked = data.status().cache_misses - misses;
     data.release(snapshot);
     let mut out = turns.report();
     out.extend([
         ("samples".into(), json!(samples)),
         ("pages".into(), json!(pages)),
-        ("asked_of_a_node".into(), json!(asked as f64 / (rounds * samples) as f64)),
+        ("asked_of_a_node".into(), json!(asked as f64 / (done * samples) as f64)),
     ]);
     Ok(Value::Object(out))
 }

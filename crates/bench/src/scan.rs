@@ -19,15 +19,16 @@ pub(crate) fn measure(rounds: usize, pages: usize) -> Result<Value, Error> {
     let cluster = Cluster::configured()?;
     let scratch = Scratch::create(&cluster, "scan", pages)?;
     let mut rates = Vec::new();
-    for _ in 0..rounds {
+    let done = stop::rounds(rounds, || {
         rates.push(scan(&cluster, &scratch)?);
-    }
+        Ok(())
+    })?;
     let mut out = Map::new();
     put(&mut out, "mb_per_s", &rates);
     out.extend([
         ("bytes".into(), json!(scratch.size())),
         ("prefetch".into(), json!(cluster.config.cache_prefetch)),
-        ("rounds".into(), json!(rounds)),
+        ("rounds".into(), json!(done)),
     ]);
     Ok(Value::Object(out))
 }

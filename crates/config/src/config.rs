@@ -194,7 +194,7 @@ impl Config {
         if text.trim().is_empty() {
             return Err(Error::Usage(format!("the key file {} is empty", path.display())));
         }
-        Ok(ClusterKey::new(&text))
+        Ok(ClusterKey::of_file(&text, path))
     }
 
     /// The cluster-wide name of what a program opened ([`crate::dataset_name`]).

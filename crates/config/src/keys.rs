@@ -24,7 +24,7 @@ pub enum Kind {
     Share,
     /// A time, within these limits in milliseconds.
     Time(u64, u64),
-    /// true/false, on/off.
+    /// on or off, true or false.
     Switch,
 }
 
@@ -44,7 +44,7 @@ impl Kind {
             Kind::Time(min, max) => {
                 format!("a time such as 100ms (ms, s, m, h) from {} to {}", time(min), time(max))
             }
-            Kind::Switch => "true or false".into(),
+            Kind::Switch => "on or off (true and false are the same)".into(),
         }
     }
 }

@@ -13,9 +13,31 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-const USAGE: &str = "usage: dspm-node --name N --listen HOST:PORT --data-dir D --arena FILE --memory BYTES --key-file F
-  [--cluster C] [--machine M] [--metrics HOST:PORT] [--lease-ms 300] [--flush-interval-ms 100]
-  [--dirty-max-bytes B] [--history-max-bytes B] [--outcome-retention-ms N] [--workers N] [--insecure]";
+const USAGE: &str = "\
+usage: dspm-node --name N --listen HOST:PORT --data-dir D --arena FILE --memory BYTES --key-file FILE [OPTION VALUE]...
+
+One node in the foreground, until SIGTERM. It prints one line of JSON when it serves. People use `dspm up --dir D`, which
+starts a whole cluster on this machine, or `dspm node`, which reads the configuration and registers the node.
+
+  --name N                  its name, unique in the cluster
+  --listen HOST:PORT        where clients, other nodes and the registry reach it; port 0: any that is free
+  --data-dir D              directory of its log and base files
+  --arena FILE              file of its memory, on tmpfs: /dev/shm/...
+  --memory BYTES            size of that memory
+  --key-file FILE           the cluster's key
+  --cluster C               name of the cluster; peers of another one are refused
+  --machine M               what fails at once with it; two copies are not put there together
+  --metrics HOST:PORT       where http://HOST:PORT/metrics answers; none without it
+  --lease-ms N              length of a session's lease (300)
+  --flush-interval-ms N     a commit is on disk at the latest so long after it (100)
+  --dirty-max-bytes N       memory that commits not yet on disk may take (half of --memory)
+  --history-max-bytes N     memory that one reader's old snapshot may pin (a quarter of --memory)
+  --outcome-retention-ms N  how long the outcome of a commit can be asked (3600000)
+  --workers N               threads that serve connections (1)
+  --insecure                listen off loopback although nothing is encrypted
+  --help                    this text
+
+Exit status: 0 ended by a signal, 1 failed, 2 usage, 4 damaged data.";
 
 fn main() -> ExitCode {
     // A node with a dead thread would answer some and hang others: peers know how to survive a dead member.
@@ -24,26 +46,48 @@ fn main() -> ExitCode {
         report(info);
         std::process::abort();
     }));
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            let hint = e.hint();
-            eprintln!("dspm: error: {e}");
-            eprintln!("hint: {}", if hint.is_empty() { "dspm-node --help shows the arguments" } else { hint });
-            ExitCode::from(match e {
-                Error::Usage(_) => 2,
-                Error::Corrupt(_) => 4,
-                _ => 1,
-            })
+    let options = match parse() {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
         }
+        Err(e) => return fail(&e, None),
+    };
+    let ports = [("--metrics", options.metrics.clone().unwrap_or_default()), ("--listen", options.listen.clone())];
+    match serve(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(&e, port_hint(&e, &ports)),
     }
 }
 
-fn run() -> Result<(), Error> {
-    let Some(options) = parse()? else {
-        println!("{USAGE}");
-        return Ok(());
+fn fail(e: &Error, hint: Option<String>) -> ExitCode {
+    let other = if e.hint().is_empty() { "dspm-node --help shows the arguments" } else { e.hint() };
+    eprintln!("dspm: error: {e}");
+    eprintln!("hint: {}", hint.as_deref().unwrap_or(other));
+    ExitCode::from(match e {
+        Error::Usage(_) => 2,
+        Error::Corrupt(_) => 4,
+        _ => 1,
+    })
+}
+
+/// What to do about an address that cannot be listened on; `ports` are what was asked for, and by which argument.
+fn port_hint(e: &Error, ports: &[(&str, String)]) -> Option<String> {
+    let text = e.to_string();
+    let rest = text.strip_prefix("cannot listen on ")?;
+    let named = |(option, address): &&(&str, String)| {
+        rest.starts_with(address) && (*option == "--metrics") == rest.contains(" for metrics: ")
     };
+    let (option, address) = ports.iter().find(named)?;
+    let port = address.rsplit_once(':')?.1;
+    Some(format!(
+        "`ss -ltnp 'sport = :{port}'` names who has it: end that (`dspm down --dir D`, if it is a cluster's); `dspm node \
+         {option}` takes another address"
+    ))
+}
+
+fn serve(options: NodeOptions) -> Result<(), Error> {
     let name = options.name.clone();
     let (_node, serving) = Node::start(options)?;
     let line = serde_json::json!({

@@ -13,6 +13,7 @@ use crate::ids::{Session, StoreId};
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use std::path::Path;
 
 /// Who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,8 +75,20 @@ pub struct Proof {
 }
 
 /// The shared secret of a cluster. Never shown: `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClusterKey(Vec<u8>);
+#[derive(Clone)]
+pub struct ClusterKey {
+    secret: Vec<u8>,
+    /// Where it came from, for messages to who dials with it; empty: not told.
+    file: String,
+}
+
+impl PartialEq for ClusterKey {
+    fn eq(&self, other: &ClusterKey) -> bool {
+        self.secret == other.secret
+    }
+}
+
+impl Eq for ClusterKey {}
 
 impl std::fmt::Debug for ClusterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -86,7 +99,12 @@ impl std::fmt::Debug for ClusterKey {
 impl ClusterKey {
     /// A key from the text of a key file; surrounding white space does not count.
     pub fn new(text: &str) -> ClusterKey {
-        ClusterKey(text.trim().as_bytes().to_vec())
+        ClusterKey { secret: text.trim().as_bytes().to_vec(), file: String::new() }
+    }
+
+    /// The same, and which file has it: errors name that. Not for who is dialled: a stranger would learn the path.
+    pub fn of_file(text: &str, file: &Path) -> ClusterKey {
+        ClusterKey { file: file.display().to_string(), ..ClusterKey::new(text) }
     }
 
     /// HMAC-SHA-256 over side, dialer's nonce and acceptor's nonce (each ended by a zero byte), in hexadecimal.
@@ -103,13 +121,20 @@ impl ClusterKey {
     /// # Errors
     /// [`Error::Auth`] when it was made with another key.
     pub fn check(&self, side: &str, dialer_nonce: &str, acceptor_nonce: &str, proof: &str) -> Result<(), Error> {
-        let wrong = || Error::Auth("the peer does not know this cluster's key".into());
+        let wrong = || Error::Auth(self.misfit());
         let bytes = unhex(proof).ok_or_else(wrong)?;
         self.mac(side, dialer_nonce, acceptor_nonce)?.verify_slice(&bytes).map_err(|_| wrong())
     }
 
+    fn misfit(&self) -> String {
+        match self.file.as_str() {
+            "" => "the peer does not know this cluster's key".into(),
+            file => format!("the key in {file} does not fit this cluster: its nodes have another one"),
+        }
+    }
+
     fn mac(&self, side: &str, dialer_nonce: &str, acceptor_nonce: &str) -> Result<Hmac<Sha256>, Error> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).map_err(|e| Error::Auth(e.to_string()))?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).map_err(|e| Error::Auth(e.to_string()))?;
         for part in [side, dialer_nonce, acceptor_nonce] {
             mac.update(part.as_bytes());
             mac.update(&[0]);
@@ -139,5 +164,14 @@ mod tests {
         assert!(ClusterKey::new("other").check("dialer", "aa", "bb", &p).is_err());
         assert!(k.check("dialer", "aa", "bb", "xyz").is_err());
         assert_eq!(format!("{k:?}"), "ClusterKey(…)");
+    }
+
+    #[test]
+    fn a_key_that_does_not_fit_is_named_by_its_file_and_never_shown() {
+        let p = ClusterKey::new("secret").proof("acceptor", "aa", "bb").unwrap();
+        let wrong = ClusterKey::of_file("hush\n", Path::new("/etc/other.key"));
+        assert_eq!(wrong, ClusterKey::new("hush"));
+        let text = wrong.check("acceptor", "aa", "bb", &p).unwrap_err().to_string();
+        assert!(text.contains("/etc/other.key does not fit") && !text.contains("hush"), "{text}");
     }
 }

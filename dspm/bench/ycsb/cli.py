@@ -12,7 +12,11 @@ from cyclopts import App, Parameter
 
 from dspm.errors import UsageError
 
-app = App(name="ycsb", help="YCSB-compatible benchmark: load a table, run a workload, compare with plain SQLite.")
+app = App(
+    name="ycsb",
+    help="YCSB-compatible benchmark: load a table, run a workload, compare with plain SQLite.",
+    suppress_keyboard_interrupt=False,
+)
 
 
 @Parameter(name="*")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dspm.bench.interruption import measured
 from dspm.bench.ycsb.bindings import check_binding
 from dspm.bench.ycsb.cli import Options
 from dspm.bench.ycsb.compare import compare
@@ -59,7 +60,7 @@ def load_phase(options: Options) -> None:
 def run_phase(options: Options) -> None:
     """Runs against one target and reports."""
     settings = settings_of(options)
-    _report_phase(run(settings, _one_target(options), verify=options.verify), options)
+    _report_phase(measured(run, settings, _one_target(options), verify=options.verify), options)
 
 
 def run_comparison(options: Options, rounds: int, plot: Path | None) -> None:
@@ -68,8 +69,10 @@ def run_comparison(options: Options, rounds: int, plot: Path | None) -> None:
     if plot is not None:
         check_destination(plot)
     targets: Sequence[str] = options.target or COMPARED
-    found = compare(settings, targets, rounds=rounds, verify=options.verify, progress=_progress)
+    found = measured(compare, settings, targets, rounds=rounds, verify=options.verify, progress=_progress)
     _report_comparison(found, options, plot)
+    if found.interrupted:
+        raise KeyboardInterrupt(f"{len(found.base.rounds)} of {rounds} rounds were measured")
 
 
 def _one_target(options: Options) -> str:
@@ -88,6 +91,8 @@ def _report_phase(result: Result, options: Options) -> None:
     if options.json:
         write_document(phase_document(result), options.json)
     check([result])
+    if result.interrupted:
+        raise KeyboardInterrupt(f"{result.operations} operations were measured, and nothing was read back")
 
 
 def _report_comparison(comparison: Comparison, options: Options, plot: Path | None) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dspm.bench.ycsb.result import Comparison, Entry
+from dspm.bench.ycsb.result import Comparison, Entry, Result
 from dspm.bench.ycsb.runner import load, run
 from dspm.bench.ycsb.settings import Settings
-from dspm.bench.ycsb.target import COMPARED, prepare_directory, target_named
+from dspm.bench.ycsb.target import COMPARED, Target, prepare_directory, target_named
 from dspm.errors import UsageError
 
 ROUNDS_DEFAULT = 3
@@ -36,6 +36,7 @@ def compare(
     """Loads every target, then runs the workload `rounds` times against each. Ratios refer to the first target.
 
     Files go into temporary directories and are removed; the data set of a dspm target stays, under `settings.db`.
+    Interrupted behind the first round, it returns the rounds that all targets did; before that it raises.
     """
     if not 1 <= rounds <= ROUNDS_MAX:
         raise UsageError(f"--rounds is {rounds}, not from 1 to {ROUNDS_MAX}", "three rounds show the spread")
@@ -49,13 +50,37 @@ def compare(
         entries = [Entry(place) for place in places]
         for entry in entries:
             progress(f"loading {settings.records} records into {entry.target.title}")
-            load(replace(own, batch=LOAD_BATCH, rate_per_s=0.0, seconds_max=0.0), entry.target.name, verify=verify)
-        for number in range(rounds):
-            for entry in _turned(entries, number):
-                progress(f"round {number + 1} of {rounds}: {entry.target.title}")
-                seeded = replace(own, seed=settings.seed + number)
-                entry.rounds.append(run(seeded, entry.target.name, verify=verify))
+            _load(replace(own, batch=LOAD_BATCH, rate_per_s=0.0, seconds_max=0.0), entry.target, verify)
+        try:
+            for number in range(rounds):
+                for entry in _turned(entries, number):
+                    progress(f"round {number + 1} of {rounds}: {entry.target.title}")
+                    seeded = replace(own, seed=settings.seed + number)
+                    entry.rounds.append(_whole(run(seeded, entry.target.name, verify=verify)))
+        except KeyboardInterrupt:
+            return _until_now(settings, entries)
     return Comparison(settings, entries)
+
+
+def _load(settings: Settings, place: Target, verify: bool) -> None:
+    try:
+        load(settings, place.name, verify=verify)
+    except KeyboardInterrupt as e:
+        raise KeyboardInterrupt(*([] if place.is_file else e.args)) from None  # files are removed here
+
+
+def _whole(result: Result) -> Result:
+    """A run that was interrupted is not compared with whole ones."""
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def _until_now(settings: Settings, entries: list[Entry]) -> Comparison:
+    done = min(len(entry.rounds) for entry in entries)
+    if done == 0:
+        raise KeyboardInterrupt
+    return Comparison(settings, [Entry(entry.target, entry.rounds[:done]) for entry in entries], interrupted=True)
 
 
 def _turned(entries: list[Entry], steps: int) -> list[Entry]:

@@ -59,6 +59,7 @@ def result_document(result: Result) -> JsonObject:
         "client_share": result.client_share,
         "fdatasync_us": result.fdatasync_us,
         "verified": result.verified,
+        "interrupted": result.interrupted,
         "verification": None if found is None else dataclasses.asdict(found),
     }
 
@@ -77,6 +78,7 @@ def comparison_document(comparison: Comparison) -> JsonObject:
         **result_document(base.middle),
         "throughput": base.throughput,
         "rounds": len(base.rounds),
+        "interrupted": comparison.interrupted,
         "errors": sum(result.errors for result in results),
         "retries": sum(result.retries for result in results),
         "verified": comparison.verified,

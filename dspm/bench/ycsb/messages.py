@@ -1,11 +1,12 @@
 """What the parent and its worker processes say to each other, over a pipe, in this order.
 
 A worker receives one task. A `RunTask` or `LoadTask` answers `Ready` before each timed phase and waits for `Go`; every
-task ends with its result or a `Failure`.
+task ends with its result or a `Failure`. The signal `END_CALLS` has a worker end its timed phase before all is done.
 """
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from dspm.bench.ycsb.expectation import Expectation, Written
 from dspm.bench.ycsb.settings import Settings
 from dspm.bench.ycsb.target import Target
 from dspm.errors import DspmError
+
+END_CALLS = signal.SIGUSR1
 
 
 @dataclass(frozen=True)

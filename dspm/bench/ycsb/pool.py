@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import dspm
-from dspm.bench.ycsb.messages import Failure, Go, Ready, Task
+from dspm.bench.ycsb.messages import END_CALLS, Failure, Go, Ready, Task
 from dspm.errors import DspmError
 
 WORKER_MODULE = "dspm.bench.ycsb.worker"
@@ -65,6 +68,24 @@ class Pool:
         """Every worker's result, in the order of the tasks."""
         return [self._receive(connection) for connection in self._connections]
 
+    def results_until_interrupted(self) -> tuple[list[Any], bool]:
+        """The same; an interruption ends the timed phase, and the results are of what was done until then. A second one
+        raises, for who does not want to wait for operations that hang. Also tells whether there was one.
+        """
+        interrupted = False
+
+        def interrupt(_number: int, _frame: object) -> None:
+            nonlocal interrupted
+            if interrupted:
+                raise KeyboardInterrupt
+            interrupted = True
+            for process in self._processes:
+                process.send_signal(END_CALLS)
+
+        with _handling(interrupt):
+            results = self.results()
+        return results, interrupted
+
     def _receive(self, connection: Connection) -> Any:
         try:
             answer = connection.recv()
@@ -90,6 +111,18 @@ class Pool:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def _handling(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Signals that interrupt go to the handler, in the one thread that Python gives signals to."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM) if mine}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def run_task(task: Task) -> Any:

@@ -35,6 +35,8 @@ class Result:
     fdatasync_us: float
     verification: Verification | None
     """None if the target keeps no data."""
+    interrupted: bool = False
+    """Whether it was ended before all was done."""
 
     @property
     def errors(self) -> int:
@@ -95,6 +97,8 @@ class Comparison:
 
     settings: Settings
     entries: list[Entry]
+    interrupted: bool = False
+    """Whether it was ended before all rounds were done."""
 
     @property
     def base(self) -> Entry:

@@ -11,12 +11,15 @@ print(result.throughput, result.verified)
 from __future__ import annotations
 
 import secrets
+import shlex
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dspm.bench.ycsb.bindings import Facts, NoopBinding, check_binding
 from dspm.bench.ycsb.counters import InsertCounters
+from dspm.bench.ycsb.dataset import check_cluster, is_there
 from dspm.bench.ycsb.disk import fdatasync_p50_us
 from dspm.bench.ycsb.expectation import Expectation
 from dspm.bench.ycsb.histogram import merge_histograms
@@ -38,8 +41,18 @@ NO_RUN = "none"
 
 
 def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
-    """Makes the table anew, in place of the one that is there, and inserts records 0 to `settings.records` - 1."""
+    """Makes the table anew, in place of the one that is there, and inserts records 0 to `settings.records` - 1.
+
+    Interrupted, it raises KeyboardInterrupt with a text that says what is left and how to remove it.
+    """
     place = _prepare(settings, target)
+    try:
+        return _load(settings, place, verify)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*_left_behind(settings, place)) from None
+
+
+def _load(settings: Settings, place: Target, verify: bool) -> Result:
     if place.is_file:
         remove_files(location(place, settings))
     _inspect(settings, place, create=True)
@@ -55,11 +68,23 @@ def load(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Re
     return _result("load", settings, place, facts, outcomes, fdatasync_us, checked)
 
 
+def _left_behind(settings: Settings, place: Target) -> list[str]:
+    if place.name == NOOP:
+        return []
+    where = location(place, settings)
+    remove = f"rm {shlex.quote(where)}*" if place.is_file else f"dspm rm {shlex.quote(where)}"
+    return [f"{where} is half loaded; `dspm ycsb load` loads it anew, `{remove}` removes it"]
+
+
 def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Result:
-    """Runs the workload against a loaded table, then reads everything back."""
+    """Runs the workload against a loaded table, then reads everything back.
+
+    Interrupted among its operations, it returns what they were until then (`interrupted`), and reads nothing back.
+    """
     place = _prepare(settings, target)
-    if place.is_file and not Path(location(place, settings)).exists():
-        raise DataError(f"there is no {location(place, settings)}", f"load it: dspm ycsb load --target {place.name}")
+    if not _is_there(settings, place):
+        which = f"--target {place.name} --db {shlex.quote(settings.db)}"
+        raise DataError(f"there is no {location(place, settings)}", f"load it: dspm ycsb load {which}")
     facts = _inspect(settings, place)
     first_insert = _first_insert(settings, place, facts)
     run_name = secrets.token_hex(4)
@@ -70,11 +95,15 @@ def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Res
         with Pool(_run_tasks(settings, place, first_insert, run_name, counters)) as pool:
             pool.start_together()
             pool.start_together()
-            outcomes: list[PhaseOutcome] = pool.results()
+            outcomes, interrupted = pool.results_until_interrupted()
     written = tuple(outcome.written for outcome in outcomes)
     expectation = Expectation(run_name, first_insert, _counts_changes(settings), written)
-    checked = _verify(settings, place, expectation) if verify else None
-    return _result("run", settings, place, facts, outcomes, fdatasync_us, checked)
+    checked = None
+    try:
+        checked = _verify(settings, place, expectation) if verify and not interrupted else None
+    except KeyboardInterrupt:
+        interrupted = True
+    return replace(_result("run", settings, place, facts, outcomes, fdatasync_us, checked), interrupted=interrupted)
 
 
 def check(results: Sequence[Result]) -> None:
@@ -98,7 +127,15 @@ def _prepare(settings: Settings, target: str) -> Target:
     check_binding(settings.binding)
     place = target_named(target)
     prepare_directory(place, settings)
+    if place.reports_itself:
+        check_cluster()
     return place
+
+
+def _is_there(settings: Settings, place: Target) -> bool:
+    if place.reports_itself:
+        return is_there(settings.db)
+    return not place.is_file or Path(location(place, settings)).exists()
 
 
 def _inspect(settings: Settings, place: Target, *, create: bool = False) -> Facts:

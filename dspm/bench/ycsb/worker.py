@@ -17,10 +17,21 @@ from dspm.bench.ycsb.counters import InsertCounters
 from dspm.bench.ycsb.expectation import Written, collect_writes
 from dspm.bench.ycsb.fnv import key_name
 from dspm.bench.ycsb.histogram import encode_histogram
-from dspm.bench.ycsb.messages import Failure, Go, InspectTask, LoadTask, PhaseOutcome, Ready, RunTask, Task, VerifyTask
+from dspm.bench.ycsb.messages import (
+    END_CALLS,
+    Failure,
+    Go,
+    InspectTask,
+    LoadTask,
+    PhaseOutcome,
+    Ready,
+    RunTask,
+    Task,
+    VerifyTask,
+)
 from dspm.bench.ycsb.settings import Settings
 from dspm.bench.ycsb.stream import Stream, make_stream
-from dspm.bench.ycsb.timing import NS_PER_S, Schedule, Timings, run_calls
+from dspm.bench.ycsb.timing import NS_PER_S, Schedule, Timings, end_calls, run_calls
 from dspm.bench.ycsb.verify import Verification, Verifier
 from dspm.bench.ycsb.workload import Op
 from dspm.errors import DataError, DspmError
@@ -176,8 +187,11 @@ def _handshake(connection: Connection) -> Wait:
 
 
 def main() -> None:
-    """Serves the one task that comes through the pipe. An interrupt is the parent's to handle: it ends its workers."""
+    """Serves the one task that comes through the pipe. An interrupt is the parent's to handle: it ends its workers, or
+    has them end their loops and tell what they measured.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(END_CALLS, end_calls)
     with suppress(BrokenPipeError, EOFError), Connection(int(sys.argv[1])) as connection:
         task: Task = connection.recv()
         try:

@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 
 from dspm.errors import DspmError, UsageError
-from dspm.netram.client import split_address
+from dspm.netram.client import port_hint, split_address
 from dspm.netram.config import Config
 from dspm.netram.registry import api
 from dspm.netram.registry.address import is_loopback
@@ -107,7 +107,8 @@ def _bound(listen: str, insecure: bool) -> Iterator[socket.socket]:
             server.bind((host, port))
             server.listen(128)
         except OSError as e:
-            raise DspmError(f"the registry cannot listen on {listen}: {e.strerror}", "choose another port") from None
+            text = f"the registry cannot listen on {listen}: {e.strerror}"
+            raise DspmError(text, port_hint(listen, "`dspm registry --listen`")) from None
         yield server
 
 

@@ -93,8 +93,11 @@ impl GroupClient {
         let name = &self.entry.name;
         match e {
             Error::TooOld(text) => {
-                let history = Duration::from_millis(self.entry.history_ms);
-                Error::TooOld(format!("dataset {name}: {text} (its history is {history:?})"))
+                let kept = match Duration::from_millis(self.entry.history_ms) {
+                    Duration::ZERO => "it was made without `history`".to_owned(),
+                    history => format!("its `history` is {history:?}"),
+                };
+                Error::TooOld(format!("dataset {name}: {text} ({kept})"))
             }
             Error::Usage(text) => Error::Usage(format!("dataset {name}: {text}")),
             other => other,

@@ -52,6 +52,32 @@ struct Background {
 
 type Dialled = (Arc<Link>, Option<Line>);
 
+/// What comes of a dial. It is said when this is dropped, so also by a thread that panics or was never started: an
+/// address that stayed in `dialling` would never be dialled again, and every lease there would be over for good.
+struct Report {
+    to: Sender<Dialled>,
+    link: Arc<Link>,
+    line: Option<Line>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        let _ = self.to.send((self.link.clone(), self.line.take()));
+    }
+}
+
+impl Report {
+    fn fill(mut self, dial: impl FnOnce(&Link) -> Option<Line>) {
+        self.line = dial(&self.link);
+    }
+}
+
+/// Dials by a thread of its own.
+fn dial_apart(report: Report, dial: impl FnOnce(&Link) -> Option<Line> + Send + 'static) {
+    let thread = std::thread::Builder::new().name("dspm-dial".into());
+    let _ = thread.spawn(move || report.fill(dial));
+}
+
 /// The background connection to one node.
 struct Line {
     stream: Socket,
@@ -97,14 +123,9 @@ impl Background {
                 continue;
             }
             // By a thread of its own: a node that does not answer must not keep the others' leases from being renewed.
-            let (client, link, dialled) = (client.clone(), peer.link.clone(), self.dialled.0.clone());
-            let dial = move || {
-                let line = Line::dial(&client, &link).ok();
-                let _ = dialled.send((link, line));
-            };
-            if std::thread::Builder::new().name("dspm-dial".into()).spawn(dial).is_err() {
-                self.dialling.remove(address); // tried again
-            }
+            let client = client.clone();
+            let report = Report { to: self.dialled.0.clone(), link: peer.link.clone(), line: None };
+            dial_apart(report, move |link| Line::dial(&client, link).ok());
         }
         while let Ok((link, line)) = self.dialled.1.try_recv() {
             self.dialling.remove(&link.address);
@@ -282,5 +303,32 @@ impl Line {
             out.push((header, meta));
         }
         Ok(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{FakeNode, group_of};
+    use super::*;
+
+    /// Looks at the nodes of the group, again and again, until one is connected to.
+    fn connects(background: &mut Background, group: &Arc<GroupClient>) -> bool {
+        let address = &group.place().primary().link.address.clone();
+        (0..60_000).any(|_| {
+            background.connect(&group.client, std::slice::from_ref(group));
+            std::thread::sleep(Duration::from_millis(1));
+            background.lines.contains_key(address)
+        })
+    }
+
+    #[test]
+    fn a_dial_that_panics_is_tried_again() {
+        let node = FakeNode::start(|_, _| None);
+        let group = group_of(&node);
+        let (mut background, link) = (Background::new(), group.place().primary().link.clone());
+        assert!(background.dialling.insert(link.address.clone()));
+        dial_apart(Report { to: background.dialled.0.clone(), link, line: None }, |_| panic!("on purpose"));
+        assert!(connects(&mut background, &group), "its address is dialled for ever");
+        assert!(background.dialling.is_empty());
     }
 }

@@ -97,6 +97,20 @@ fn serve(mut stream: TcpStream, number: usize, asked: &Asked, answer: &dyn Fn(us
     }
 }
 
+/// A dataset of one copy.
+pub(super) fn entry(name: &str) -> DatasetEntry {
+    DatasetEntry {
+        name: name.into(),
+        dataset: DatasetId(1),
+        group: GroupId(1),
+        set: SetId(1),
+        durability: Durability::Memory,
+        copies: 1,
+        min_copies: 1,
+        history_ms: 0,
+    }
+}
+
 /// A group whose only member it is, with short leases and an endless `commit_timeout`.
 pub(super) fn group_of(node: &FakeNode) -> Arc<GroupClient> {
     let options = ClientOptions {
@@ -122,17 +136,7 @@ pub(super) fn group_of(node: &FakeNode) -> Arc<GroupClient> {
         dropped: Vec::new(),
         history: 0,
     };
-    let entry = DatasetEntry {
-        name: "d".into(),
-        dataset: DatasetId(1),
-        group: GroupId(1),
-        set: SetId(1),
-        durability: Durability::Memory,
-        copies: 1,
-        min_copies: 1,
-        history_ms: 0,
-    };
     let nodes = vec![NodeEntry { name: "n".into(), address: node.address.clone(), machine: "m".into() }];
-    let located = Located { entry, set, nodes, lease_ms: 40, created: false };
+    let located = Located { entry: entry("d"), set, nodes, lease_ms: 40, created: false };
     Arc::new(GroupClient::new(&Client::new(options).unwrap(), located).unwrap())
 }

@@ -106,9 +106,11 @@ impl Client {
         self.list_until(Instant::now() + most, most)
     }
 
-    /// The same until a deadline, waiting for each node at most for `patience`.
+    /// The same until a deadline, waiting for each node at most for `patience`. A node that always says that there is
+    /// more is not believed for ever: each page has an entry, so there are no more pages than entries.
     pub(crate) fn list_until(&self, deadline: Instant, patience: Duration) -> Result<Vec<DatasetEntry>, Error> {
         let (mut all, mut after, mut view) = (Vec::<DatasetEntry>::new(), String::new(), 0);
+        let (mut pages, mut pages_max) = (0, 0);
         loop {
             let question = Control::List { after: after.clone(), limit: 0, view };
             let page: Listing = self.control_until(&question, deadline, patience)?;
@@ -120,6 +122,14 @@ impl Client {
             all.extend(page.datasets);
             if !page.more {
                 return Ok(all);
+            }
+            (pages, pages_max) = (pages + 1, page.count.max(pages_max)); // entries may come and go meanwhile
+            if pages >= pages_max {
+                let text = format!("a catalog of {pages_max} datasets that goes on after {pages} pages");
+                return Err(Error::Protocol(text));
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Unavailable(format!("the catalog did not end in time, after {pages} pages")));
             }
         }
     }
@@ -141,5 +151,40 @@ impl Client {
         let group = Arc::new(GroupClient::new(self, located)?);
         groups.insert(group.entry.group, group.clone());
         Ok(group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{FakeNode, entry, group_of};
+    use super::*;
+    use crate::wire::{frame, reply_to};
+
+    /// A node with a page of one dataset for each question, and always one more.
+    fn endless(count: u64) -> FakeNode {
+        FakeNode::start(move |before, h| {
+            let datasets = vec![entry(&format!("{before:09}"))];
+            let listing = Listing { datasets, more: true, count, view: None };
+            (h.kind == Kind::Control).then(|| frame(reply_to(h), &json(&listing), 0))
+        })
+    }
+
+    fn list(node: &FakeNode, most: Duration) -> Result<Vec<DatasetEntry>, Error> {
+        group_of(node).client.list_until(Instant::now() + most, most)
+    }
+
+    #[test]
+    fn a_catalog_has_no_more_pages_than_datasets() {
+        let node = endless(7);
+        let answer = list(&node, Duration::from_secs(600));
+        assert!(matches!(&answer, Err(Error::Protocol(why)) if why.contains("7 datasets")), "{answer:?}");
+        assert_eq!(node.asked().len(), 7);
+    }
+
+    #[test]
+    fn a_catalog_that_never_ends_is_not_read_beyond_the_deadline() {
+        let node = endless(u64::MAX);
+        let answer = list(&node, Duration::from_millis(200));
+        assert!(matches!(&answer, Err(Error::Unavailable(why)) if why.contains("did not end")), "{answer:?}");
     }
 }

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const SILENCE: u32 = 2;
 /// A link slower than this (10 MB/s) makes large commits doubtful, and large reads go to another member.
 pub(super) const SLOWEST_NS_PER_BYTE: u64 = 100;
-/// A record with at most so much page data is sent to one member after the other: their sockets take it without waiting.
+/// A record of at most so many bytes is sent to one member after the other: their sockets take it without waiting.
 const AT_ONCE: usize = 64 << 10;
 /// Pauses before a member without room is asked again: the first, each next one twice as long, up to the last.
 const PAUSE_MIN: Duration = Duration::from_micros(500);
@@ -97,7 +97,7 @@ impl GroupClient {
         let began = Instant::now();
         let error = loop {
             let sent = Instant::now();
-            let mut round = self.send_round(place, whole.as_ref().unwrap_or(built), &to, commit);
+            let mut round = self.send_round(place, whole.as_ref().unwrap_or(built), &to, commit, room_until);
             copies += round.copies;
             if round.done {
                 self.notify();
@@ -134,16 +134,18 @@ impl GroupClient {
         Err(error)
     }
 
-    /// Sends it to some members at once, then waits for every answer.
-    fn send_round(&self, place: &Place, built: &Built, to: &[usize], commit: &mut Commit<'_>) -> Round {
+    /// Sends it to some members at once, then waits for every answer. A member that takes it in so slowly that the commit's
+    /// time is over is not waited for, unless a link as slow as any may be would take longer.
+    fn send_round(&self, place: &Place, built: &Built, to: &[usize], commit: &mut Commit<'_>, until: Instant) -> Round {
         let data = built.data(commit.change);
         self.client.count_round_trip();
         let bytes: usize = data.iter().map(|d| d.len()).sum();
         let mut round = Round::default();
         let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(to.len());
-        let sent = match bytes <= AT_ONCE || to.len() == 1 {
+        let slowest = Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
+        let sent = match bytes + built.meta.len() <= AT_ONCE {
             true => to.iter().map(|i| self.send_one(&place.peers[*i], built, &data)).collect(),
-            false => self.send_spread(place, built, to, &data, bytes),
+            false => self.send_spread(place, built, to, &data, until.max(Instant::now() + slowest)),
         };
         for (&i, sent) in to.iter().zip(sent) {
             match sent {
@@ -154,7 +156,7 @@ impl GroupClient {
                 }
             }
         }
-        let deadline = Instant::now() + self.lease * SILENCE + Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
+        let deadline = Instant::now() + self.lease * SILENCE + slowest;
         for (i, mut c, request) in waiting {
             let answer = c.receive(request, deadline).and_then(Answer::accept);
             self.hear(place, i, c, answer, commit, &mut round);
@@ -169,7 +171,8 @@ impl GroupClient {
     }
 
     /// A large record, to all of them at the same time.
-    fn send_spread(&self, place: &Place, built: &Built, to: &[usize], data: &[&[u8]], bytes: usize) -> Vec<Sent> {
+    fn send_spread(&self, place: &Place, built: &Built, to: &[usize], data: &[&[u8]], until: Instant) -> Vec<Sent> {
+        let bytes = data.iter().map(|d| d.len()).sum();
         let mut heads = Vec::with_capacity(to.len());
         let mut head = |peer: &Peer| {
             let mut c = peer.link.take(|| self.client.dialer(false))?;
@@ -180,7 +183,7 @@ impl GroupClient {
         };
         let mut sent: Vec<Sent> = to.iter().map(|i| head(&place.peers[*i])).collect();
         let reached = sent.iter().flatten().zip(&heads).map(|((c, _), head)| (c.stream(), &head[..]));
-        let results = spread::send_to_all(&reached.collect::<Vec<_>>(), data);
+        let results = spread::send_to_all(&reached.collect::<Vec<_>>(), data, until);
         for (sent, result) in sent.iter_mut().filter(|s| s.is_ok()).zip(results) {
             if let Err(e) = result {
                 *sent = Err(e);

@@ -1,7 +1,8 @@
 //! The same large data to several peers at once: each socket is given what it takes, so that the peers take it in at the
 //! same time and not one after the other.
 //!
-//! Fault model: a peer reads slowly, not at all, or goes away; the others get theirs all the same.
+//! Fault model: a peer reads slowly, so slowly that it never ends, not at all, or goes away; the others get theirs all
+//! the same.
 
 use dspm_proto::Error;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,9 +10,10 @@ use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::io::IoSlice;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 /// How long it may take that no peer takes anything.
-const STILL: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+const STILL: Duration = Duration::from_secs(5);
 /// The kernel takes at most so many slices a call.
 const SLICES_MAX: usize = 1024;
 
@@ -44,8 +46,8 @@ impl Rest<'_, '_> {
     }
 }
 
-/// Sends each peer its head and the data behind it; the results are in the peers' order.
-pub(super) fn send_to_all(peers: &[(&TcpStream, &[u8])], data: &[&[u8]]) -> Vec<Result<(), Error>> {
+/// Sends each peer its head and the data behind it, until the deadline; the results are in the peers' order.
+pub(super) fn send_to_all(peers: &[(&TcpStream, &[u8])], data: &[&[u8]], deadline: Instant) -> Vec<Result<(), Error>> {
     let slices = |head| [head].into_iter().chain(data.iter().copied()).filter(|d| !d.is_empty()).map(IoSlice::new);
     let mut slices: Vec<Vec<IoSlice<'_>>> = peers.iter().map(|(_, head)| slices(*head).collect()).collect();
     let rest = |((stream, _), slices)| Rest { stream, slices, result: Ok(()) };
@@ -57,8 +59,16 @@ pub(super) fn send_to_all(peers: &[(&TcpStream, &[u8])], data: &[&[u8]]) -> Vec<
         if open.is_empty() {
             return rests.into_iter().map(|r| r.result).collect();
         }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            open.iter_mut().for_each(|r| r.fail("it takes the data in too slowly"));
+            continue;
+        }
         let mut fds: Vec<PollFd<'_>> = open.iter().map(|r| PollFd::new(r.stream, PollFlags::OUT)).collect();
-        match poll(&mut fds, Some(&STILL)) {
+        let still = left.min(STILL);
+        let timeout = Timespec { tv_sec: still.as_secs() as i64, tv_nsec: i64::from(still.subsec_nanos()) };
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) if left < STILL => {} // the deadline says it
             Ok(0) => open.iter_mut().for_each(|r| r.fail("it takes nothing in")),
             Ok(_) => {
                 let ready: Vec<bool> = fds.iter().map(|f| !f.revents().is_empty()).collect();
@@ -93,6 +103,11 @@ mod tests {
         bytes
     }
 
+    /// No test ends by it.
+    fn late() -> Instant {
+        Instant::now() + Duration::from_secs(600)
+    }
+
     fn data() -> Vec<u8> {
         (0..LARGE).map(|i| ((i * 7) >> 10) as u8).collect()
     }
@@ -114,7 +129,7 @@ mod tests {
             }),
         ];
         let pieces: Vec<&[u8]> = data.chunks(4096).collect();
-        assert_eq!(send_to_all(&[(&first.0, b"1"), (&second.0, b"2")], &pieces), [Ok(()), Ok(())]);
+        assert_eq!(send_to_all(&[(&first.0, b"1"), (&second.0, b"2")], &pieces, late()), [Ok(()), Ok(())]);
         for (reader, head) in readers.into_iter().zip([b'1', b'2']) {
             let bytes = reader.join().unwrap();
             assert!(bytes[0] == head && bytes[1..] == data);
@@ -126,8 +141,29 @@ mod tests {
         let (data, gone, there) = (data(), pair(), pair());
         drop(gone.1);
         let reader = thread::spawn(move || read_all(&there.1));
-        let results = send_to_all(&[(&gone.0, b"1"), (&there.0, b"2")], &[&data]);
+        let results = send_to_all(&[(&gone.0, b"1"), (&there.0, b"2")], &[&data], late());
         assert!(matches!(results[..], [Err(Error::Unavailable(_)), Ok(())]), "{results:?}");
         assert!(reader.join().unwrap()[1..] == data);
+    }
+
+    /// It would have everything in the end, if it were waited for.
+    #[test]
+    fn a_peer_that_trickles_is_not_waited_for_beyond_the_deadline() {
+        let (data, slow, there) = (data(), pair(), pair());
+        let trickle = thread::spawn(move || {
+            let (mut stream, mut taken, mut chunk) = (slow.1, 0, vec![0; 64 << 10]);
+            while let Ok(n @ 1..) = stream.read(&mut chunk) {
+                taken += n;
+                thread::sleep(Duration::from_millis(50));
+            }
+            taken
+        });
+        let reader = thread::spawn(move || read_all(&there.1));
+        let deadline = Instant::now() + Duration::from_secs(3);
+        let results = send_to_all(&[(&slow.0, b"1"), (&there.0, b"2")], &[&data], deadline);
+        assert!(matches!(results[..], [Err(Error::Unavailable(_)), Ok(())]), "{results:?}");
+        assert!(reader.join().unwrap()[1..] == data);
+        slow.0.shutdown(std::net::Shutdown::Both).unwrap();
+        assert!((1..LARGE).contains(&trickle.join().unwrap()), "it took something all the time");
     }
 }

@@ -40,8 +40,9 @@ def open_connection(target: Target, db: str, page_size: int) -> apsw.Connection:
     try:
         connection = _connect_dspm(db) if target.reports_itself else apsw.Connection(db)
     except apsw.Error as error:
+        why, _, hint = str(error).partition("\nhint: ")
         raise DspmError(
-            f"cannot open {db} (target {target.name}): {error}", "check --db, --dir and --target"
+            f"cannot open {db} (target {target.name}): {why}", hint or "check --db, --dir and --target"
         ) from error
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
     connection.pragma("page_size", page_size)
