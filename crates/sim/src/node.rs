@@ -403,7 +403,7 @@ impl Node {
                 (to, Answer::Snapshot { tail, changes: self.changes(group, known, tail.lsn), lease })
             }
             Effect::AsOf { to, lsn, .. } => {
-                let Some(id) = self.records(group).and_then(|r| r.record(lsn)).map(|r| r.id) else { return };
+                let Some(id) = self.records(group).and_then(|r| r.was(lsn)) else { return };
                 (to, Answer::AsOf { id })
             }
             Effect::Granted { to, known, tail, token, lease } => {

@@ -88,6 +88,12 @@ impl SimRecords {
         self.log.get((lsn.0.checked_sub(self.start.lsn.0)? as usize).checked_sub(1)?)
     }
 
+    /// The record at an LSN, though it may be here as pages only.
+    pub(crate) fn was(&self, lsn: Lsn) -> Option<RecordId> {
+        let before = self.ids.get((lsn.0 as usize).checked_sub(1)?).copied();
+        self.record(lsn).map(|r| r.id).or(before)
+    }
+
     /// True when the record is here.
     pub fn holds(&self, id: RecordId) -> bool {
         let before = self.ids.get((id.lsn.0 as usize).wrapping_sub(1)) == Some(&id);

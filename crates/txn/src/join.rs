@@ -46,8 +46,8 @@ impl<R: Records> Replica<R> {
         if !self.obeys(from, m.token) || !self.setup.is_joining(self.setup.me.node) {
             return;
         }
-        if self.rebased != Some(m.token) {
-            self.rebased = Some(m.token);
+        if self.completed != Some(m.token) {
+            self.completed = Some(m.token);
             self.records.rebase(m.tail);
         }
         self.completing = Some((from, m.token, m.tail));
@@ -57,6 +57,7 @@ impl<R: Records> Replica<R> {
     /// A joining member goes back to the settled tail, if that is in its history: nobody may have seen what is above.
     pub(crate) fn go_back(&mut self, m: &Complete) {
         let above = self.setup.is_joining(self.setup.me.node) && self.records.tail().lsn > m.tail.lsn;
+        let above = above && self.completed != Some(m.token); // a repeat: more was committed since
         if above && self.identity(m.tail.lsn) == Some(m.tail) {
             self.records.cut(m.tail.lsn); // where it cannot the answer says so
         }

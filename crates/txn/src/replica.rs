@@ -164,8 +164,8 @@ pub struct Replica<R: Records> {
     pub(crate) born: Token,
     /// Settled in its generation: the tail was completed, or taken over.
     pub(crate) placed: bool,
-    /// The rebase that was carried out.
-    pub(crate) rebased: Option<Token>,
+    /// The settle whose tail this member has, or had: its words are carried out once.
+    pub(crate) completed: Option<Token>,
     pub(crate) said_activated: Instant,
     /// Primary: settled since its start, or since its generation began.
     pub(crate) serving: bool,
@@ -206,7 +206,7 @@ impl<R: Records> Replica<R> {
             said_unsettled: Instant(0),
             born,
             placed: false,
-            rebased: None,
+            completed: None,
             said_activated: Instant(0),
             serving: false,
             quarantine,

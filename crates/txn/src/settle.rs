@@ -241,7 +241,7 @@ impl<R: Records> Replica<R> {
         }
         self.completing = None;
         if tail == target && token == self.records.fence().token {
-            (self.unsettled, self.placed) = (false, true); // not committed yet: another member may still lack it
+            (self.completed, self.unsettled, self.placed) = (Some(token), false, true); // not committed yet: another member may still lack it
         }
         self.say_completed(to, token);
     }
