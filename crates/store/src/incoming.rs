@@ -127,7 +127,9 @@ impl BaseWriter {
         let size = self.files.get(&dataset).map_or(0, |f| f.0);
         if page.0 >= PageNo::count(size) || lsn > self.at.lsn || self.logged {
             let at = self.at.lsn;
-            return Err(Error::Usage(format!("page {page} of dataset {dataset} at LSN {lsn} is not of the base at {at}")));
+            return Err(Error::Usage(format!(
+                "page {page} of dataset {dataset} at LSN {lsn} is not of the base at {at}"
+            )));
         }
         if content.iter().all(|b| *b == 0) {
             return Ok(()); // a hole, as of a page that nobody wrote
@@ -212,7 +214,8 @@ impl BaseWriter {
     }
 
     fn checkpoints(&self) -> Vec<Checkpoint> {
-        let of = |(id, f): (&DatasetId, &(u64, _))| Checkpoint { group: self.group, dataset: *id, at: self.at, size: f.0 };
+        let of =
+            |(id, f): (&DatasetId, &(u64, _))| Checkpoint { group: self.group, dataset: *id, at: self.at, size: f.0 };
         self.files.iter().map(of).collect()
     }
 
@@ -272,7 +275,10 @@ impl GroupStore {
         };
         if !held {
             let tail = self.tail.lsn;
-            return Err(Error::Usage(format!("group {id} has records {} to {tail}, and not this {}", rebased.lsn, at.lsn)));
+            return Err(Error::Usage(format!(
+                "group {id} has records {} to {tail}, and not this {}",
+                rebased.lsn, at.lsn
+            )));
         }
         for (dataset, size) in sizes {
             let known = self.datasets.get(dataset).and_then(|d| d.sizes.iter().rev().find(|s| s.0 <= at.lsn));
