@@ -74,6 +74,7 @@ impl Store {
             self.arena.short.now();
             return Err(Error::Busy(format!("group {}: its old base files are not removed yet", group.id())));
         }
+        group.set_committed(at.lsn); // it is read as a snapshot: the group does not go back behind it
         let alive = Arc::new(());
         group.incoming = Arc::downgrade(&alive);
         let dir = self.base_dir();
@@ -300,10 +301,11 @@ impl GroupStore {
     pub(crate) fn take_base(&mut self) -> Result<bool, Error> {
         let (Some(base), Some(rebased)) = (self.arrived.take(), self.rebased_to()) else { return Ok(false) };
         let at = base.at.lsn;
-        // It was read as a snapshot, so it is committed; and what the base hides must be gone before its marks go.
+        // What the base hides must be gone before its marks go.
         self.set_committed(at);
         self.set_flushed(at);
         self.set_horizon(at);
+        self.prune_superseded(); // a group rebuilt from disk had its horizon there already
         let arena = self.arena.clone();
         for (id, size, file) in &base.datasets {
             file.set_size(*size);

@@ -3,6 +3,7 @@
 mod arena;
 mod base_files;
 mod crash;
+mod cut;
 mod damage;
 mod disk_crash;
 mod disk_model;

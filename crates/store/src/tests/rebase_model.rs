@@ -164,3 +164,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_base_behind_a_power_loss_shows_nothing_that_its_records_cut_off() {
+    let mut life = Life { pair: Pair::new(), base: None };
+    let commit = |writes, resize| Op::Commit(writes, resize, true);
+    let lives = [
+        Op::Rebase,
+        commit(vec![(1, 15, Some(1))], None),
+        commit(vec![], Some(0)),
+        commit(vec![], None),
+        Op::PowerLoss(0),
+        Op::Flush,
+        Op::Begin(0),
+        Op::Finish,
+    ];
+    for op in lives {
+        life = life.apply(op);
+        life.pair.check();
+    }
+    assert!(life.pair.member.with(|g| g.is_whole()));
+}
