@@ -18,6 +18,8 @@ def check(file: Path, group: Group, disk: Disk, report: Report) -> None:
     """Reports where the arena `file` and the disk contradict each other about a group."""
     history = disk.histories.get(group.slot.group, History(group.slot.group))
     what = f"group {hexadecimal(group.slot.group)}"
+    if not _same_life(file, what, group, history, disk, report):
+        return
     if history.tail.lsn < group.flushed:
         torn, at = disk.log.torn or (disk.directory.log, None)
         wanted = f"records up to LSN {group.flushed}, which the arena's slot at byte {group.slot.at} calls flushed"
@@ -34,6 +36,20 @@ def check(file: Path, group: Group, disk: Disk, report: Report) -> None:
         return
     here_view = views.of_memory(group.ring, group.frames, group.flushed)
     _Content(file, what, here_view, disk.view(history, group.flushed), history, disk.bases).check(report)
+
+
+def _same_life(file: Path, what: str, group: Group, history: History, disk: Disk, report: Report) -> bool:
+    """True when memory and disk are of one history, both whole or not; the next start mends what a crash left."""
+    lacks = group.lacks
+    if lacks is None and history.lacks:
+        report.problem(file, group.slot.at + 72, what, "a base still to come, as the log says", "a whole group")
+    elif lacks is not None and history.rebased != lacks:
+        report.note(disk.directory.log, None, f"{what} was rebased to LSN {lacks.lsn}: the log is still to hear of it")
+    elif lacks is not None and not history.lacks:
+        report.note(file, group.slot.at + 72, f"the base of {what} has come: the next start takes it")
+    else:
+        return True
+    return False
 
 
 class _Content:

@@ -29,7 +29,9 @@ class Disk:
         self.histories = replay(entries, starts, report)
 
     def sizes(self, history: History) -> dict[int, int]:
-        """The sizes of a group's datasets at its checkpoint."""
+        """The sizes of a group's datasets at its checkpoint; none while its base is still to come."""
+        if history.lacks:
+            return {}
         found = {b.dataset: b.header.size for b in self.bases.values() if b.header and b.header.group == history.group}
         if history.logged and history.logged.lsn == history.base.lsn:
             found |= history.logged.sizes

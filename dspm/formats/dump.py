@@ -1,6 +1,7 @@
 """The log in lines, for people and as JSON.
 
-A line is a dictionary of plain values; its first key, `line`, says what it is: batch, record, cut, removed, checkpoint.
+A line is a dictionary of plain values; its first key, `line`, says what it is: batch, record, cut, rebase, removed,
+checkpoint.
 In JSON ids and hashes are numbers; in text they are hexadecimal.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from dspm.formats.files import hexadecimal
 from dspm.formats.layout import Payload
-from dspm.formats.log import Batch, Checkpoint, Cut, Entry, Log, Removed
+from dspm.formats.log import Batch, Checkpoint, Cut, Entry, Log, Rebase, Removed
 from dspm.formats.record import Page, Record
 from dspm.formats.report import Report
 
@@ -70,6 +71,8 @@ def _entry(entry: Entry, pages: bool) -> Line:
         return {"line": "record", **place, **_record(said, pages)}
     if isinstance(said, Cut):
         return {"line": "cut", **place, "lsn": said.lsn}
+    if isinstance(said, Rebase):
+        return {"line": "rebase", **place, "generation": said.generation, "lsn": said.lsn, "hash": said.hash}
     if isinstance(said, Removed):
         return {"line": "removed", **place}
     return {"line": "checkpoint", **place, **_checkpoint(said)}

@@ -84,7 +84,7 @@ def _check_lone_bases(disk: Disk, report: Report) -> None:
     named = {d for h in disk.histories.values() for d in (() if h.removed else disk.sizes(h))}
     for base in disk.bases.values():
         if base.dataset not in named:
-            what = "base file of an unfinished checkpoint or a removed group; recovery makes it anew"
+            what = "base file of an unfinished checkpoint, or of a removed or rebased group; recovery makes it anew"
             report.note(base.db, None, what)
 
 

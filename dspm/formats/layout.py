@@ -40,7 +40,7 @@ WORD = Struct("<Q")
 FRAME = Struct("<QQQQQQI4s4sI")
 FRAME_SUMMED = 48
 FREE, PAGES, RING, SLOTS = b"\0\0\0\0", b"PAGE", b"RING", b"SLOT"
-SLOT = Struct("<QQQQIIQQQQ32sQ")
+SLOT = Struct("<QQQQIIQQQQQQQQQ")
 SLOT_COPY = 128
 SLOT_SIZE = 2 * SLOT_COPY
 STATE = Struct("<QQQQQQII")
@@ -69,8 +69,17 @@ class Kind(IntEnum):
     RENEW = 3
     COMMIT = 9
     COMPLETE = 21
+    REBASE = 28
     BATCH_END = 40
     CHECKPOINT = 41
+
+
+class Rebased(IntEnum):
+    """What a slot says of a rebase."""
+
+    NEVER = 0
+    LACKS = 1
+    WHOLE = 2
 
 
 class Payload(IntEnum):

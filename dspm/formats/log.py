@@ -64,6 +64,15 @@ class Cut(NamedTuple):
     lsn: int
 
 
+class Rebase(NamedTuple):
+    """All of the group that stands before is void: its history begins behind this record, and its base is to come."""
+
+    group: int
+    generation: int
+    lsn: int
+    hash: int
+
+
 class Removed(NamedTuple):
     """The group is no more."""
 
@@ -76,7 +85,7 @@ class Entry(NamedTuple):
     at: int
     end: int
     header: Header
-    said: Record | Checkpoint | Cut | Removed
+    said: Record | Checkpoint | Cut | Rebase | Removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,12 +272,15 @@ def _parse_entry(data: bytes, at: int, header: Header, meta: bytes) -> Entry:
         return Entry(at, _check_images(data, at, end, record), header, record)
     if header.kind == Kind.COMPLETE and header.flags in (0, REMOVED) and not meta:
         return Entry(at, end, header, Removed(header.group) if header.flags else Cut(header.group, header.lsn))
+    if header.kind == Kind.REBASE and header.flags == 0 and len(meta) == WORD.size:
+        hash_ = WORD.unpack(meta)[0]
+        return Entry(at, end, header, Rebase(header.group, header.generation, header.lsn, hash_))
     if header.kind == Kind.CHECKPOINT and header.flags == 0 and len(meta) % PAIR.size == WORD.size:
         sizes = dict(PAIR.iter_unpack(meta[WORD.size :]))
         hash_ = WORD.unpack_from(meta)[0]
         return Entry(at, end, header, Checkpoint(header.group, header.generation, header.lsn, hash_, sizes))
     found = f"kind {header.kind}, flags {header.flags:#x}, {len(meta)} bytes"
-    raise Malformed("entry", "a record, a cut, a removal, a checkpoint or the end of the batch", found, 4)
+    raise Malformed("entry", "a record, a cut, a rebase, a removal, a checkpoint or the end of the batch", found, 4)
 
 
 def _check_images(data: bytes, at: int, place: int, record: Record) -> int:

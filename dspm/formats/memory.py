@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from dspm.formats import ring as rings
 from dspm.formats.arena import Arena, Frame
 from dspm.formats.files import checksum, hexadecimal
-from dspm.formats.layout import PAGE, Payload
+from dspm.formats.layout import PAGE, Payload, Rebased
 from dspm.formats.report import Report
-from dspm.formats.ring import Ring
+from dspm.formats.ring import RecordId, Ring
 from dspm.formats.slots import Slot
 
 
@@ -24,7 +24,25 @@ class Group:
     @property
     def flushed(self) -> int:
         """Up to which LSN the synced log has it; directly behind a cut the slot may still say more."""
-        return min(self.slot.flushed, self.ring.tail.lsn)
+        return self.ring.base.lsn if self.cut_short else min(self.slot.flushed, self.ring.tail.lsn)
+
+    @property
+    def cut_short(self) -> bool:
+        """A crash came between the ring's rebase and the slot: recovery finishes it."""
+        at = self.ring.rebased_at
+        return at is not None and (at != self.slot.head or self.slot.rebased == Rebased.NEVER)
+
+    @property
+    def lacks(self) -> RecordId | None:
+        """The record behind which the group begins, while its base is still to come."""
+        if self.cut_short:
+            return self.ring.base
+        return RecordId(*self.slot.rebased_to) if self.slot.rebased == Rebased.LACKS else None
+
+    @property
+    def forgotten(self) -> int:
+        """Pages at or below this LSN are of before a rebase."""
+        return self.ring.base.lsn if self.cut_short else self.slot.rebased_to[1]
 
 
 def check_group(arena: Arena, slot: Slot, report: Report) -> Group:
@@ -36,10 +54,14 @@ def check_group(arena: Arena, slot: Slot, report: Report) -> Group:
         if tail is not None and frame.lsn > tail:
             report.counts["arena pages never published"] += 1
             continue
+        if tail is not None and frame.lsn <= group.forgotten:
+            report.counts["arena pages forgotten"] += 1
+            continue
         group.frames.append(frame)
         _check_content(arena, slot, frame, report)
     if group.ring.intact:
-        _check_slot(arena, group, report)
+        if not group.cut_short:
+            _check_slot(arena, group, report)
         _check_records(arena, group, report)
     return group
 
@@ -62,7 +84,7 @@ def _check_slot(arena: Arena, group: Group, report: Report) -> None:
     if slot.committed < group.ring.base.lsn:
         wanted = f"at least the ring's base, LSN {group.ring.base.lsn}"
         report.problem(arena.path, slot.at + 40, f"{what}: committed", wanted, slot.committed)
-    if slot.horizon > tail:
+    if slot.horizon > tail and not group.ring.behind_cut:
         report.problem(arena.path, slot.at + 56, f"{what}: horizon", f"at most the tail, LSN {tail}", slot.horizon)
 
 
@@ -84,7 +106,7 @@ def _check_records(arena: Arena, group: Group, report: Report) -> None:
             found = _version((frame.generation, frame.checksum))
             report.problem(arena.path, arena.entry_at(frame.number), what, wanted, found)
     for lsn, dataset, number in sorted(named.keys() - here):
-        if lsn > group.slot.horizon:
+        if lsn > group.slot.horizon or group.cut_short:
             what = f"group {hexadecimal(group.slot.group)}"
             wanted = (
                 f"a frame of page {number} of dataset {hexadecimal(dataset)} at LSN {lsn}, which is above the horizon"

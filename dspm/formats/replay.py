@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dspm.formats.files import hexadecimal
-from dspm.formats.log import Batch, Checkpoint, Cut, Entry
+from dspm.formats.log import Batch, Checkpoint, Cut, Entry, Rebase
 from dspm.formats.record import Record
 from dspm.formats.report import Report
 from dspm.formats.ring import EMPTY, RecordId
@@ -33,6 +33,8 @@ class History:
     chain: list[Found] = field(default_factory=list)
     loose: list[Found] = field(default_factory=list)
     removed: bool = False
+    rebased: RecordId | None = None
+    lacks: bool = False
 
     @property
     def tail(self) -> RecordId:
@@ -72,11 +74,18 @@ class History:
         known = self.hash_at(said.lsn)
         self.chain = self.chain[said.lsn - self.base.lsn :] if known == said.hash else []
         self.loose = [f for f in self.loose if f.record.lsn > said.lsn]
-        self.base = RecordId(said.generation, said.lsn, said.hash)
+        self.base, self.lacks = RecordId(said.generation, said.lsn, said.hash), False
+
+    def rebase(self, said: Rebase) -> None:
+        """All of before is void, what sidecars say included; the base is still to come."""
+        self.chain, self.loose, self.logged, self.removed = [], [], None, False
+        self.base = self.rebased = RecordId(said.generation, said.lsn, said.hash)
+        self.lacks = True
 
     def remove(self) -> None:
         """The group is no more."""
         self.chain, self.loose, self.base, self.logged, self.removed = [], [], EMPTY, None, True
+        self.rebased, self.lacks = None, False
 
 
 def replay(entries: list[tuple[Batch, Entry]], starts: dict[int, RecordId], report: Report) -> dict[int, History]:
@@ -91,6 +100,8 @@ def replay(entries: list[tuple[Batch, Entry]], starts: dict[int, RecordId], repo
             history.cut(said.lsn)
         elif isinstance(said, Checkpoint):
             history.checkpoint(said)
+        elif isinstance(said, Rebase):
+            history.rebase(said)
         else:
             history.remove()
     for history in histories.values():

@@ -79,6 +79,7 @@ class Ring:
     extents: dict[int, Extents] = field(default_factory=dict)
     sessions: dict[int, int] = field(default_factory=dict)
     behind_cut: bool = False
+    rebased_at: int | None = None
     intact: bool = True
 
     @property
@@ -186,8 +187,9 @@ def _check_place(header: Header, position: int, salt: int, group: int) -> None:
         raise Malformed("salt", hexadecimal(salt), hexadecimal(header.store), 48)
     if header.group != group:
         raise Malformed("group", hexadecimal(group), hexadecimal(header.group), 24)
-    if header.kind not in (Kind.COMMIT, Kind.COMPLETE, Kind.RENEW, Kind.CHECKPOINT) or header.flags:
-        raise Malformed("kind and flags", "9, 21, 3 or 41, and 0", f"{header.kind} and {header.flags}", 4)
+    kinds = (Kind.COMMIT, Kind.COMPLETE, Kind.RENEW, Kind.REBASE, Kind.CHECKPOINT)
+    if header.kind not in kinds or header.flags:
+        raise Malformed("kind and flags", "9, 21, 3, 28 or 41, and 0", f"{header.kind} and {header.flags}", 4)
 
 
 class _Reader:
@@ -209,6 +211,8 @@ class _Reader:
             self._cut(header.lsn)
         elif header.kind == Kind.CHECKPOINT:
             self._state(header, meta)
+        elif header.kind == Kind.REBASE:
+            self._rebase(entry)
         elif len(meta) != SESSION.size:
             raise Malformed("metadata of a session", f"{SESSION.size} bytes", len(meta), 8)
         else:
@@ -240,13 +244,19 @@ class _Reader:
         for known in ring.extents.values():
             known.cut(lsn)
 
+    def _rebase(self, entry: Entry) -> None:
+        state = _state_of(entry.header, entry.meta)
+        if state.extents or state.newest or state.tail != state.base:
+            found = f"{len(state.extents)}, {len(state.newest)} and {state.tail}"
+            raise Malformed("rebase", f"no datasets, no newest records, and the tail {state.base}", found, SIZE)
+        ring = self._ring
+        ring.chain, ring.extents, ring.sessions, ring.base = [], {}, state.sessions, state.base
+        ring.behind_cut, ring.rebased_at, self._anchored = False, entry.position, True
+
     def _state(self, header: Header, meta: bytes) -> None:
         ring = self._ring
-        state = _parse_state(meta)
+        state = _state_of(header, meta)
         base, tail = state.base, state.tail
-        if (header.generation, header.lsn) != (base.generation, base.lsn):
-            found = (header.generation, header.lsn)
-            raise Malformed("generation and LSN of a state", f"its base's, {base[:2]}", found, 32)
         self._states_left -= 1
         if self._states_left == 0:
             self._check_joint(base)
@@ -291,6 +301,15 @@ class _State:
     sessions: dict[int, int]
     newest: dict[int, RecordId]
     newest_at: int
+
+
+def _state_of(header: Header, meta: bytes) -> _State:
+    """The state of an entry, which its header names the base of."""
+    state = _parse_state(meta)
+    base, found = state.base, (header.generation, header.lsn)
+    if found != (base.generation, base.lsn):
+        raise Malformed("generation and LSN of a state", f"its base's, {base[:2]}", found, 32)
+    return state
 
 
 def _parse_state(meta: bytes) -> _State:

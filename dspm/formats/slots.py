@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dspm.formats.arena import Arena
 from dspm.formats.files import checksum, expect
-from dspm.formats.layout import PAGE, SLOT, SLOT_COPY, SLOT_SIZE, WORD
+from dspm.formats.layout import PAGE, SLOT, SLOT_COPY, SLOT_SIZE, WORD, Rebased
 from dspm.formats.report import Malformed, Report
 
 
@@ -23,6 +23,8 @@ class Slot:
     flushed: int
     horizon: int
     head: int
+    rebased: Rebased
+    rebased_to: tuple[int, int, int]
 
 
 def read(arena: Arena, report: Report) -> dict[int, Slot]:
@@ -54,6 +56,11 @@ def _read_slot(arena: Arena, at: int, report: Report) -> Slot | None:
 
 
 def _copy(raw: memoryview, at: int) -> Slot:
-    sequence, group, fence, generation, boot, n, committed, flushed, horizon, head, _, summed = SLOT.unpack(raw)
+    sequence, group, fence, generation, boot, n, committed, flushed, horizon, head, *rebased, summed = SLOT.unpack(raw)
     expect("checksum", checksum(raw[:-8]), summed, SLOT.size - 8)
-    return Slot(at, sequence, group, fence, (generation, boot, n), committed, flushed, horizon, head)
+    state, *to = rebased
+    if state not in list(Rebased) or (state == Rebased.NEVER and any(to)):
+        raise Malformed("state of a rebase", "0 and zeros, or 1, or 2", rebased, 72)
+    token = (generation, boot, n)
+    of = (Rebased(state), (to[0], to[1], to[2]))
+    return Slot(at, sequence, group, fence, token, committed, flushed, horizon, head, *of)

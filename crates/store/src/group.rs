@@ -7,8 +7,8 @@
 //! a record is published by one word of the ring, after everything that it needs.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Weak};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, RecordId, Session};
 

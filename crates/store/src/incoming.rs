@@ -74,6 +74,7 @@ impl Store {
             self.arena.short.now();
             return Err(Error::Busy(format!("group {}: its old base files are not removed yet", group.id())));
         }
+        group.set_committed(at.lsn); // it is read as a snapshot: the group does not go back behind it
         let alive = Arc::new(());
         group.incoming = Arc::downgrade(&alive);
         let dir = self.base_dir();
@@ -127,7 +128,9 @@ impl BaseWriter {
         let size = self.files.get(&dataset).map_or(0, |f| f.0);
         if page.0 >= PageNo::count(size) || lsn > self.at.lsn || self.logged {
             let at = self.at.lsn;
-            return Err(Error::Usage(format!("page {page} of dataset {dataset} at LSN {lsn} is not of the base at {at}")));
+            return Err(Error::Usage(format!(
+                "page {page} of dataset {dataset} at LSN {lsn} is not of the base at {at}"
+            )));
         }
         if content.iter().all(|b| *b == 0) {
             return Ok(()); // a hole, as of a page that nobody wrote
@@ -212,7 +215,8 @@ impl BaseWriter {
     }
 
     fn checkpoints(&self) -> Vec<Checkpoint> {
-        let of = |(id, f): (&DatasetId, &(u64, _))| Checkpoint { group: self.group, dataset: *id, at: self.at, size: f.0 };
+        let of =
+            |(id, f): (&DatasetId, &(u64, _))| Checkpoint { group: self.group, dataset: *id, at: self.at, size: f.0 };
         self.files.iter().map(of).collect()
     }
 
@@ -272,7 +276,10 @@ impl GroupStore {
         };
         if !held {
             let tail = self.tail.lsn;
-            return Err(Error::Usage(format!("group {id} has records {} to {tail}, and not this {}", rebased.lsn, at.lsn)));
+            return Err(Error::Usage(format!(
+                "group {id} has records {} to {tail}, and not this {}",
+                rebased.lsn, at.lsn
+            )));
         }
         for (dataset, size) in sizes {
             let known = self.datasets.get(dataset).and_then(|d| d.sizes.iter().rev().find(|s| s.0 <= at.lsn));
@@ -294,10 +301,11 @@ impl GroupStore {
     pub(crate) fn take_base(&mut self) -> Result<bool, Error> {
         let (Some(base), Some(rebased)) = (self.arrived.take(), self.rebased_to()) else { return Ok(false) };
         let at = base.at.lsn;
-        // It was read as a snapshot, so it is committed; and what the base hides must be gone before its marks go.
+        // What the base hides must be gone before its marks go.
         self.set_committed(at);
         self.set_flushed(at);
         self.set_horizon(at);
+        self.prune_superseded(); // a group rebuilt from disk had its horizon there already
         let arena = self.arena.clone();
         for (id, size, file) in &base.datasets {
             file.set_size(*size);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use dspm_proto::*;
 
+use super::simdisk::SimDisk;
 use super::support::*;
 use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::{Opened, Store};
@@ -139,6 +140,39 @@ fn a_damaged_log_ends_the_line() {
     assert!(!damaged.log_intact && damaged.former.is_empty(), "{damaged:?}");
     let after = dir.open(MEMORY).1;
     assert!(after.memory_kept && after.log_intact && after.former.is_empty(), "{after:?}");
+}
+
+/// What it had synced may be gone as well. The mark is in the identity file, or, where that failed too, in the arena alone.
+#[test]
+fn a_failed_log_ends_the_line() {
+    for identity_fails in [false, true] {
+        let w = World::open(SimDisk::default(), MEMORY, Model::default());
+        let World { disk, model, .. } = w;
+        let mut w = World::open(disk, MEMORY, model);
+        assert_eq!(w.opened.former.len(), 1, "of the memory that was lost");
+        w.append(&[(DatasetId(1), 4096)], &[(DatasetId(1), 0, Some(1))]).unwrap();
+        w.disk.fail_sync(Some("log/"));
+        w.disk.fail_write(identity_fails.then_some("node"));
+        w.flush();
+        assert!(w.store.is_suspect());
+        w.disk.fail_sync(None);
+        w.disk.fail_write(None);
+        let (id, World { dir, disk, store, source, .. }) = (w.store.id(), w);
+        drop((store, source));
+        for start in 0..2 {
+            // The first start ends before it has filled its arena.
+            disk.fail_sync((start == 0).then_some("log/"));
+            match Store::open_on(dir.options(MEMORY), Arc::new(disk.clone())) {
+                Err(_) => assert_eq!(start, 0),
+                Ok((_, o)) => {
+                    assert!(start == 1 && !o.memory_kept && !o.log_intact && o.former.is_empty(), "{o:?}");
+                    assert!(o.store != id && o.previous == id);
+                }
+            }
+        }
+        let again = Store::open_on(dir.options(MEMORY), Arc::new(disk)).unwrap().1;
+        assert!(again.memory_kept && again.log_intact && again.former.is_empty(), "{again:?}");
+    }
 }
 
 #[test]
