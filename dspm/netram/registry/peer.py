@@ -31,6 +31,7 @@ PROBE_AFTER_S = 0.2
 PING_TIMEOUT_S = 1.0
 GREET_TIMEOUT_S = 1.0
 PUSH_TIMEOUT_S = 5.0
+RETRY_MIN_S = 0.01
 RETRY_MAX_S = 0.5
 PUSH_BYTES_MAX = 1 << 20
 FREE_TIMEOUT_S = 2.0
@@ -117,7 +118,7 @@ class Peer:
             except (DspmError, TimeoutError) as e:
                 self._lost(str(e) or "no answer in time", None)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_MAX_S) or PING_INTERVAL_S
+            pause = min(pause * 2, RETRY_MAX_S) or RETRY_MIN_S
 
     async def _greet(self) -> Link:
         streams = await reach(self.node.address)
