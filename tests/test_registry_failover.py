@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -380,3 +381,65 @@ def test_an_activation_that_hangs_is_given_to_another(tmp_path: Path) -> None:
         assert names(c.now("a").members) == ["n3", "n2"]
 
     run(tmp_path, 3, body)
+
+
+def test_a_set_has_one_number_of_copies(tmp_path: Path) -> None:
+    """Guards against a dataset of two copies in a set that is about to get its third."""
+
+    async def body(c: Cluster) -> None:
+        three = await c.set_of("three", copies=3)
+        await c.kill("n3")
+        await c.becomes("three", "n1", "n2")
+        for name in ("b", "c"):
+            two = await c.set_of(name)
+            assert set(two.members) == set(c.now("three").members) and two.id != three.id
+        assert {c.now(n).primary for n in ("b", "c")} == {"n1", "n2"}, "of each primary one"
+
+    run(tmp_path, 3, body)
+
+
+def test_a_fault_ends_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a registry that answers operators and no longer looks after its nodes."""
+
+    async def body(c: Cluster) -> None:
+        await c.set_of("a")
+        ended = asyncio.Event()
+        c.service.on_fault = ended.set
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("a slip")
+
+        monkeypatch.setattr("dspm.netram.registry.driver.decide", broken)
+        await asyncio.wait_for(ended.wait(), 30)
+        assert isinstance(c.service.fault, ZeroDivisionError)
+
+    run(tmp_path, 2, body)
+
+
+FORMAT_3 = """
+CREATE TABLE cluster(id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, version INTEGER NOT NULL,
+  view_version INTEGER NOT NULL);
+CREATE TABLE nodes(name TEXT PRIMARY KEY, address TEXT NOT NULL, machine TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sets(id TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL, primary_node TEXT NOT NULL,
+  members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE datasets(name TEXT PRIMARY KEY, dataset TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL UNIQUE,
+  set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,
+  min_copies INTEGER NOT NULL, history_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE removed(node TEXT NOT NULL, group_id TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY(node, group_id))
+  WITHOUT ROWID;
+INSERT INTO cluster VALUES(1, 'c', 12, 7);
+INSERT INTO sets VALUES('0000000000000009', 1, 'active', 'n1', '[{"node":"n1","store":5}]', '[]',
+  '[{"node":"n1","store":5}]');
+PRAGMA user_version = 3;
+"""
+
+
+def test_a_state_of_before_failover_is_taken_over(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as db:
+        db.executescript(FORMAT_3)
+    for _ in range(2):  # once from format 3, once from what that made
+        catalog = registry(tmp_path).catalog
+        member = [MemberEntry("n1", 5)]
+        assert catalog.sets == {9: SetEntry(9, 1, "active", "n1", member, [], member, [], 0)}
+        assert catalog.draining == set() and catalog.view_version == 7

@@ -86,6 +86,11 @@ class Peer:
         self._free_again = 0.0
         self._task = asyncio.create_task(self._run(), name=f"peer {node.name}")
 
+    @property
+    def fault(self) -> BaseException | None:
+        """What ended the task that keeps the connection: a fault of dspm itself."""
+        return None if not self._task.done() or self._task.cancelled() else self._task.exception()
+
     def poke(self) -> None:
         """There is something new to tell."""
         self._view_wake.set()

@@ -48,6 +48,9 @@ class Service:
         self._changed = asyncio.Event()
         self._unheard: dict[str, int] = {}
         self._ticking: asyncio.Task[None] | None = None
+        self.fault: BaseException | None = None
+        """What ended the supervision of nodes: a fault of dspm itself. `on_fault` is called then."""
+        self.on_fault: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Dials all nodes."""
@@ -69,10 +72,18 @@ class Service:
         return Peer(node, self._key, self.catalog, pulse, clock, self.handle, self._on_change)
 
     async def _tick(self) -> None:
-        while True:
-            self.membership.tick()
-            self._look()
-            await asyncio.sleep(TICK_S)
+        try:
+            while True:
+                self.membership.tick()
+                self._look()
+                for fault in (p.fault for p in self._peers.values()):
+                    if fault is not None:
+                        raise fault
+                await asyncio.sleep(TICK_S)
+        except Exception as e:  # a registry that no longer looks after its nodes must not seem to
+            log.critical("fault of dspm: this registry ends", why=repr(e))
+            self.fault = e
+            self.on_fault()
 
     def _look(self) -> None:
         self.membership.look(ahead=any(p.ahead for p in self._peers.values()))
