@@ -411,6 +411,7 @@ def test_a_fault_ends_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             raise ZeroDivisionError("a slip")
 
         monkeypatch.setattr("dspm.netram.registry.driver.decide", broken)
+        await c.kill("n1")
         await asyncio.wait_for(ended.wait(), 30)
         assert isinstance(c.service.fault, ZeroDivisionError)
 
