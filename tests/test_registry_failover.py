@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -252,8 +253,7 @@ def test_a_registry_that_was_stopped_forgets_its_timers(tmp_path: Path) -> None:
         before = await c.set_of("a")
         membership = c.service.membership
         await asyncio.sleep(0.3)  # the set may change again
-        for name in ("n1", "n2"):
-            membership.pulse(name).lost(Way.FROZEN)
+        membership.pulse("n2").lost(Way.FROZEN)
         c.offset += 3600.0
         c.service._on_change()
         assert c.now("a") == before
@@ -273,12 +273,14 @@ def test_a_state_that_is_too_old_changes_nothing(tmp_path: Path) -> None:
         await c.service.stop()
         (tmp_path / "registry.db").write_bytes(backup)
         await c.kill("n2")
+        c.node("n1").view["version"] = 1  # it has not heard of b; n3 has
         c.service = registry(tmp_path, failover=True)
         c.service.start()
         before = c.now("a")
         pulse, clock = c.service.membership.pulse("n2"), c.service.membership.clock
         await until(lambda: pulse.at(clock()).silent_s > 1.5)
-        assert c.now("a") == before and all(p.ahead for p in c.service._peers.values() if p.node.name != "n2")
+        assert c.now("a") == before
+        assert {p.node.name: bool(p.ahead) for p in c.service._peers.values()} == {"n1": False, "n2": False, "n3": True}
 
     run(tmp_path, 3, body)
 
@@ -380,3 +382,66 @@ def test_an_activation_that_hangs_is_given_to_another(tmp_path: Path) -> None:
         assert names(c.now("a").members) == ["n3", "n2"]
 
     run(tmp_path, 3, body)
+
+
+def test_a_set_has_one_number_of_copies(tmp_path: Path) -> None:
+    """Guards against a dataset of two copies in a set that is about to get its third."""
+
+    async def body(c: Cluster) -> None:
+        three = await c.set_of("three", copies=3)
+        await c.kill("n3")
+        await c.becomes("three", "n1", "n2")
+        for name in ("b", "c"):
+            two = await c.set_of(name)
+            assert set(two.members) == set(c.now("three").members) and two.id != three.id
+        assert {c.now(n).primary for n in ("b", "c")} == {"n1", "n2"}, "of each primary one"
+
+    run(tmp_path, 3, body)
+
+
+def test_a_fault_ends_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards against a registry that answers operators and no longer looks after its nodes."""
+
+    async def body(c: Cluster) -> None:
+        await c.set_of("a")
+        ended = asyncio.Event()
+        c.service.on_fault = ended.set
+
+        def broken(*_: object) -> None:
+            raise ZeroDivisionError("a slip")
+
+        monkeypatch.setattr("dspm.netram.registry.driver.decide", broken)
+        await c.kill("n1")
+        await asyncio.wait_for(ended.wait(), 30)
+        assert isinstance(c.service.fault, ZeroDivisionError)
+
+    run(tmp_path, 2, body)
+
+
+FORMAT_3 = """
+CREATE TABLE cluster(id INTEGER PRIMARY KEY CHECK (id = 1), name TEXT NOT NULL, version INTEGER NOT NULL,
+  view_version INTEGER NOT NULL);
+CREATE TABLE nodes(name TEXT PRIMARY KEY, address TEXT NOT NULL, machine TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE sets(id TEXT PRIMARY KEY, generation INTEGER NOT NULL, state TEXT NOT NULL, primary_node TEXT NOT NULL,
+  members BLOB NOT NULL, joining BLOB NOT NULL, last_active BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE datasets(name TEXT PRIMARY KEY, dataset TEXT NOT NULL UNIQUE, group_id TEXT NOT NULL UNIQUE,
+  set_id TEXT NOT NULL REFERENCES sets(id), durability TEXT NOT NULL, copies INTEGER NOT NULL,
+  min_copies INTEGER NOT NULL, history_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE ids(id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE removed(node TEXT NOT NULL, group_id TEXT NOT NULL, dataset TEXT NOT NULL, PRIMARY KEY(node, group_id))
+  WITHOUT ROWID;
+INSERT INTO cluster VALUES(1, 'c', 12, 7);
+INSERT INTO sets VALUES('0000000000000009', 1, 'active', 'n1', '[{"node":"n1","store":5}]', '[]',
+  '[{"node":"n1","store":5}]');
+PRAGMA user_version = 3;
+"""
+
+
+def test_a_state_of_before_failover_is_taken_over(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "registry.db")) as db:
+        db.executescript(FORMAT_3)
+    for _ in range(2):  # once from format 3, once from what that made
+        catalog = registry(tmp_path).catalog
+        member = [MemberEntry("n1", 5)]
+        assert catalog.sets == {9: SetEntry(9, 1, "active", "n1", member, [], member, [], 0)}
+        assert catalog.draining == set() and catalog.view_version == 7

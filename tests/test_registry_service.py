@@ -215,7 +215,7 @@ def test_a_node_that_lost_its_memory_twice_unseen_goes_on_from_its_log(tmp_path:
         back = await start_again(old, 77, 76, old.store)
         try:
             await until(lambda: service.catalog.sets[found.set.id].members[0].store == 77)
-            assert {n["state"] for n in service.node_states()} == {"serving"}
+            await until(lambda: {n["state"] for n in service.node_states()} == {"serving"})
         finally:
             await back.stop()
 

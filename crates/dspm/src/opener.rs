@@ -38,12 +38,6 @@ impl Opener for ClusterOpener {
         let Configured { client, config } = ClusterOpener::configured(request)?;
         let name = config.dataset_name(request.name)?;
         let key = (Arc::as_ptr(&client) as usize, name.clone());
-        if let Some(found) = self.open().get(&key).and_then(Weak::upgrade) {
-            return match request.access {
-                Access::CreateNew => Err(Error::Failed(format!("dataset {name} exists already"))),
-                _ => Ok(found),
-            };
-        }
         let create = match request.access {
             Access::ReadOnly | Access::ReadWrite => None,
             Access::Create => Some(client.create_options()),
@@ -52,7 +46,8 @@ impl Opener for ClusterOpener {
         // Nobody else's open waits for this one's node.
         let dataset = Arc::new(client.open(&name, create)?);
         let mut open = self.open();
-        if let Some(first) = open.get(&key).and_then(Weak::upgrade) {
+        // The name may mean another one since: renamed, or removed and made again.
+        if let Some(first) = open.get(&key).and_then(Weak::upgrade).filter(|d| d.id() == dataset.id()) {
             return Ok(first);
         }
         open.retain(|_, d| d.strong_count() > 0);

@@ -234,34 +234,32 @@ class Catalog:
         What a set held at nodes that it no longer names is owed to them; what its members were owed is not any more.
         """
         changed = {e.id: e for e in entries}
-        held: dict[int, list[DatasetEntry]] = {i: [] for i in changed}
-        if any(self._is_owing(e) for e in changed.values()):
+        left = {i: named(self.sets[i]) - named(e) for i, e in changed.items()}
+        back = {i: {n for n in _holding(e) if self._owed.get(n)} for i, e in changed.items()}
+        held: dict[int, set[int]] = {i: set() for i in changed if left[i] or back[i]}
+        if held:
             for d in self.datasets.values():
                 if d.set in held:
-                    held[d.set].append(d)
+                    held[d.set].add(d.group)
         with self._store.decide(changes_view=True) as db:
             for entry in changed.values():
                 rows.put_set(db, entry)
-                rows.owe(db, sorted(named(self.sets[entry.id]) - named(entry)), held[entry.id])
-                for node in _holding(entry):
-                    rows.freed(db, node, [d.group for d in held[entry.id]])
+                for node in left[entry.id]:
+                    rows.owe(db, node, entry.id)
+                for node in back[entry.id]:
+                    rows.take_back(db, node, entry.id)
         for entry in changed.values():
-            self._replace(entry, {d.group for d in held[entry.id]})
+            self._replace(entry)
+            for node in left[entry.id]:
+                self._owed.setdefault(node, set()).update(held[entry.id])
+            for node in back[entry.id]:
+                self._owed[node].difference_update(held[entry.id])
 
-    def _is_owing(self, entry: SetEntry) -> bool:
-        """Whether the change owes something to a node, or may take back what is owed."""
-        left = named(self.sets[entry.id]) - named(entry)
-        return bool(left) or any(self._owed.get(n) for n in _holding(entry))
-
-    def _replace(self, entry: SetEntry, groups: set[int]) -> None:
-        old, count = self.sets[entry.id], self._groups[entry.id]
-        self._load.add(old, -count)
+    def _replace(self, entry: SetEntry) -> None:
+        count = self._groups[entry.id]
+        self._load.add(self.sets[entry.id], -count)
         self._load.add(entry, count)
         self.sets[entry.id] = entry
-        for node in named(old) - named(entry):
-            self._owed.setdefault(node, set()).update(groups)
-        for node in _holding(entry):
-            self._owed.get(node, set()).difference_update(groups)
 
     def _count_in(self, d: DatasetEntry) -> None:
         known = self._kinds.get(d.set)

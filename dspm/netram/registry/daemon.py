@@ -65,6 +65,7 @@ async def _serve(catalog: Catalog, key: bytes, rules: Rules, server: socket.sock
         api.build(service, key), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1
     )
     web = _Server(settings)
+    service.on_fault = web.end
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, web.end)
@@ -74,6 +75,8 @@ async def _serve(catalog: Catalog, key: bytes, rules: Rules, server: socket.sock
     print(json.dumps({"url": catalog.url, "pid": os.getpid()}), flush=True)
     await serving
     await service.stop()
+    if service.fault is not None:
+        raise service.fault
 
 
 class _Server(uvicorn.Server):

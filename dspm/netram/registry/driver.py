@@ -64,6 +64,17 @@ def is_down(entry: SetEntry, cluster: Cluster) -> bool:
     return all(standing(m, cluster) is Standing.OUT for m in entry.last_active)
 
 
+def is_settled(entry: SetEntry, copies: int, cluster: Cluster) -> bool:
+    """True for most sets most of the time: there is nothing to decide. Cheap."""
+    if entry.state != "active" or entry.joining or len(entry.members) != copies:
+        return False
+    for m in entry.members:
+        heard = cluster.heard.get(m.node)
+        if heard is None or heard.way is not Way.HEARD or heard.store != m.store or m.node in cluster.draining:
+            return False
+    return True
+
+
 def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pace) -> SetEntry | None:
     """The set's next record, or None when it stays as it is."""
     if any(_worth(m, entry, cluster) is Standing.DOUBT for m in {*entry.last_active, *entry.members, *entry.joining}):

@@ -60,6 +60,8 @@ class Membership:
         self._paces = {i: Pace.begin(clock()) for i in catalog.sets}
         self._down: set[int] = set()
         self._on_time = clock()
+        self._quiet: object = None
+        """Where nothing was to be decided: while it is like that, nothing is."""
 
     def pulse(self, node: str) -> Pulse:
         """The silence clock of a node."""
@@ -79,9 +81,13 @@ class Membership:
         if ahead or self._is_late():
             return
         heard = self._heard()
+        answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD}
+        situation = (self._catalog.view_version, answering, set(self._catalog.draining))
+        if situation == self._quiet:
+            return
         self._readmit(heard)
-        if self.rules.failover:
-            self._decide(heard)
+        settled = self._decide(heard) if self.rules.failover else False
+        self._quiet = situation if settled else None
 
     def _is_late(self) -> bool:
         now = self.clock()
@@ -127,9 +133,12 @@ class Membership:
             else:
                 log.info("members go on from their logs", nodes=nodes)
 
-    def _decide(self, heard: Mapping[str, Heard]) -> None:
+    def _decide(self, heard: Mapping[str, Heard]) -> bool:
+        """Returns whether all sets are as they should be."""
         now, cluster, new = self.clock(), self._cluster(heard), []
-        for entry in self._sets():
+        unsettled = [s for s in self._sets() if not driver.is_settled(s, self._copies(s), cluster)]
+        self._down &= {s.id for s in unsettled}
+        for entry in unsettled:
             pace = self._pace(entry)
             if self._notice_down(entry, cluster):
                 self._paces[entry.id] = pace.hold(now + GRACE_S)
@@ -141,6 +150,7 @@ class Membership:
                 cluster.load.add(change, groups)
                 new.append(change)
         self._write(new)
+        return not unsettled
 
     def _notice_down(self, entry: SetEntry, cluster: Cluster) -> bool:
         down = driver.is_down(entry, cluster)

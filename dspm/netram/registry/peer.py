@@ -31,6 +31,7 @@ PROBE_AFTER_S = 0.2
 PING_TIMEOUT_S = 1.0
 GREET_TIMEOUT_S = 1.0
 PUSH_TIMEOUT_S = 5.0
+RETRY_MIN_S = 0.01
 RETRY_MAX_S = 0.5
 PUSH_BYTES_MAX = 1 << 20
 FREE_TIMEOUT_S = 2.0
@@ -85,6 +86,11 @@ class Peer:
         self._free_again = 0.0
         self._task = asyncio.create_task(self._run(), name=f"peer {node.name}")
 
+    @property
+    def fault(self) -> BaseException | None:
+        """What ended the task that keeps the connection: a fault of dspm itself."""
+        return None if not self._task.done() or self._task.cancelled() else self._task.exception()
+
     def poke(self) -> None:
         """There is something new to tell."""
         self._view_wake.set()
@@ -117,7 +123,7 @@ class Peer:
             except (DspmError, TimeoutError) as e:
                 self._lost(str(e) or "no answer in time", None)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, RETRY_MAX_S) or PING_INTERVAL_S
+            pause = min(pause * 2, RETRY_MAX_S) or RETRY_MIN_S
 
     async def _greet(self) -> Link:
         streams = await reach(self.node.address)

@@ -34,19 +34,23 @@ class Return:
 
 def readmit(entry: SetEntry, durability: Durability, heard: Mapping[str, Heard]) -> Return | None:
     """The set as it goes on with members that lost their memory, or None when it must not, or need not."""
-    back = {n: h for n, h in heard.items() if h.way is Way.HEARD and h.store is not None}
-    lost = [m for m in entry.last_active if m.node in back and back[m.node].store != m.store]
-    if not lost or any(m.store not in back[m.node].former for m in lost):
+    lost = {m.node: heard[m.node] for m in entry.last_active if _has_lost(m, heard.get(m.node))}
+    if not lost or any(m.store not in lost[m.node].former for m in entry.last_active if m.node in lost):
         return None
     window = durability != "disk"
     if window and len(lost) < len(entry.last_active):
         return None
-    known = {m.node: back[m.node].store or 0 for m in lost}
+    known = {n: h.store for n, h in lost.items() if h.store is not None}
     members = [MemberEntry(m.node, known.get(m.node, m.store)) for m in entry.last_active]
     again = {"members": members, "last_active": members, "history": entry.history + window}
     if entry.state == "active" and not entry.joining:
         return Return(msgspec.structs.replace(entry, **again), window)
     return Return(_anew(entry, again), window)
+
+
+def _has_lost(member: MemberEntry, heard: Heard | None) -> bool:
+    """It answers, under another store id."""
+    return heard is not None and heard.way is Way.HEARD and heard.store not in (None, member.store)
 
 
 def _anew(entry: SetEntry, again: dict[str, Any]) -> SetEntry:

@@ -48,6 +48,9 @@ class Service:
         self._changed = asyncio.Event()
         self._unheard: dict[str, int] = {}
         self._ticking: asyncio.Task[None] | None = None
+        self.fault: BaseException | None = None
+        """What ended the supervision of nodes: a fault of dspm itself. `on_fault` is called then."""
+        self.on_fault: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Dials all nodes."""
@@ -69,10 +72,18 @@ class Service:
         return Peer(node, self._key, self.catalog, pulse, clock, self.handle, self._on_change)
 
     async def _tick(self) -> None:
-        while True:
-            self.membership.tick()
-            self._look()
-            await asyncio.sleep(TICK_S)
+        try:
+            while True:
+                self.membership.tick()
+                self._look()
+                for fault in (p.fault for p in self._peers.values()):
+                    if fault is not None:
+                        raise fault
+                await asyncio.sleep(TICK_S)
+        except Exception as e:  # a registry that no longer looks after its nodes must not seem to
+            log.critical("fault of dspm: this registry ends", why=repr(e))
+            self.fault = e
+            self.on_fault()
 
     def _look(self) -> None:
         self.membership.look(ahead=any(p.ahead for p in self._peers.values()))
@@ -99,13 +110,22 @@ class Service:
                 await self.rename(name, to, aside)
                 return Done()
             case Activated(group_set, generation):
+                self._check_up_to_date(node)
                 self.membership.activated(node, group_set, generation)
                 return Done()
             case Whole(group_set, generation, store):
+                self._check_up_to_date(node)
                 self.membership.whole(node, group_set, generation, store)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")
+
+    def _check_up_to_date(self, node: str) -> None:
+        """A node speaks of all groups of a set only when it knows all of them: what it said before it heard of one, it
+        said of the others."""
+        peer = self._peers.get(node)
+        if peer is None or not peer.has_heard(self.catalog.view_version, self.catalog.sequence):
+            raise UnavailableError(f"{node} does not know the newest sets and datasets yet", "say it again")
 
     async def locate(self, name: str, create: CreateOptions | None) -> Located:
         """Where a dataset is; creates it if that is asked for and it is missing."""

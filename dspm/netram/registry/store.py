@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -185,20 +185,27 @@ def add_dataset(db: sqlite3.Connection, d: DatasetEntry) -> None:
     db.execute("INSERT INTO datasets VALUES(?,?,?,?,?,?,?,?)", values)
 
 
-def remove_dataset(db: sqlite3.Connection, d: DatasetEntry, nodes: Sequence[str]) -> None:
+def remove_dataset(db: sqlite3.Connection, d: DatasetEntry, nodes: Iterable[str]) -> None:
     """Removes a dataset, and notes that these nodes have to free it; its id stays used."""
     db.execute("DELETE FROM datasets WHERE name = ?", (d.name,))
-    owe(db, nodes, [d])
-
-
-def owe(db: sqlite3.Connection, nodes: Sequence[str], datasets: Iterable[DatasetEntry]) -> None:
-    """Notes that these nodes have to free what they hold of these datasets."""
-    owed = [(n, _hex(d.group), _hex(d.dataset)) for d in datasets for n in nodes]
+    owed = [(n, _hex(d.group), _hex(d.dataset)) for n in nodes]
     db.executemany("INSERT OR IGNORE INTO removed VALUES(?, ?, ?)", owed)
 
 
+def owe(db: sqlite3.Connection, node: str, set_id: int) -> None:
+    """Notes that the node has to free what it holds of a set."""
+    groups = "SELECT ?, group_id, dataset FROM datasets WHERE set_id = ?"
+    db.execute(f"INSERT OR IGNORE INTO removed {groups}", (node, _hex(set_id)))
+
+
+def take_back(db: sqlite3.Connection, node: str, set_id: int) -> None:
+    """Notes that the node need not free what it holds of a set."""
+    groups = "SELECT group_id FROM datasets WHERE set_id = ?"
+    db.execute(f"DELETE FROM removed WHERE node = ? AND group_id IN ({groups})", (node, _hex(set_id)))
+
+
 def freed(db: sqlite3.Connection, node: str, groups: Iterable[int]) -> None:
-    """Notes that a node has freed these groups, or need not any more."""
+    """Notes that a node has freed these groups."""
     db.executemany("DELETE FROM removed WHERE node = ? AND group_id = ?", [(node, _hex(g)) for g in groups])
 
 

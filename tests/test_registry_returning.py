@@ -1,0 +1,75 @@
+"""Members that came back without their memory; and why a node is silent, told by its sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from dspm.netram.messages import MemberEntry, SetEntry
+from dspm.netram.registry.pulse import Heard, Way
+from dspm.netram.registry.reach import knock
+from dspm.netram.registry.returning import readmit
+
+A, B, C = MemberEntry("a", 1), MemberEntry("b", 1), MemberEntry("c", 1)
+A2, B2 = MemberEntry("a", 2), MemberEntry("b", 2)
+BACK, KEPT = Heard(2, former=frozenset({1})), Heard(1)
+ACTIVE = SetEntry(9, 5, "active", "a", [A, B], last_active=[A, B])
+CHANGING = SetEntry(9, 6, "activating", "b", [B], [C], [A, B], [A])
+JOINING = SetEntry(9, 6, "active", "b", [B], [C], [B], [A])
+
+
+@pytest.mark.parametrize(
+    ("durability", "heard"),
+    [
+        ("disk", {"a": KEPT, "b": KEPT}),
+        ("disk", {"a": Heard(2), "b": KEPT}),  # damaged log
+        ("disk", {"a": Heard(2, Way.GONE, former=frozenset({1})), "b": KEPT}),
+        ("memory", {"a": BACK, "b": KEPT}),  # b holds what a lost
+        ("memory", {"a": BACK}),  # b may
+        ("memory", {"a": BACK, "b": Heard(2)}),
+    ],
+)
+def test_who_does_not_go_on(durability: str, heard: dict[str, Heard]) -> None:
+    for entry in (ACTIVE, CHANGING):
+        assert readmit(entry, durability, heard) is None  # type: ignore[arg-type]
+
+
+def test_in_the_same_generation_where_nothing_changes() -> None:
+    back = readmit(ACTIVE, "memory", {"a": BACK, "b": BACK})
+    assert back is not None and back.window and back.entry.history == 1
+    assert (back.entry.generation, back.entry.state) == (5, "active")
+    assert back.entry.members == back.entry.last_active == [A2, B2]
+    back = readmit(ACTIVE, "disk", {"a": BACK, "b": KEPT})
+    assert back is not None and not back.window and back.entry.history == 0
+    assert back.entry.members == back.entry.last_active == [A2, B]
+
+
+def test_in_the_middle_of_a_change_by_a_new_generation() -> None:
+    """Guards against a set that stays down because the power went while it changed."""
+    back = readmit(CHANGING, "memory", {"a": BACK, "b": BACK, "c": Heard(2)})
+    assert back is not None and back.window and back.entry.history == 1
+    e = back.entry
+    assert (e.generation, e.state, e.primary, e.members, e.last_active) == (7, "activating", "b", [A2, B2], [A2, B2])
+    assert (e.joining, e.dropped) == ([], [])
+    back = readmit(JOINING, "memory", {"b": BACK})
+    assert back is not None and (back.entry.generation, back.entry.members) == (7, [B2])
+    assert (back.entry.joining, back.entry.dropped) == ([], [A])
+
+
+def test_ways_of_silence() -> None:
+    """What kernels do: a port without a listener refuses, one that nobody reads from accepts, a full one is mute."""
+
+    async def body() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=16) as silent, socket.socket() as full:
+            assert await knock(f"127.0.0.1:{silent.getsockname()[1]}") is Way.FROZEN
+            closed = silent.getsockname()[1]
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            address = full.getsockname()
+            with socket.create_connection(address):
+                assert await knock(f"127.0.0.1:{address[1]}") is Way.UNREACHABLE
+        assert await knock(f"127.0.0.1:{closed}") is Way.GONE
+
+    asyncio.run(body())
