@@ -72,6 +72,7 @@ class Catalog:
             self._count_in(d)
         self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
+        self._began: dict[int, int] = {}
 
     @property
     def cluster(self) -> str:
@@ -249,11 +250,18 @@ class Catalog:
                 for node in back[entry.id]:
                     rows.take_back(db, node, entry.id)
         for entry in changed.values():
+            if entry.generation != self.sets[entry.id].generation:
+                self._began[entry.id] = self.sequence
             self._replace(entry)
             for node in left[entry.id]:
                 self._owed.setdefault(node, set()).update(held[entry.id])
             for node in back[entry.id]:
                 self._owed[node].difference_update(held[entry.id])
+
+    def began(self, set_id: int) -> int:
+        """The sequence number at which a set's generation began. Who has heard it knows all datasets of the set: it gets
+        no others before it is active and nobody joins it."""
+        return self._began.get(set_id, 1)
 
     def _replace(self, entry: SetEntry) -> None:
         count = self._groups[entry.id]

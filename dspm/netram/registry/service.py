@@ -110,22 +110,21 @@ class Service:
                 await self.rename(name, to, aside)
                 return Done()
             case Activated(group_set, generation):
-                self._check_up_to_date(node)
+                self._check_knows(node, group_set)
                 self.membership.activated(node, group_set, generation)
                 return Done()
             case Whole(group_set, generation, store):
-                self._check_up_to_date(node)
+                self._check_knows(node, group_set)
                 self.membership.whole(node, group_set, generation, store)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")
 
-    def _check_up_to_date(self, node: str) -> None:
-        """A node speaks of all groups of a set only when it knows all of them: what it said before it heard of one, it
-        said of the others."""
+    def _check_knows(self, node: str, set_id: int) -> None:
+        """What a node says of all groups of a set counts when it knows all of them."""
         peer = self._peers.get(node)
-        if peer is None or not peer.has_heard(self.catalog.view_version, self.catalog.sequence):
-            raise UnavailableError(f"{node} does not know the newest sets and datasets yet", "say it again")
+        if peer is None or peer.heard.sequence < self.catalog.began(set_id):
+            raise UnavailableError(f"{node} does not know all datasets of the set yet", "say it again")
 
     async def locate(self, name: str, create: CreateOptions | None) -> Located:
         """Where a dataset is; creates it if that is asked for and it is missing."""
