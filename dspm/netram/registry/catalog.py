@@ -259,8 +259,8 @@ class Catalog:
                 self._owed[node].difference_update(held[entry.id])
 
     def began(self, set_id: int) -> int:
-        """The sequence number at which a set's generation began. Who has heard it knows all datasets of the set: it gets
-        no others before it is active and nobody joins it."""
+        """The sequence number at which a set's generation began. Who has heard it knows all datasets of the set: it
+        gets no others before it is active and nobody joins it."""
         return self._began.get(set_id, 1)
 
     def _replace(self, entry: SetEntry) -> None:

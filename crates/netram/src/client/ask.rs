@@ -45,7 +45,11 @@ impl GroupClient {
             match answer.and_then(|a| message::decode(&a.meta)) {
                 Ok(reply) => return Ok((reply, Asked { sent, epoch: place.epoch })),
                 Err(e) if !is_outage(&e) => return Err(e),
-                Err(e) if Instant::now() >= deadline => return Err(self.outage(peer, &e)),
+                Err(e) if Instant::now() >= deadline => {
+                    let writes = matches!(kind, Kind::Acquire | Kind::Outcome);
+                    let short = self.short_of_copies().filter(|_| writes);
+                    return Err(short.unwrap_or_else(|| self.outage(peer, &e)));
+                }
                 Err(e) => {
                     if !matches!(e, Error::Refused(Refusal::Unsettled)) {
                         self.look_again(deadline)?;
@@ -70,18 +74,23 @@ impl GroupClient {
     /// The error that users see when a member does not answer in time.
     pub(crate) fn outage(&self, peer: &Peer, e: &Error) -> Error {
         let (name, most) = (&self.entry.name, self.client.options.commit_timeout.as_millis());
-        let (copies, least) = (self.place().complete().count(), self.entry.min_copies as usize);
-        if copies < least {
-            let text = format!(
-                "dataset {name}: {copies} of its copies is complete and min_copies = {least}; writes waited for another \
-                 within commit_timeout ({most} ms)"
-            );
-            return Error::Unavailable(text);
-        }
         let (node, address) = (&peer.name, &peer.link.address);
         let text =
             format!("dataset {name}: node {node} ({address}) did not answer within commit_timeout ({most} ms): {e}");
         Error::Unavailable(text)
+    }
+
+    /// Why no write goes on, where too few copies are complete.
+    pub(crate) fn short_of_copies(&self) -> Option<Error> {
+        let (copies, least) = (self.place().complete().count(), self.entry.min_copies as usize);
+        let text = || {
+            let (name, most) = (&self.entry.name, self.client.options.commit_timeout.as_millis());
+            format!(
+                "dataset {name}: {copies} of its copies is complete and min_copies = {least}; writes wait for another, at \
+                 most for commit_timeout ({most} ms)"
+            )
+        };
+        (copies < least).then(|| Error::Unavailable(text()))
     }
 }
 

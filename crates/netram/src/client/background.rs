@@ -20,6 +20,8 @@ use std::time::Duration;
 
 /// Pause between two looks while something was committed and not told yet, or nothing is due.
 const TICK: Duration = Duration::from_millis(10);
+/// Pause between two looks where a group is whose copies are not complete.
+const LOOK: Duration = Duration::from_millis(500);
 /// Pause between two tries to connect.
 const REDIAL: Duration = Duration::from_millis(100);
 const DIAL: Duration = Duration::from_millis(1000);
@@ -48,6 +50,8 @@ struct Background {
     dialling: HashSet<String>,
     renewed: Instant,
     committed: HashMap<u64, RecordId>,
+    /// When it was asked last where a group is.
+    looked: HashMap<u64, Instant>,
 }
 
 type Dialled = (Arc<Link>, Option<Line>);
@@ -89,9 +93,9 @@ struct Line {
 
 impl Background {
     fn new() -> Background {
-        let (tried, committed) = (HashMap::new(), HashMap::new());
+        let (tried, committed, looked) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (lines, dialling) = (HashMap::new(), HashSet::new());
-        Background { dialled: channel(), lines, tried, dialling, renewed: Instant(0), committed }
+        Background { dialled: channel(), lines, tried, dialling, renewed: Instant(0), committed, looked }
     }
 
     fn run(&mut self, client: &Weak<Client>) {
@@ -189,6 +193,22 @@ impl Background {
         if doubt {
             self.settle_doubt(g);
         }
+        if !g.place().is_whole(&g.entry) {
+            self.look_again(g);
+        }
+    }
+
+    /// A set whose copies are not complete changes in a moment, and nobody may say so: who joined became a member.
+    fn look_again(&mut self, g: &Arc<GroupClient>) {
+        let now = clock::now();
+        let looked = self.looked.entry(g.entry.group.0).or_default();
+        if now.since(*looked) < LOOK {
+            return;
+        }
+        *looked = now;
+        let group = g.clone();
+        let look = move || drop(group.relocate(std::time::Instant::now() + LOOK));
+        let _ = std::thread::Builder::new().name("dspm-locate".into()).spawn(look); // without room: at the next look
     }
 
     /// A commit gave up: its outcome is asked for until it is known, by a thread of its own so that leases go on.

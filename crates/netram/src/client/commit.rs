@@ -217,7 +217,7 @@ impl GroupClient {
                 self.answer_recall(&mut state, token, recall);
                 return Ok(());
             }
-            if let Some(place) = self.acquire(state, LOCAL, Duration::ZERO)? {
+            if let Some(place) = self.acquire(state, LOCAL, Duration::ZERO, deadline)? {
                 self.forget(place);
                 return Err(conflict()); // another transaction is open, and this one's snapshot is older
             }

@@ -6,7 +6,7 @@ use super::core::Client;
 use super::line::Line;
 use super::link::Link;
 use super::pins::Pins;
-use dspm_proto::control::{DatasetEntry, Located, SetEntry};
+use dspm_proto::control::{DatasetEntry, Located, SetEntry, SetState};
 use dspm_proto::message::{self, Release, State as Changes};
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token, limits};
 use dspm_txn::dataset::Snapshot;
@@ -57,6 +57,12 @@ impl Place {
 
     pub(crate) fn primary(&self) -> &Peer {
         &self.peers[0]
+    }
+
+    /// True when the set serves with all its copies.
+    pub(crate) fn is_whole(&self, entry: &DatasetEntry) -> bool {
+        let whole = self.set.joining.is_empty() && self.complete().count() >= entry.copies as usize;
+        whole && self.set.state == SetState::Active
     }
 
     /// Members that hold everything.

@@ -103,7 +103,7 @@ impl GroupClient {
                 let text = format!("dataset {}: the write lease lapses before it arrives", self.entry.name);
                 return Err(Error::Unavailable(text));
             }
-            match self.acquire(state, ticket, Duration::ZERO)? {
+            match self.acquire(state, ticket, Duration::ZERO, deadline)? {
                 Some(place) => return Ok(Reserved::Busy(place)),
                 None => (ticket, acquired) = (LOCAL, true),
             }
@@ -111,12 +111,13 @@ impl GroupClient {
         }
     }
 
-    /// Asks for the lease; None: it is here (or was, and went again), Some: the place in the queue.
+    /// Asks for the lease until the deadline; None: it is here (or was, and went again), Some: the place in the queue.
     pub(super) fn acquire(
         &self,
         mut state: MutexGuard<'_, State>,
         ticket: Ticket,
         wait: Duration,
+        deadline: Instant,
     ) -> Result<Option<Ticket>, Error> {
         state.holder.give_up();
         state.holder.ask();
@@ -136,7 +137,7 @@ impl GroupClient {
                 returned: state.holder.returned(),
             }
         };
-        let answer = self.ask_primary::<_, Acquired>(Kind::Acquire, self.deadline(), question);
+        let answer = self.ask_primary::<_, Acquired>(Kind::Acquire, deadline, question);
         let mut state = self.lock();
         state.holder.asked();
         state.asking = false;
@@ -266,7 +267,7 @@ mod tests {
         state.holder.ask();
         assert!(matches!(state.holder.callback(TOKEN, clock::now()), Recall::Linger(_)));
         state.holder.asked();
-        assert!(group.acquire(state, LOCAL, Duration::ZERO).unwrap().is_none());
+        assert!(group.acquire(state, LOCAL, Duration::ZERO, group.deadline()).unwrap().is_none());
         let state = group.lock();
         assert_eq!(state.holder.token(), Some(TOKEN));
         assert!(state.linger.is_some(), "nobody looks at it before it is called back again");

@@ -1,5 +1,6 @@
 //! Snapshots: where a transaction begins.
 
+use super::ask::{PATIENCE, is_outage};
 use super::group::{GroupClient, State, check_state};
 use super::pins::Pin;
 use super::reserve::LOCAL;
@@ -46,12 +47,15 @@ impl GroupClient {
     fn begin_write(&self, dataset: DatasetId, ticket: Option<Ticket>, wait: Duration) -> Result<Snapshot, Error> {
         let Some((state, turn)) = self.take_turn(wait)? else { return self.begin_read(dataset) };
         let mut place = None;
-        let result = if state.holder.valid(clock::now()) {
+        let result = if state.holder.valid(clock::now()) || self.short_of_copies().is_some() {
             drop(state);
             Ok(())
         } else {
-            self.acquire(state, ticket.unwrap_or(LOCAL), wait).map(|p| place = p)
+            let until = self.deadline().min(Instant::now() + wait + self.lease * PATIENCE);
+            self.acquire(state, ticket.unwrap_or(LOCAL), wait, until).map(|p| place = p)
         };
+        // Nothing is written yet: while no lease is to be had, reading goes on.
+        let result = result.or_else(|e| if is_outage(&e) { Ok(()) } else { Err(e) });
         match result.and_then(|()| self.begin_read(dataset)) {
             Ok(snapshot) => Ok(Snapshot { turn, ticket: place, ..snapshot }),
             Err(e) => {
