@@ -269,6 +269,7 @@ fn term(slot: &Slot, ctx: &Ctx<'_>) -> Arc<Term> {
     let Some(grants) = &slot.grants else { return Term::always() };
     let term = grants.term();
     match ctx.mutant {
+        Some(Mutant::ActiveWithoutGrants) if !slot.config.active => Term::always(),
         Some(Mutant::ServeWithoutGrants) => Term::new(term.from(), Instant(u64::MAX)),
         _ => term,
     }

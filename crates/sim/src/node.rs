@@ -436,6 +436,7 @@ impl Node {
                 return;
             }
             Effect::Activated => {
+                self.call_committed(group, ctx);
                 let generation = self.slots[group].config.generation;
                 return self.report(group, Body::Activated { generation }, ctx);
             }
