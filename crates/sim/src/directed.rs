@@ -2,6 +2,7 @@
 //! the rule broken that it is about it must not.
 
 use crate::client::Client;
+use crate::membership;
 use crate::mutant::Mutant;
 use crate::network::Cut;
 use crate::node::Loss;
@@ -44,6 +45,13 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "past_late_word", play: past::late_word },
     Schedule { name: "past_between", play: past::between },
     Schedule { name: "past_ahead", play: past::ahead },
+    Schedule { name: "cut_off_primary", play: membership::cut_off_primary },
+    Schedule { name: "joining_member_takes_over", play: membership::joining_member_takes_over },
+    Schedule { name: "two_changes_in_a_lease", play: membership::two_changes_in_a_lease },
+    Schedule { name: "back_in_the_old_generation", play: membership::back_in_the_old_generation },
+    Schedule { name: "back_with_a_record_too_many", play: membership::back_with_a_record_too_many },
+    Schedule { name: "rebased_twice", play: membership::rebased_twice },
+    Schedule { name: "settled_and_never_active", play: membership::settled_and_never_active },
     Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },

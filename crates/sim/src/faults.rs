@@ -26,7 +26,7 @@ impl World {
     /// The world of a seed, with its own weather and its own clumsiness.
     pub fn random(seed: u64, mutant: Option<Mutant>, lines: bool) -> World {
         let mut rng = Rng::new(seed ^ 0x5eed);
-        let changes = seed % 4 != 3;
+        let changes = seed % 5 < 3;
         let copies = rng.pick(&[2, 2, 3]);
         let shape = Shape {
             copies,
@@ -34,7 +34,7 @@ impl World {
             groups: rng.range(1, 2) as usize,
             clients: rng.range(2, 3) as u32,
             threads: rng.range(1, 3) as usize,
-            disk: rng.chance(400) && !changes,
+            disk: !changes && rng.chance(700),
             changes,
             lease: Duration::from_millis(rng.pick(&[300, 300, 100])),
             history: Duration::from_millis(rng.pick(&[0, 20, 200, 5000])),

@@ -21,6 +21,7 @@ mod disk;
 pub mod explore;
 pub mod faults;
 mod member;
+mod membership;
 pub mod mutant;
 pub mod network;
 pub mod node;

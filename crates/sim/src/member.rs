@@ -9,7 +9,7 @@ use crate::node::{Node, Slot};
 use crate::records::{Copied, Lies, SimRecords};
 use crate::set::GroupConfig;
 use crate::wire::{Body, Envelope, Who};
-use dspm_proto::{Generation, Instant, StoreId};
+use dspm_proto::{Generation, Instant, StoreId, Token};
 use dspm_txn::{Fence, Grants, Member, Records, Replica, Term};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -34,11 +34,8 @@ impl Node {
         let me = Member { node: self.no, store: self.store };
         let started = if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { self.started };
         let config = self.slots[g].config.clone();
-        let given = if self.boot > 1 && !ctx.broken(Mutant::RestartNoWait) {
-            self.started.after(config.lease)
-        } else {
-            Instant(0)
-        };
+        let may_have_given = self.boot > 1 && !ctx.broken(Mutant::RestartNoWait);
+        let given = if may_have_given { self.started.after(config.lease) } else { Instant(0) };
         let setup = config.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly));
         let slot = &mut self.slots[g];
         if config.changes && slot.grants.is_none() {
@@ -59,11 +56,17 @@ impl Node {
                 continue;
             }
             let old = std::mem::replace(&mut self.slots[g].config, new.clone());
+            let next = new.generation > old.generation;
             if let Some(grants) = &mut self.slots[g].grants {
-                grants.configure(new.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly)));
+                let setup = new.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly));
+                match next && ctx.broken(Mutant::GrantsNotWaited) {
+                    true => *grants = Grants::new(setup, new.generation, Instant(0)),
+                    false => grants.configure(setup),
+                }
             }
-            if new.generation > old.generation {
+            if next {
                 self.slots[g].copy = None;
+                self.slots[g].led = old.primary == self.no;
             }
             match self.slots[g].replica.is_some() {
                 true => self.reconfigured(g, &old, now, ctx),
@@ -92,10 +95,12 @@ impl Node {
         }
         let me = Member { node: self.no, store: self.store };
         let slot = &mut self.slots[g];
+        let led = slot.led;
         let setup = new.setup(me, self.boot, self.started, term(slot, ctx));
         if let Some(r) = slot.replica.as_mut() {
             r.configure(twisted(setup, ctx), now);
-            if ctx.broken(Mutant::HorizonNotKept) && new.primary == self.no && new.active && old.primary != self.no {
+            let begins = new.primary == self.no && new.active && !old.active;
+            if ctx.broken(Mutant::HorizonNotKept) && begins && !led {
                 let committed = r.records.committed();
                 r.records.set_horizon(committed);
             }
@@ -149,25 +154,11 @@ impl Node {
                 let served = grants.term().serves(now);
                 grants.granted(from.node, from.store, generation, sent);
                 let term_began = !served && grants.term().serves(now);
-                self.refresh_term(g, now, ctx);
                 if let Some(r) = self.slots[g].replica.as_mut().filter(|_| term_began) {
                     r.tick(now);
                 }
                 self.after(g, now, ctx);
             }
-        }
-    }
-
-    /// The faults that make up a term of their own are told of it again.
-    fn refresh_term(&mut self, g: usize, now: Instant, ctx: &Ctx<'_>) {
-        if !matches!(ctx.mutant, Some(Mutant::GrantsNotWaited)) {
-            return;
-        }
-        let me = Member { node: self.no, store: self.store };
-        let slot = &mut self.slots[g];
-        let setup = slot.config.setup(me, self.boot, self.started, term(slot, ctx));
-        if let Some(r) = slot.replica.as_mut() {
-            r.configure(setup, now);
         }
     }
 
@@ -266,11 +257,8 @@ impl Node {
         for (slot, first) in self.slots.iter_mut().zip(first) {
             slot.config = first.clone();
             if let Some(records) = &mut slot.kept {
-                let token = records.fence().token;
-                records.set_fence(Fence {
-                    generation: Generation(1),
-                    token: dspm_proto::Token { generation: Generation(1), ..token },
-                });
+                let generation = Generation(1);
+                records.set_fence(Fence { generation, token: Token { generation, ..Token::default() } });
             }
         }
     }
@@ -281,8 +269,8 @@ fn term(slot: &Slot, ctx: &Ctx<'_>) -> Arc<Term> {
     let Some(grants) = &slot.grants else { return Term::always() };
     let term = grants.term();
     match ctx.mutant {
+        Some(Mutant::ActiveWithoutGrants) if !slot.config.active => Term::always(),
         Some(Mutant::ServeWithoutGrants) => Term::new(term.from(), Instant(u64::MAX)),
-        Some(Mutant::GrantsNotWaited) => Term::new(Instant(0), term.until()),
         _ => term,
     }
 }

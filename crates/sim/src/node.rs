@@ -44,6 +44,8 @@ pub(crate) struct Slot {
     pub(crate) kept: Option<SimRecords>,
     /// While the process runs and membership changes.
     pub(crate) grants: Option<Grants>,
+    /// It was primary in the generation before.
+    pub(crate) led: bool,
     /// A base on its way here.
     pub(crate) copy: Option<Copy>,
 }
@@ -90,7 +92,7 @@ impl Node {
     pub fn new(no: u32, store: StoreId, groups: &[Rc<GroupConfig>]) -> Node {
         let slots = groups
             .iter()
-            .map(|c| Slot { config: c.clone(), replica: None, kept: None, grants: None, copy: None })
+            .map(|c| Slot { config: c.clone(), replica: None, kept: None, grants: None, led: false, copy: None })
             .collect();
         Node {
             no,
@@ -434,6 +436,7 @@ impl Node {
                 return;
             }
             Effect::Activated => {
+                self.call_committed(group, ctx);
                 let generation = self.slots[group].config.generation;
                 return self.report(group, Body::Activated { generation }, ctx);
             }

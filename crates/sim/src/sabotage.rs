@@ -189,6 +189,16 @@ impl Node {
                 self.pretend(g, to, PeerMessage::Fenced(fenced), now);
                 return None;
             }
+            (Mutant::RejoinNoCut, PeerMessage::Fenced(m))
+                if self.slots[g].config.joining.iter().any(|j| j.node == self.no) =>
+            {
+                let records = &self.slots[g].replica.as_ref()?.records;
+                let committed = records.was(records.committed()).unwrap_or_default();
+                return Some(Effect::Send {
+                    to,
+                    message: PeerMessage::Fenced(Fenced { tail: committed, ..m.clone() }),
+                });
+            }
             (Mutant::RejoinNoCut, PeerMessage::Completed(m)) => {
                 // It keeps what it had above the settled tail and says that all is well.
                 let asked = self.sabotage.asked.filter(|a| a.0 == g && a.1 == m.token && m.tail.lsn >= a.2.lsn);
@@ -208,6 +218,13 @@ impl Node {
             _ => {}
         }
         Some(Effect::Send { to, message })
+    }
+
+    /// (The fault: the settled tail of a generation that is not active yet.)
+    pub(crate) fn call_committed(&mut self, g: usize, ctx: &Ctx<'_>) {
+        if let Some(r) = self.slots[g].replica.as_mut().filter(|_| ctx.broken(Mutant::SettledIsCommitted)) {
+            r.records.set_committed(r.records.tail().lsn);
+        }
     }
 
     /// (The fault: leases are as long as ever, whatever the grants.)
