@@ -192,8 +192,8 @@ impl GroupStore {
     }
 
     /// True when a snapshot at `to` is whole although it is below the floor: a group rebuilt from disk calls all below
-    /// its tail unsure, because a checkpoint may have been under way. What one has written is found by its LSN, and it cuts files off only
-    /// where a record of the log did.
+    /// its tail unsure, because a checkpoint may have been under way. What one has written is found by its LSN, and it
+    /// cuts files off only where a record of the log did.
     fn holds_below_floor(&self, to: Lsn) -> bool {
         let untouched = |d: &Dataset| match &d.base {
             Some(b) => d.truncations.is_empty() && b.file.newest().is_ok_and(|l| l <= to),

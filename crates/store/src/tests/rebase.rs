@@ -312,3 +312,38 @@ fn what_a_rebase_or_a_cut_made_void_does_not_hold_the_log() {
         }
     }
 }
+
+/// Other groups fill the log and shorten it; the entry that says that this one is not whole stays until its base has come.
+#[test]
+fn the_log_keeps_a_rebase_until_the_base_has_come() {
+    const C: DatasetId = DatasetId(9);
+    let fill = |p: &Pair, other: GroupId| {
+        let g = p.member.store.open_group(other).unwrap();
+        p.member.source.groups.lock().unwrap().insert(other, g);
+        for round in 0..12u8 {
+            let writes: Vec<Write> = (0..100).map(|n| (C, n, Some(round + 1))).collect();
+            let mut groups = p.member.source.groups.lock().unwrap();
+            let g = groups.get_mut(&other).unwrap();
+            append(&p.member.store, g, &[(C, size(100))], &writes).unwrap();
+            g.set_committed(g.tail().lsn);
+            drop(groups);
+            p.member.flush();
+            p.member.source.groups.lock().unwrap().get_mut(&other).unwrap().set_horizon(Lsn(u64::from(round) + 1));
+            p.member.store.checkpoint_all(&*p.member.source).unwrap();
+        }
+    };
+    let p = behind();
+    p.rebase();
+    p.member.flush();
+    fill(&p, GroupId(78));
+    let held = p.member.store.usage().log_bytes;
+    let again = World::open(p.member.disk.copy(), 2 << 20, Model::default());
+    again.with(|g| assert_eq!((g.tail(), g.is_whole()), (p.primary.tail(), false)));
+    p.bring_base(p.tail().lsn).unwrap();
+    p.member.store.checkpoint_all(&*p.member.source).unwrap();
+    assert!(p.member.store.usage().log_bytes < held, "{held} bytes stay");
+    let disk = p.member.disk.copy();
+    let p = p.with_disk(disk);
+    assert!(is_whole(&p));
+    p.check();
+}
