@@ -2,7 +2,7 @@
 
 Fault model: nodes die, stop, lose their memory and come back in any order, as long as some complete member of the
 last active set, and of the one that is becoming active, keeps its memory; they hear views late; the word to free
-arrives late or not at all; nodes are drained; the registry is started again. A commit is acknowledged when all members
+arrives late or not at all, what they report late, too; nodes are drained; the registry is started again. A commit is acknowledged when all members
 and joining nodes of the generation have taken it; who has heard of a newer generation refuses.
 
 Checked after every step: whoever the record counts as complete holds every acknowledged commit. In the end, with all
@@ -43,6 +43,7 @@ class History:
         self.nodes = {f"n{i}": Node(f"n{i}", i + 1) for i in range(NODES)}
         self.stores, self.acknowledged = 100, 0
         self.freeing: list[tuple[str, list[int]]] = []
+        self.reports: list[tuple[str, str, SetEntry, int]] = []
         self.start()
         for n in self.nodes.values():
             self.catalog.put_node(NodeEntry(n.name, "h:1", n.name))
@@ -111,11 +112,17 @@ class History:
             self.report("whole", n, view)
 
     def report(self, what: str, n: Node, view: SetEntry) -> None:
+        """Said, and said again some time later, as a node does that got no answer."""
+        self.reports.append((what, n.name, view, n.store))
+        self.deliver(-1)
+
+    def deliver(self, number: int) -> None:
+        what, name, view, store = self.reports[number]
         try:
             if what == "whole":
-                self.membership.whole(n.name, view.id, view.generation, n.store)
+                self.membership.whole(name, view.id, view.generation, store)
             else:
-                self.membership.activated(n.name, view.id, view.generation)
+                self.membership.activated(name, view.id, view.generation)
         except DspmError:
             pass  # it is another generation by now
 
@@ -158,8 +165,10 @@ class History:
             self.activate()
         elif x < 0.8:
             self.join(n)
-        elif x < 0.9:
+        elif x < 0.87:
             self.free(n)
+        elif x < 0.9 and self.reports:
+            self.deliver(self.rng.randrange(len(self.reports)))
         else:
             self.pass_time(self.rng.choice([0.05, 0.3, 0.6, 3]))
 
