@@ -2,8 +2,9 @@
 
 Fault model: nodes die, stop, lose their memory and come back in any order, as long as some complete member of the
 last active set, and of the one that is becoming active, keeps its memory; they hear views late; the word to free
-arrives late or not at all, what they report late, too; nodes are drained; the registry is started again. A commit is acknowledged when all members
-and joining nodes of the generation have taken it; who has heard of a newer generation refuses.
+arrives late or not at all, what nodes report is repeated late; nodes are drained; the registry is started again. A
+commit is acknowledged when all members and joining nodes of the generation have taken it; who has heard of a newer
+generation refuses.
 
 Checked after every step: whoever the record counts as complete holds every acknowledged commit. In the end, with all
 nodes there: the set is whole.
@@ -23,7 +24,7 @@ from dspm.netram.registry.membership import Membership, Rules
 from dspm.netram.registry.pulse import Way
 from dspm.netram.registry.store import Store
 
-SEEDS, STEPS, NODES = 60, 150, 4
+SEEDS, STEPS, NODES = 200, 150, 4
 
 
 class Node:
@@ -168,7 +169,7 @@ class History:
         elif x < 0.87:
             self.free(n)
         elif x < 0.9 and self.reports:
-            self.deliver(self.rng.randrange(len(self.reports)))
+            self.deliver(-self.rng.randint(1, min(4, len(self.reports))))
         else:
             self.pass_time(self.rng.choice([0.05, 0.3, 0.6, 3]))
 
@@ -213,4 +214,4 @@ def test_histories(tmp_path: Path, first: int) -> None:
             raise AssertionError(f"seed {seed}: {e}") from e
         changes += h.entry.generation - 1
         commits += h.acknowledged
-    assert changes > 20 and commits > 20, "nothing happened"
+    assert changes > 10 and commits > 10, "nothing happened"
