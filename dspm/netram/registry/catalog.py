@@ -178,7 +178,7 @@ class Catalog:
         """The node has freed them: neither its memory nor its log has them any more."""
         with self._store.decide(changes_view=False) as db:
             rows.freed(db, node, groups)
-        self._owed[node].difference_update(groups)
+        self._owed.get(node, set()).difference_update(groups)
 
     def drain(self, node: str, draining: bool) -> None:
         """Marks a node as one that sets move away from, or takes the mark off."""

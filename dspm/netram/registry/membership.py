@@ -232,20 +232,23 @@ class Membership:
         """
         self._check_operator(node)
         sets = [s for s in self._sets() if node in {m.node for m in (*s.members, *s.joining)}]
-        cluster = self._cluster(self._heard())
-        leaving = cluster.draining | {node}
-        answering = {n for n, h in cluster.heard.items() if h.way is Way.HEARD} - leaving
+        if node not in self._catalog.draining:
+            self._check_others(node, sets)
+            self._catalog.drain(node, True)
+            log.info("node is drained", node=node, sets=len(sets))
+        return len(sets)
+
+    def _check_others(self, node: str, sets: list[SetEntry]) -> None:
+        """Refuses to drain a node whose sets the others cannot hold."""
+        answering = {n for n, h in self._heard().items() if h.way is Way.HEARD} - self._catalog.draining - {node}
         for s in sets:
             if len(answering) < self._copies(s):
                 others = ", ".join(sorted(answering)) or "none"
                 raise UnavailableError(
                     f"no node can take over from {node}: {self._copies(s)} copies are asked for, and of the other nodes"
-                    f" answer {others}",
+                    f" these answer: {others}",
                     "add a node (`dspm node`), or bring one back; nothing was changed",
                 )
-        self._catalog.drain(node, True)
-        log.info("node is drained", node=node, sets=len(sets))
-        return len(sets)
 
     def undrain(self, node: str) -> None:
         """Takes a node into use again."""
