@@ -16,6 +16,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Pause between two looks while something was committed and not told yet, or nothing is due.
@@ -50,8 +51,9 @@ struct Background {
     dialling: HashSet<String>,
     renewed: Instant,
     committed: HashMap<u64, RecordId>,
-    /// When it was asked last where a group is.
-    looked: HashMap<u64, Instant>,
+    /// When it was looked last where such groups are, and the thread that does.
+    looked: Instant,
+    looking: Option<JoinHandle<()>>,
 }
 
 type Dialled = (Arc<Link>, Option<Line>);
@@ -93,9 +95,10 @@ struct Line {
 
 impl Background {
     fn new() -> Background {
-        let (tried, committed, looked) = (HashMap::new(), HashMap::new(), HashMap::new());
+        let (tried, committed) = (HashMap::new(), HashMap::new());
         let (lines, dialling) = (HashMap::new(), HashSet::new());
-        Background { dialled: channel(), lines, tried, dialling, renewed: Instant(0), committed, looked }
+        let (renewed, looked, looking) = (Instant(0), Instant(0), None);
+        Background { dialled: channel(), lines, tried, dialling, renewed, committed, looked, looking }
     }
 
     fn run(&mut self, client: &Weak<Client>) {
@@ -104,6 +107,7 @@ impl Background {
             self.connect(&c, &groups);
             self.renew(&c, &groups);
             groups.iter().for_each(|g| self.look_after(g));
+            self.look_again(&groups);
             let timeout = self.timeout(&groups);
             drop(groups);
             self.listen(&c, timeout);
@@ -193,22 +197,20 @@ impl Background {
         if doubt {
             self.settle_doubt(g);
         }
-        if !g.place().is_whole(&g.entry) {
-            self.look_again(g);
-        }
     }
 
-    /// A set whose copies are not complete changes in a moment, and nobody may say so: who joined became a member.
-    fn look_again(&mut self, g: &Arc<GroupClient>) {
+    /// Sets whose copies are not complete change in a moment, and nobody may say so: who joined became a member.
+    fn look_again(&mut self, groups: &[Arc<GroupClient>]) {
         let now = clock::now();
-        let looked = self.looked.entry(g.entry.group.0).or_default();
-        if now.since(*looked) < LOOK {
+        if now.since(self.looked) < LOOK || self.looking.as_ref().is_some_and(|t| !t.is_finished()) {
             return;
         }
-        *looked = now;
-        let group = g.clone();
-        let look = move || drop(group.relocate(std::time::Instant::now() + LOOK));
-        let _ = std::thread::Builder::new().name("dspm-locate".into()).spawn(look); // without room: at the next look
+        self.looked = now;
+        let partial: Vec<_> = groups.iter().filter(|g| !g.place().is_whole(&g.entry)).cloned().collect();
+        if !partial.is_empty() {
+            let look = move || partial.iter().for_each(|g| drop(g.relocate(std::time::Instant::now() + LOOK)));
+            self.looking = std::thread::Builder::new().name("dspm-locate".into()).spawn(look).ok();
+        }
     }
 
     /// A commit gave up: its outcome is asked for until it is known, by a thread of its own so that leases go on.
