@@ -180,7 +180,9 @@ class Peer:
         try:
             done, _ = await asyncio.wait({asking}, timeout=PROBE_AFTER_S)
             if not done:
-                way = await knock(self.node.address)
+                way = Way.SILENT
+                while way is Way.SILENT and not asking.done():
+                    way = await knock(self.node.address)
                 if not asking.done() and self._pulse.lost(way):
                     self._on_change()
             self._take(await asking, Heard(view, sequence))
