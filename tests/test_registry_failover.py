@@ -176,6 +176,16 @@ def test_a_stopped_member_is_replaced_when_somebody_can(tmp_path: Path) -> None:
     run(tmp_path, 3, body)
 
 
+def test_nothing_new_is_placed_on_a_stopped_node(tmp_path: Path) -> None:
+    async def body(c: Cluster) -> None:
+        c.node("n1").deaf = True
+        await until(lambda: not c.service._peers["n1"].answers)
+        assert c.service._peers["n1"].store is not None, "its connection is not given up yet"
+        assert sorted(names((await c.set_of("a")).members)) == ["n2", "n3"]
+
+    run(tmp_path, 3, body)
+
+
 def test_a_stopped_member_that_nobody_can_replace_is_waited_for(tmp_path: Path) -> None:
     async def body(c: Cluster) -> None:
         before = await c.set_of("a")

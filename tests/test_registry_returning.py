@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 
 import pytest
 
 from dspm.netram.messages import MemberEntry, SetEntry
 from dspm.netram.registry.pulse import Heard, Way
-from dspm.netram.registry.reach import knock
+from dspm.netram.registry.reach import KNOCK_TIMEOUT_S, LATE_S, knock
 from dspm.netram.registry.returning import readmit
 
 A, B, C = MemberEntry("a", 1), MemberEntry("b", 1), MemberEntry("c", 1)
@@ -58,18 +59,40 @@ def test_in_the_middle_of_a_change_by_a_new_generation() -> None:
     assert (back.entry.joining, back.entry.dropped) == ([], [A])
 
 
+def test_who_is_late_itself_knows_nothing() -> None:
+    """Guards against a registry that takes its own lack of time for a node's silence."""
+
+    async def body() -> None:
+        with socket.socket() as full:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            host, port = full.getsockname()
+            with socket.create_connection((host, port)):
+                asyncio.get_running_loop().call_later(KNOCK_TIMEOUT_S / 2, time.sleep, KNOCK_TIMEOUT_S + LATE_S)
+                assert await knock(f"{host}:{port}") is Way.SILENT
+
+    asyncio.run(body())
+
+
+async def told(address: str) -> Way:
+    """What a knock says once this process was not late."""
+    while (way := await knock(address)) is Way.SILENT:
+        pass
+    return way
+
+
 def test_ways_of_silence() -> None:
     """What kernels do: a port without a listener refuses, one that nobody reads from accepts, a full one is mute."""
 
     async def body() -> None:
         with socket.create_server(("127.0.0.1", 0), backlog=16) as silent, socket.socket() as full:
-            assert await knock(f"127.0.0.1:{silent.getsockname()[1]}") is Way.FROZEN
+            assert await told(f"127.0.0.1:{silent.getsockname()[1]}") is Way.FROZEN
             closed = silent.getsockname()[1]
             full.bind(("127.0.0.1", 0))
             full.listen(0)
             address = full.getsockname()
             with socket.create_connection(address):
-                assert await knock(f"127.0.0.1:{address[1]}") is Way.UNREACHABLE
-        assert await knock(f"127.0.0.1:{closed}") is Way.GONE
+                assert await told(f"127.0.0.1:{address[1]}") is Way.UNREACHABLE
+        assert await told(f"127.0.0.1:{closed}") is Way.GONE
 
     asyncio.run(body())

@@ -318,7 +318,7 @@ def test_pages_of_the_list(tmp_path: Path) -> None:
 
 
 def test_a_wrong_key_and_a_wrong_name_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "HEAR_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(service_module, "HEAR_TIMEOUT_S", 2.0)
 
     async def body(service: Service, nodes: list[FakeNode]) -> None:
         stranger, liar = FakeNode("s", b"other", "c"), FakeNode("x", KEY, "c")

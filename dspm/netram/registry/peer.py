@@ -87,6 +87,11 @@ class Peer:
         self._task = asyncio.create_task(self._run(), name=f"peer {node.name}")
 
     @property
+    def answers(self) -> bool:
+        """It answered its last heartbeat."""
+        return self._pulse.at(self._clock()).way is Way.HEARD
+
+    @property
     def fault(self) -> BaseException | None:
         """What ended the task that keeps the connection: a fault of dspm itself."""
         return None if not self._task.done() or self._task.cancelled() else self._task.exception()
@@ -175,7 +180,9 @@ class Peer:
         try:
             done, _ = await asyncio.wait({asking}, timeout=PROBE_AFTER_S)
             if not done:
-                way = await knock(self.node.address)
+                way = Way.SILENT
+                while way is Way.SILENT and not asking.done():
+                    way = await knock(self.node.address)
                 if not asking.done() and self._pulse.lost(way):
                     self._on_change()
             self._take(await asking, Heard(view, sequence))

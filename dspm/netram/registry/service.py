@@ -130,7 +130,7 @@ class Service:
         """Where a dataset is; creates it if that is asked for and it is missing."""
         created = False
         if create is not None and name not in self.catalog.datasets:
-            stores = {n: p.store for n, p in self._peers.items() if p.store is not None}
+            stores = {n: p.store for n, p in self._peers.items() if p.store is not None and p.answers}
             entry = self.catalog.create(name, create, stores)
             self._unheard[name] = self.catalog.sequence
             created = True
