@@ -10,7 +10,7 @@
 
 use crate::rng::Rng;
 use dspm_proto::record::Record;
-use dspm_proto::{Lsn, PageNo};
+use dspm_proto::{Lsn, PageNo, RecordId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -64,6 +64,9 @@ pub(crate) struct Credulous {
 /// The disk of a group at one member.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
+    /// The last record of before the log, and whether the pages of those before it are still to come.
+    pub(crate) start: RecordId,
+    pub(crate) baseless: bool,
     log: Vec<Entry>,
     batch: u64,
     pub(crate) base: Base,
@@ -72,7 +75,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// Last LSN in the log.
     pub(crate) fn last(&self) -> Lsn {
-        Lsn(self.log.len() as u64)
+        Lsn(self.start.lsn.0 + self.log.len() as u64)
     }
 
     /// The sync of a batch with these records returned.
@@ -82,7 +85,17 @@ impl Disk {
     }
 
     pub(crate) fn truncate(&mut self, last: Lsn) {
-        self.log.truncate(last.0 as usize);
+        self.log.truncate(last.0.saturating_sub(self.start.lsn.0) as usize);
+    }
+
+    /// Everything is forgotten but that this is the last record.
+    pub(crate) fn rebase(&mut self, start: RecordId) {
+        *self = Disk { start, baseless: start.lsn > Lsn(0), batch: self.batch, ..Disk::default() };
+    }
+
+    /// A base was written.
+    pub(crate) fn install(&mut self, base: Base) {
+        (self.base, self.baseless) = (base, false);
     }
 
     /// Power fails while these are written.
@@ -101,7 +114,8 @@ impl Disk {
 
     /// From now on a record of the log reads with other bits than were written. False: there is none.
     pub(crate) fn flip(&mut self, lsn: Lsn) -> bool {
-        let entry = self.log.get_mut((lsn.0 as usize).wrapping_sub(1));
+        let index = lsn.0.wrapping_sub(self.start.lsn.0).wrapping_sub(1);
+        let entry = self.log.get_mut(index as usize);
         entry.map(Entry::damage).is_some()
     }
 

@@ -34,7 +34,7 @@ impl World {
             groups: rng.range(1, 2) as usize,
             clients: rng.range(2, 3) as u32,
             threads: rng.range(1, 3) as usize,
-            disk: !changes && rng.chance(700),
+            disk: rng.chance(if changes { 300 } else { 600 }),
             changes,
             lease: Duration::from_millis(rng.pick(&[300, 300, 100])),
             history: Duration::from_millis(rng.pick(&[0, 20, 200, 5000])),
@@ -151,12 +151,12 @@ impl World {
     /// Within the promise: every group keeps one complete member whose memory is intact, of the set that was active last
     /// and of the one that may be about to become active.
     fn may_lose(&self, n: u32) -> bool {
-        self.loses && !self.configs[0].disk && self.others_are_whole(n)
+        self.loses && (!self.configs[0].disk || self.configs[0].changes) && self.others_are_whole(n)
     }
 
     /// Likewise: a disk lies where another member's is honest.
     fn may_flip(&self, n: u32) -> bool {
-        self.loses && self.configs[0].disk && self.others_are_whole(n)
+        self.loses && self.configs[0].disk && !self.configs[0].changes && self.others_are_whole(n)
     }
 
     fn others_are_whole(&self, n: u32) -> bool {

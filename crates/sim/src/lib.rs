@@ -27,6 +27,7 @@ pub mod network;
 pub mod node;
 mod outcomes;
 mod past;
+mod perform;
 mod powercuts;
 mod reading;
 pub mod records;

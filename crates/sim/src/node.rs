@@ -5,7 +5,6 @@
 //! not synced goes (power), or all of it (memory lost: a new store id, and the sets of the old one wait). The boot
 //! number is raised at each start. What changes of membership ask of it is in [`crate::member`].
 
-use crate::cache::Changes;
 use crate::ctx::Ctx;
 use crate::disk::Credulous;
 use crate::member::Copy;
@@ -18,7 +17,7 @@ use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Refusal, Session, StoreId};
-use dspm_txn::{Caller, Effect, Grants, PeerMessage, Records, Replica};
+use dspm_txn::{Caller, Grants, Records, Replica};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -70,10 +69,10 @@ pub struct Node {
     pub(crate) beat_due: Instant,
     /// Longest time that a base takes to be written.
     pub(crate) copy_max: u64,
-    links: BTreeMap<u64, Who>,
-    homes: BTreeMap<ClientId, (u64, u64)>,
+    pub(crate) links: BTreeMap<u64, Who>,
+    pub(crate) homes: BTreeMap<ClientId, (u64, u64)>,
     /// A sync under way: when it returns, and what it covers.
-    flushing: Option<(Instant, Vec<Lsn>)>,
+    pub(crate) flushing: Option<(Instant, Vec<Lsn>)>,
     /// Longest sync.
     pub(crate) sync_max: u64,
     /// Records not known to be committed that there is room for, over all groups. A settle may take more.
@@ -366,123 +365,6 @@ impl Node {
         let machines = self.slots.iter().filter_map(|s| s.replica.as_ref().and_then(|r| r.wake(now)));
         let flush = self.flushing.as_ref().map(|f| f.0);
         machines.chain(flush).chain(self.sabotage.due()).chain(self.wake_membership()).min()
-    }
-
-    pub(crate) fn after(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
-        self.look_ahead(group, now, ctx);
-        self.perform(group, now, ctx);
-        let behind =
-            |s: &Slot| s.config.disk && s.replica.as_ref().is_some_and(|r| r.records.synced() < r.records.last());
-        if self.flushing.is_none() && self.slots.iter().any(behind) {
-            let due = Instant(ctx.now.0 + ctx.rng.range(100_000, self.sync_max));
-            let last = |s: &Slot| s.replica.as_ref().map_or(Lsn(0), |r| r.records.last());
-            self.flushing = Some((due, self.slots.iter().map(last).collect()));
-        }
-    }
-
-    /// Does what the machine asks for.
-    fn perform(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
-        loop {
-            let Some(r) = self.slots[group].replica.as_mut() else { return };
-            let effects: Vec<Effect> = r.effects().collect();
-            if effects.is_empty() {
-                return;
-            }
-            for effect in effects {
-                if let Some(effect) = self.twist(group, effect, now, ctx) {
-                    self.effect(group, effect, ctx);
-                }
-            }
-        }
-    }
-
-    fn effect(&mut self, group: usize, effect: Effect, ctx: &mut Ctx<'_>) {
-        let (to, answer) = match effect {
-            Effect::Ack { to, ack } => (to, Answer::Ack(ack)),
-            Effect::Refuse { to, why } => (to, Answer::Refused(why)),
-            Effect::Fail { to, error } => (to, Answer::Failed(error)),
-            Effect::Snapshot { to, known, tail, lease } => {
-                (to, Answer::Snapshot { tail, changes: self.changes(group, known, tail.lsn), lease })
-            }
-            Effect::AsOf { to, lsn, .. } => {
-                let Some(id) = self.records(group).and_then(|r| r.was(lsn)) else { return };
-                (to, Answer::AsOf { id })
-            }
-            Effect::Granted { to, known, tail, token, lease } => {
-                self.check_copies(group, true, "lets a writer in", ctx);
-                (to, Answer::Granted { tail, changes: self.changes(group, known, tail.lsn), token, lease })
-            }
-            Effect::Busy { to, ticket } => (to, Answer::Busy { ticket }),
-            Effect::Outcome { to, committed, tail } => {
-                self.check_copies(group, committed, "tells that a record is committed", ctx);
-                (to, Answer::Outcome { committed, tail })
-            }
-            Effect::Callback { session, token } => {
-                return self.call_back(group, session, Body::Callback { session, token }, ctx);
-            }
-            Effect::Recall { session, below } => {
-                return self.call_back(group, session, Body::Recall { session, below }, ctx);
-            }
-            Effect::Send { to, message } => return self.send(group, to, message, ctx),
-            Effect::SendRecords { to, token, from, last } => {
-                let Some(records) = self.records(group) else { return };
-                let list: Vec<_> = (from.0..=last.0).filter_map(|l| records.record(Lsn(l)).cloned()).collect();
-                let (store, generation) = self.address(group, to);
-                // One at a time: what is left has to be asked for again.
-                for record in list.into_iter().take(1) {
-                    let body = Body::Replicate { generation, store, token, record };
-                    ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
-                }
-                return;
-            }
-            Effect::Activated => {
-                self.call_committed(group, ctx);
-                let generation = self.slots[group].config.generation;
-                return self.report(group, Body::Activated { generation }, ctx);
-            }
-            Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
-        };
-        self.answer(group, to, answer, ctx);
-    }
-
-    /// What a message to a member is addressed with.
-    fn address(&self, group: usize, to: u32) -> (StoreId, Generation) {
-        let c = &self.slots[group].config;
-        (c.store_of(to), c.generation)
-    }
-
-    fn check_copies(&self, group: usize, counts: bool, what: &str, ctx: &mut Ctx<'_>) {
-        let c = &self.slots[group].config;
-        if counts && c.members.len() < c.min_copies {
-            let (no, have, need) = (self.no, c.members.len(), c.min_copies);
-            ctx.check.fail(|| format!("node{no} {what} with {have} copies of {need}"));
-        }
-    }
-
-    /// Pages changed behind `known`, if the records of all that are kept.
-    fn changes(&self, group: usize, known: Lsn, tail: Lsn) -> Changes {
-        self.records(group).and_then(|r| r.changes(known, tail))
-    }
-
-    pub(crate) fn answer(&self, group: usize, to: Caller, answer: Answer, ctx: &mut Ctx<'_>) {
-        let Some(client) = self.links.get(&to.connection).copied() else { return };
-        let body = Body::Answer { request: to.request, answer };
-        ctx.out.push(Envelope { from: Who::Node(self.no), to: client, link: to.connection, group, body });
-    }
-
-    fn call_back(&self, group: usize, session: Session, body: Body, ctx: &mut Ctx<'_>) {
-        let Some((_, link)) = self.homes.get(&session.client) else { return };
-        let Some(client) = self.links.get(link).copied() else { return };
-        ctx.out.push(Envelope { from: Who::Node(self.no), to: client, link: *link, group, body });
-    }
-
-    pub(crate) fn send(&self, group: usize, to: u32, message: PeerMessage, ctx: &mut Ctx<'_>) {
-        if matches!(message, PeerMessage::Fence(_)) {
-            ctx.check.counts.settles += 1;
-        }
-        let (store, generation) = self.address(group, to);
-        let body = Body::Peer { generation, store, sender: self.store, message };
-        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
     }
 }
 

@@ -122,8 +122,9 @@ impl SimRecords {
 
     /// A sync returned: everything up to here is on disk.
     pub fn sync(&mut self, upto: Lsn) {
-        let upto = (upto.0 as usize).min(self.log.len());
-        self.disk.sync(&self.log[self.disk.last().0 as usize..upto.max(self.disk.last().0 as usize)]);
+        let index = |lsn: Lsn| lsn.0.saturating_sub(self.start.lsn.0) as usize;
+        let (from, to) = (index(self.disk.last()), index(upto).min(self.log.len()));
+        self.disk.sync(&self.log[from..to.max(from)]);
     }
 
     /// What nobody may need to read as it was, and the log has, goes to the base.
@@ -140,11 +141,13 @@ impl SimRecords {
     /// Power failed; with `torn`, in the middle of a write. False: the log is damaged.
     pub(crate) fn power_cut(&mut self, torn: Option<&mut Rng>, credulous: Credulous) -> bool {
         if let Some(rng) = torn {
-            self.disk.power_cut(&self.log[self.disk.last().0 as usize..], rng);
+            let synced = (self.disk.last().0 - self.start.lsn.0) as usize;
+            self.disk.power_cut(&self.log[synced..], rng);
         }
         let Some(log) = self.disk.recover(credulous) else { return false };
         self.log = log;
         self.rebuilt = self.disk.base.clone();
+        (self.start, self.baseless) = (self.disk.start, self.disk.baseless);
         self.truncate(self.last());
         self.horizon = self.rebuilt.at.min(self.last());
         true
@@ -183,6 +186,7 @@ impl SimRecords {
         if fits {
             self.ids = copied.ids;
             self.ids.truncate(self.start.lsn.0 as usize);
+            self.disk.install(copied.base.clone());
             (self.horizon, self.rebuilt, self.baseless) = (self.horizon.max(at), copied.base, false);
         }
         fits
@@ -302,8 +306,10 @@ impl Records for SimRecords {
 
     fn rebase(&mut self, tail: RecordId) {
         let (fence, sessions, lies) = (self.fence, std::mem::take(&mut self.sessions), self.lies);
+        let mut disk = std::mem::take(&mut self.disk);
+        disk.rebase(tail);
         let (baseless, committed) = (tail.lsn > Lsn(0), tail.lsn);
-        *self = SimRecords { start: tail, baseless, committed, fence, sessions, lies, ..SimRecords::default() };
+        *self = SimRecords { start: tail, baseless, committed, fence, sessions, lies, disk, ..SimRecords::default() };
     }
 
     fn horizon(&self) -> Lsn {

@@ -9,8 +9,9 @@
 //! Fault model: words are lost, repeated and late; clocks differ in rate by at most 1 %; a restarted node may have given
 //! a grant a moment before.
 
+use crate::config::Member;
 use crate::lease::promised;
-use crate::replica::{Member, NodeNo};
+use crate::replica::NodeNo;
 use dspm_proto::{Generation, Instant, StoreId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -177,5 +178,89 @@ impl Grants {
         let until = self.had.entry(from).or_default();
         *until = sent.after(promised(self.setup.lease)).max(*until);
         self.extend();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const L: Duration = Duration::from_millis(300);
+    const MS: u64 = 1_000_000;
+
+    fn member(node: NodeNo) -> Member {
+        Member { node, store: StoreId(u64::from(node) + 10) }
+    }
+
+    fn setup(generation: u64, primary: NodeNo, me: NodeNo, others: &[NodeNo]) -> GrantSetup {
+        let others = others.iter().copied().map(member).collect();
+        GrantSetup { generation: Generation(generation), primary, me, others, lease: L }
+    }
+
+    fn granted(g: &mut Grants, from: NodeNo, generation: u64, sent: u64) {
+        g.granted(from, member(from).store, Generation(generation), Instant(sent));
+    }
+
+    #[test]
+    fn the_term_lasts_as_long_as_the_first_grant() {
+        let mut g = Grants::new(setup(1, 0, 0, &[1, 2]), Generation(1), Instant(0));
+        assert_eq!(g.tick(Instant(5 * MS)), [1, 2]);
+        assert_eq!(g.tick(Instant(6 * MS)), [], "every L/3");
+        granted(&mut g, 1, 1, 5 * MS);
+        assert!(!g.term().serves(Instant(7 * MS)), "node 2 did not answer");
+        granted(&mut g, 2, 1, 5 * MS);
+        let end = Instant(5 * MS).after(promised(L));
+        assert!(g.term().serves(Instant(7 * MS)) && g.term().until() == end && end < Instant(305 * MS));
+        assert_eq!(g.tick(Instant(110 * MS)), [1, 2]);
+        granted(&mut g, 1, 1, 110 * MS);
+        assert_eq!(g.term().until(), end);
+    }
+
+    #[test]
+    fn an_answer_to_nothing_that_was_asked_counts_for_nothing() {
+        let mut g = Grants::new(setup(2, 0, 0, &[1]), Generation(2), Instant(0));
+        g.tick(Instant(5 * MS));
+        granted(&mut g, 1, 2, 4 * MS); // of the clock before the machine started again
+        granted(&mut g, 1, 1, 5 * MS);
+        g.granted(1, StoreId(99), Generation(2), Instant(5 * MS));
+        granted(&mut g, 3, 2, 5 * MS);
+        assert_eq!(g.term().until(), Instant(0));
+    }
+
+    #[test]
+    fn whoever_gave_a_grant_waits_for_its_end() {
+        let mut g = Grants::new(setup(1, 0, 1, &[0]), Generation(1), Instant(0));
+        assert!(g.asked(0, Generation(1), Instant(50 * MS)));
+        assert!(!g.asked(0, Generation(2), Instant(60 * MS)) && !g.asked(2, Generation(1), Instant(60 * MS)));
+        let old = g.term();
+        g.configure(setup(2, 1, 1, &[]));
+        assert_eq!((g.term().from(), g.term().until()), (Instant(350 * MS), Instant(u64::MAX)));
+        assert!(!g.term().serves(Instant(349 * MS)) && g.term().serves(Instant(350 * MS)));
+        assert_eq!(old.until(), Instant(0), "a replica of the old generation does not live on the new one's grants");
+        g.configure(setup(1, 0, 1, &[0]));
+        assert!(!g.asked(0, Generation(1), Instant(400 * MS)), "that generation is over");
+    }
+
+    #[test]
+    fn a_node_that_obeys_a_higher_generation_neither_gives_nor_asks() {
+        let mut backup = Grants::new(setup(1, 0, 1, &[0]), Generation(2), Instant(0));
+        assert!(!backup.asked(0, Generation(1), Instant(MS)));
+        let mut primary = Grants::new(setup(1, 0, 0, &[]), Generation(2), Instant(0));
+        assert_eq!((primary.tick(Instant(MS)), primary.term().until()), (vec![], Instant(0)));
+    }
+
+    #[test]
+    fn a_joining_member_that_becomes_one_keeps_its_grant_and_a_replaced_store_does_not() {
+        let mut g = Grants::new(setup(1, 0, 0, &[1, 2]), Generation(1), Instant(0));
+        g.tick(Instant(5 * MS));
+        granted(&mut g, 1, 1, 5 * MS);
+        granted(&mut g, 2, 1, 5 * MS);
+        let term = g.term();
+        g.configure(setup(1, 0, 0, &[2, 1]));
+        assert!(term.serves(Instant(9 * MS)) && Arc::ptr_eq(&term, &g.term()));
+        let mut replaced = setup(1, 0, 0, &[1, 2]);
+        replaced.others[1].store = StoreId(77);
+        g.configure(replaced);
+        assert!(!term.serves(Instant(9 * MS)));
     }
 }

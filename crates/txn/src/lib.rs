@@ -22,10 +22,11 @@ mod replica;
 mod settle;
 mod view;
 
+pub use config::{Member, Setup};
 pub use effect::{Caller, Effect, PeerMessage};
 pub use grants::{GrantSetup, Grants, Term};
 pub use holder::{Begin, Flight, Holder, Recall};
-pub use replica::{Fence, Member, NodeNo, Origin, Records, Replica, Setup, Situation};
+pub use replica::{Fence, NodeNo, Origin, Records, Replica, Situation};
 
 /// How long a turn in the queue waits for its client before the next in line gets it.
 pub const PARK: std::time::Duration = std::time::Duration::from_millis(200);

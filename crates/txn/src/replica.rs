@@ -7,8 +7,8 @@
 //! Fault model: messages are lost, repeated, delayed and reordered, from old connections too; the member itself may
 //! stop for any time and go on, or restart with its [`Records`] intact.
 
+use crate::config::Setup;
 use crate::effect::{Caller, Effect, PeerMessage};
-use crate::grants::Term;
 use crate::lease::Leases;
 use crate::readers::Readers;
 use crate::settle::Settle;
@@ -16,53 +16,9 @@ use crate::view::Views;
 use dspm_proto::message::{Ack, Fetch};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Generation, Instant, Lsn, RecordId, Refusal, Session, StoreId, Token};
-use std::sync::Arc;
-use std::time::Duration;
 
 /// The runtime's number of a node.
 pub type NodeNo = u32;
-
-/// A member of a replica set and what it must remember.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Which node.
-    pub node: NodeNo,
-    /// Its store id when it became a member.
-    pub store: StoreId,
-}
-
-/// The configuration that a replica works in.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Of the replica set.
-    pub generation: Generation,
-    /// Who serves.
-    pub primary: NodeNo,
-    /// Who holds every commit, the primary included.
-    pub members: Vec<Member>,
-    /// Who holds every commit too and does not count yet: it is not read from, and its tail is no source.
-    pub joining: Vec<Member>,
-    /// Members of the last configuration that was active.
-    pub last_active: Vec<Member>,
-    /// False: the primary settles every group first; nothing is served.
-    pub active: bool,
-    /// With fewer members no write is let in, and none is told to be committed.
-    pub min_copies: usize,
-    /// When the primary may serve; of this generation.
-    pub term: Arc<Term>,
-    /// The replica's own node.
-    pub me: Member,
-    /// Raised at each start of this node.
-    pub boot: u32,
-    /// When it started.
-    pub started: Instant,
-    /// Lease length L.
-    pub lease: Duration,
-    /// How long replaced versions are kept.
-    pub history: Duration,
-    /// True: a record counts as held only when it is in the synced log.
-    pub disk: bool,
-}
 
 /// The fence of a member: below it nothing counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

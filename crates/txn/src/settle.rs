@@ -6,8 +6,9 @@
 //! nobody yet, so it is completed, and the outcome is the same for every later asker.
 
 use crate::RESEND;
+use crate::config::Setup;
 use crate::effect::{Effect, PeerMessage};
-use crate::replica::{Fence, NodeNo, Records, Replica, Setup};
+use crate::replica::{Fence, NodeNo, Records, Replica};
 use dspm_proto::message::{self, Complete, Completed, Fenced, Fetch, Rebase};
 use dspm_proto::{Instant, RecordId, Token};
 use std::collections::{BTreeMap, BTreeSet};
