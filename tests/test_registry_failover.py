@@ -9,99 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from peer import FakeNode
-from test_registry_service import KEY, by_name, registry, start_again, until
+from registry_cluster import Cluster, names, run
+from test_registry_service import registry, until
 
 from dspm.errors import ConflictError, NotFoundError, UnavailableError
-from dspm.netram.messages import CreateOptions, MemberEntry, NodeEntry, SetEntry
+from dspm.netram.messages import MemberEntry, SetEntry
 from dspm.netram.registry.pulse import Way
-from dspm.netram.registry.service import Service
-
-Body = Callable[[Service, list[FakeNode]], Awaitable[None]]
-
-
-def names(entries: list[MemberEntry]) -> list[str]:
-    return [m.node for m in entries]
-
-
-class Cluster:
-    """A registry that changes members, and nodes that activate and become whole when they are let."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.service = registry(path, failover=True)
-        self.nodes: list[FakeNode] = []
-        self.offset = 0.0
-        clock = self.service.membership.clock
-        self.service.membership.clock = lambda: clock() + self.offset
-
-    async def start(self, count: int) -> None:
-        for i in range(1, count + 1):
-            await self.add(FakeNode(f"n{i}", KEY, "c"))
-
-    async def add(self, node: FakeNode) -> None:
-        await node.start()
-        node.activates = node.joins = True
-        self.nodes.append(node)
-        await self.service.add_node(NodeEntry(node.name, node.address, f"{node.name}@local"))
-
-    async def stop(self) -> None:
-        await self.service.stop()
-        for node in self.nodes:
-            await node.stop()
-
-    async def set_of(self, name: str, copies: int = 2, durability: str = "memory") -> SetEntry:
-        """A new dataset's set."""
-        await self.service.locate(name, CreateOptions(copies=copies, durability=durability))  # type: ignore[arg-type]
-        return self.now(name)
-
-    def now(self, name: str) -> SetEntry:
-        return self.service.catalog.sets[self.service.catalog.find(name).set]
-
-    def node(self, name: str) -> FakeNode:
-        return by_name(self.nodes, name)
-
-    async def kill(self, name: str) -> FakeNode:
-        await self.node(name).stop()
-        return self.node(name)
-
-    async def back(self, node: FakeNode, store: int | None = None, *former: int) -> FakeNode:
-        new = await start_again(node, node.store if store is None else store, *former)
-        new.activates = new.joins = True
-        self.nodes[self.nodes.index(node)] = new
-        return new
-
-    async def becomes(self, name: str, *members: str) -> SetEntry:
-        """Waits until the dataset's set is active with these members and nobody joins."""
-
-        def there() -> bool:
-            s = self.now(name)
-            return s.state == "active" and not s.joining and sorted(names(s.members)) == sorted(members)
-
-        await until(there)
-        return self.now(name)
-
-
-@contextlib.asynccontextmanager
-async def running(path: Path, count: int) -> AsyncIterator[Cluster]:
-    cluster = Cluster(path)
-    try:
-        await cluster.start(count)
-        yield cluster
-    finally:
-        await cluster.stop()
-
-
-def run(path: Path, count: int, body: Callable[[Cluster], Awaitable[None]]) -> None:
-    async def all_of_it() -> None:
-        async with running(path, count) as cluster:
-            await body(cluster)
-
-    asyncio.run(all_of_it())
 
 
 @pytest.mark.parametrize("victim", ["n1", "n2"])
@@ -326,59 +242,6 @@ def test_a_failed_write_changes_nothing_and_is_tried_again(tmp_path: Path, monke
         assert c.now("a") == before
         store.version = version
         await c.becomes("a", "n1", "n3")
-
-    run(tmp_path, 3, body)
-
-
-def test_a_node_is_drained_and_taken_back(tmp_path: Path) -> None:
-    async def body(c: Cluster) -> None:
-        with pytest.raises(NotFoundError):
-            c.service.membership.drain("n9")
-        before = await c.set_of("a", copies=3)
-        with pytest.raises(UnavailableError, match="no node can take over from n1.*n2, n3"):
-            c.service.membership.drain("n1")
-        assert c.service.catalog.draining == set() and c.now("a") == before
-        await c.add(FakeNode("n4", KEY, "c"))
-        assert c.service.membership.drain("n1") == 1
-        await until(lambda: names(c.now("a").last_active) == ["n2", "n3", "n4"])
-        after = c.now("a")
-        assert after.primary == "n2" and after.dropped == []
-        changes = [s for s in c.node("n2").changes if s["id"] == after.id and s["state"] == "active"]
-        assert all(len(s["members"]) >= 3 for s in changes), "never a copy less"
-        await until(lambda: c.node("n1").freed == [c.service.catalog.find("a").group])
-        assert registry(tmp_path).catalog.draining == {"n1"}
-        assert "n1" not in names((await c.set_of("b", copies=3)).members)
-        c.service.membership.undrain("n1")
-        assert registry(tmp_path).catalog.draining == set()
-        await c.kill("n4")
-        await c.becomes("a", "n1", "n2", "n3")
-
-    run(tmp_path, 3, body)
-
-
-def test_switchover(tmp_path: Path) -> None:
-    async def body(c: Cluster) -> None:
-        before = await c.set_of("a", copies=3)
-        assert (await c.service.switchover("a", "n1")) == before, "it is the primary"
-        after = await c.service.switchover("a", "n3")
-        assert (after.primary, after.state, set(after.members)) == ("n3", "active", set(before.members))
-        assert (await c.service.switchover("a", None)).primary in ("n1", "n2")
-        await c.add(FakeNode("n4", KEY, "c"))
-        c.node("n4").joins = False
-        for name, why in (("n4", "no member"), ("n9", "no node")):
-            with pytest.raises((ConflictError, NotFoundError), match=why):
-                await c.service.switchover("a", name)
-        with pytest.raises(NotFoundError):
-            await c.service.switchover("none", None)
-        gone = next(n for n in ("n1", "n2", "n3") if n != c.now("a").primary)
-        await c.kill(gone)
-        await until(lambda: names(c.now("a").joining) == ["n4"] and c.now("a").state == "active")
-        with pytest.raises(ConflictError, match="n4 is joining"):
-            await c.service.switchover("a", "n4")
-        c.node("n4").joins = True
-        await c.node("n4").report()
-        await c.becomes("a", "n4", *({"n1", "n2", "n3"} - {gone}))
-        assert (await c.service.switchover("a", "n4")).primary == "n4"
 
     run(tmp_path, 3, body)
 
