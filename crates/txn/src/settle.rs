@@ -196,7 +196,7 @@ impl<R: Records> Replica<R> {
 
     /// A restarted member, until a settle of this process's time reached it.
     fn says_unsettled(&self) -> bool {
-        let member = !self.setup.is_primary() && self.setup.includes(self.setup.me.node);
+        let member = !self.setup.is_primary() && (self.setup.members.contains(&self.setup.me) || self.setup.joins());
         member && self.unsettled && self.records.fence().token <= self.born
     }
 
