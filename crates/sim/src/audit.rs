@@ -5,7 +5,7 @@
 use crate::wire::Who;
 use crate::world::World;
 use dspm_proto::{Lsn, RecordId};
-use dspm_txn::Records;
+use dspm_txn::{Member, Records};
 
 impl World {
     pub(crate) fn audit(&mut self, who: Who) {
@@ -46,6 +46,10 @@ impl World {
             let new = &registry.sets[g];
             if new.version == self.configs[g].version {
                 continue;
+            }
+            let whole = |m: &Member| self.nodes[m.node as usize].has_all_of(m.store);
+            if !new.last_active.iter().any(whole) {
+                self.check.fail(|| format!("set {g} becomes active with nobody who has all of it"));
             }
             self.check.copies(g, new.generation, new.members.len(), new.min_copies);
             self.configs[g] = new.clone();

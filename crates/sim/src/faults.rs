@@ -122,7 +122,8 @@ impl World {
 
     fn part(&mut self) {
         self.serial += 1;
-        let side = (0..self.rng.range(1, 2)).map(|_| self.anybody()).collect();
+        let most = if self.registry.is_some() { 4 } else { 2 };
+        let side = (0..self.rng.range(1, most)).map(|_| self.anybody()).collect();
         let way = self.rng.below(4);
         let cut = Cut { id: self.serial, side, out: way != 0, into: way != 1 };
         self.trace.say(|| format!("cut off: {:?} out={} into={}", cut.side, cut.out, cut.into));

@@ -93,7 +93,9 @@ impl Node {
             }
             return;
         }
-        let me = Member { node: self.no, store: self.store };
+        let by_node = ctx.broken(Mutant::NamedByNode) && new.store_of(self.no) != StoreId(0);
+        let store = if by_node { new.store_of(self.no) } else { self.store };
+        let me = Member { node: self.no, store };
         let slot = &mut self.slots[g];
         let led = slot.led;
         let setup = new.setup(me, self.boot, self.started, term(slot, ctx));

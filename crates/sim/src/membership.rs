@@ -33,6 +33,10 @@ fn world(mutant: Option<Mutant>) -> World {
 fn change(w: &mut World, primary: u32, members: &[u32], joining: &[u32]) {
     let member = |n: &u32| Member { node: *n, store: w.nodes[*n as usize].store };
     let (members, joining) = (members.iter().map(member).collect(), joining.iter().map(member).collect());
+    propose(w, primary, members, joining);
+}
+
+fn propose(w: &mut World, primary: u32, members: Vec<Member>, joining: Vec<Member>) {
     w.act(Who::Registry, |actor, ctx| {
         if let Actor::Registry(r) = actor {
             let now = r.sets[0].clone();
@@ -210,4 +214,25 @@ pub(crate) fn settled_and_never_active(m: Option<Mutant>) -> Result<(), String> 
     let whole = becomes(&mut w, &[0, 1], 10 * L);
     let done = finish(&mut w, A, 0, 10 * L);
     verdict(w, ok && said && alone && whole && done, "the group is stuck")
+}
+
+/// The backup loses its memory and is about to join again; an old word of it reaches the registry, which names it by the
+/// store that it was.
+pub(crate) fn named_by_a_lost_store(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m);
+    let ok = write(&mut w, A, L);
+    w.run_for(20 * MS);
+    let before = Member { node: 1, store: w.nodes[1].store };
+    w.crash(N1, Loss::Memory);
+    w.restart(N1);
+    w.network.catch(true, |e| e.from == N0 && matches!(e.body, Body::Activated { .. }));
+    change(&mut w, 0, &[0], &[1]);
+    w.run_for(L);
+    propose(&mut w, 1, vec![before], Vec::new());
+    w.run_for(2 * L);
+    w.network.caught();
+    change(&mut w, 0, &[0], &[1]);
+    let whole = becomes(&mut w, &[0, 1], 10 * L);
+    let again = write(&mut w, B, 10 * L);
+    verdict(w, ok && whole && again, "the group is stuck")
 }

@@ -111,6 +111,7 @@ mutants! {
     HorizonNotKept "horizon_not_kept" "a new primary does not keep what the readers of the old one may need" Random,
     ActiveWithoutGrants "active_without_grants" "a generation becomes active before everybody has obeyed its primary once" Directed,
     SettledIsCommitted "settled_is_committed" "what is settled in a generation that is not active yet is called committed" Directed,
+    NamedByNode "named_by_node" "a node that lost its memory takes itself for the member that it was" Directed,
     MinCopiesIgnored "min_copies_ignored" "writes go on with fewer copies than they may" Random,
     DriverStaleTimers "driver_stale_timers" "the registry acts on timers from before its own stop" Random,
     DriverNoCas "driver_no_cas" "the registry writes its record without comparing it" Random,

@@ -69,9 +69,14 @@ impl Setup {
         self.members.iter().chain(&self.joining).any(|m| m.node == node)
     }
 
-    /// True at the primary.
+    /// True at the primary. A node that lost what made it one is named by its old store, and is none.
     pub fn is_primary(&self) -> bool {
-        self.primary == self.me.node
+        self.primary == self.me.node && self.members.contains(&self.me)
+    }
+
+    /// True where this node holds every commit and does not count.
+    pub(crate) fn joins(&self) -> bool {
+        self.joining.contains(&self.me) && !self.members.contains(&self.me)
     }
 
     /// True while a node holds every commit and does not count.
@@ -99,10 +104,12 @@ impl<R: Records> Replica<R> {
     fn refresh(&mut self, mut setup: Setup, now: Instant) {
         setup.active |= self.setup.active; // a word from before
         let same = setup.same_others(&self.setup);
+        let promoted = setup.members.len() != self.setup.members.len();
         let activated = setup.active && !self.setup.active;
         self.setup = setup;
-        if !same {
-            self.settle = None; // what was heard so far came from stores that are gone
+        if !same || (promoted && self.settle.is_some()) {
+            // What was heard so far came from stores that are gone; or a tail was no source that is one now.
+            self.settle = None;
             self.start_settle(now);
         }
         if activated && self.settle.is_none() && self.serving {
@@ -134,7 +141,7 @@ impl<R: Records> Replica<R> {
         }
         self.records.set_fence(Fence { generation, token: Token { generation, boot: 0, n: 0 } });
         let committed = self.records.committed();
-        if self.setup.is_joining(self.setup.me.node) && self.records.tail().lsn > committed {
+        if self.setup.joins() && self.records.tail().lsn > committed {
             // Where it cannot the primary finds that its tail is not in the history, and it starts over.
             self.records.cut(committed);
         }

@@ -43,7 +43,7 @@ impl<R: Records> Replica<R> {
     }
 
     pub(crate) fn on_rebase(&mut self, from: NodeNo, m: &Rebase) {
-        if !self.obeys(from, m.token) || !self.setup.is_joining(self.setup.me.node) {
+        if !self.obeys(from, m.token) || !self.setup.joins() {
             return;
         }
         if self.completed != Some(m.token) {
@@ -56,7 +56,7 @@ impl<R: Records> Replica<R> {
 
     /// A joining member goes back to the settled tail, if that is in its history: nobody may have seen what is above.
     pub(crate) fn go_back(&mut self, m: &Complete) {
-        let above = self.setup.is_joining(self.setup.me.node) && self.records.tail().lsn > m.tail.lsn;
+        let above = self.setup.joins() && self.records.tail().lsn > m.tail.lsn;
         let above = above && self.completed != Some(m.token); // a repeat: more was committed since
         if above && self.identity(m.tail.lsn) == Some(m.tail) {
             self.records.cut(m.tail.lsn); // where it cannot the answer says so

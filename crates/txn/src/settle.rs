@@ -36,8 +36,7 @@ enum Phase {
 impl<R: Records> Replica<R> {
     /// Begins a settle; one at a time.
     pub(crate) fn start_settle(&mut self, now: Instant) {
-        let stale = self.records.fence().generation > self.setup.generation; // the configuration that it obeys is on its way
-        if self.settle.is_some() || !self.setup.is_primary() || stale {
+        if self.settle.is_some() || !self.setup.is_primary() || self.is_overtaken() {
             return;
         }
         self.settles += 1;
@@ -189,21 +188,27 @@ impl<R: Records> Replica<R> {
         }
     }
 
+    /// It obeys a generation whose configuration it has not heard yet.
+    fn is_overtaken(&self) -> bool {
+        self.records.fence().generation > self.setup.generation
+    }
+
     /// A primary that restarted, or whose generation is not settled yet.
     fn must_settle(&self) -> bool {
-        self.setup.is_primary() && self.settle.is_none() && !self.serving && (self.unsettled || !self.setup.active)
+        let due = self.unsettled || !self.setup.active;
+        due && self.setup.is_primary() && self.settle.is_none() && !self.serving && !self.is_overtaken()
     }
 
     /// A restarted member, until a settle of this process's time reached it.
     fn says_unsettled(&self) -> bool {
-        let member = !self.setup.is_primary() && self.setup.includes(self.setup.me.node);
+        let member = !self.setup.is_primary() && (self.setup.members.contains(&self.setup.me) || self.setup.joins());
         member && self.unsettled && self.records.fence().token <= self.born
     }
 
     pub(crate) fn wake_settle(&self, now: Instant) -> Option<Instant> {
         match &self.settle {
             Some(s) => Some(s.sent.after(RESEND)),
-            None if self.must_settle() => Some(now.after(RESEND)),
+            None if self.must_settle() => Some(now),
             None if self.says_unsettled() => Some(self.said_unsettled.after(RESEND)),
             None => None,
         }
