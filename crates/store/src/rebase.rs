@@ -103,6 +103,11 @@ impl GroupStore {
         self.owe();
     }
 
+    /// True while the log does not know yet that records which it has are void.
+    pub fn owes_log(&self) -> bool {
+        self.rebase_to_log || self.cut_to_log.is_some()
+    }
+
     /// Notes whether log or disk have to hear of something besides records.
     pub(crate) fn owe(&self) {
         let owes = self.rebase_to_log || self.clearing || self.arrived.is_some() || self.cut_to_log.is_some();

@@ -47,8 +47,11 @@ impl<R: Records> Replica<R> {
             return;
         }
         if self.completed != Some(m.token) {
-            self.completed = Some(m.token);
             self.records.rebase(m.tail);
+            if self.records.is_whole() || self.records.tail() != m.tail {
+                return; // there was no room for it: it is said again
+            }
+            self.completed = Some(m.token);
         }
         self.completing = Some((from, m.token, m.tail));
         self.complete_when_durable();

@@ -21,8 +21,9 @@ use std::time::Duration;
 
 /// Pause between two looks while something was committed and not told yet, or nothing is due.
 const TICK: Duration = Duration::from_millis(10);
-/// Pause between two looks where a group is whose copies are not complete.
-const LOOK: Duration = Duration::from_millis(500);
+/// Pause between two looks where a group is whose primary says nothing, and where one is whose copies are not complete.
+const LOOK: Duration = Duration::from_millis(100);
+const LOOK_PARTIAL: Duration = Duration::from_millis(500);
 /// Pause between two tries to connect.
 const REDIAL: Duration = Duration::from_millis(100);
 const DIAL: Duration = Duration::from_millis(1000);
@@ -53,6 +54,7 @@ struct Background {
     committed: HashMap<u64, RecordId>,
     /// When it was looked last where such groups are, and the thread that does.
     looked: Instant,
+    looked_at_partial: Instant,
     looking: Option<JoinHandle<()>>,
 }
 
@@ -97,8 +99,18 @@ impl Background {
     fn new() -> Background {
         let (tried, committed) = (HashMap::new(), HashMap::new());
         let (lines, dialling) = (HashMap::new(), HashSet::new());
-        let (renewed, looked, looking) = (Instant(0), Instant(0), None);
-        Background { dialled: channel(), lines, tried, dialling, renewed, committed, looked, looking }
+        let (renewed, looked, looked_at_partial, looking) = (Instant(0), Instant(0), Instant(0), None);
+        Background {
+            dialled: channel(),
+            lines,
+            tried,
+            dialling,
+            renewed,
+            committed,
+            looked,
+            looked_at_partial,
+            looking,
+        }
     }
 
     fn run(&mut self, client: &Weak<Client>) {
@@ -199,6 +211,17 @@ impl Background {
         }
     }
 
+    /// True when the group's primary cannot be told what is read here. Another may have taken its place, which keeps for a
+    /// lease what it does not hear of.
+    fn is_silent(&self, g: &GroupClient, now: Instant) -> bool {
+        let place = g.place();
+        let address = &place.primary().link.address;
+        match self.lines.get(address) {
+            None => self.tried.contains_key(address) && g.lock().handles > 0,
+            Some(line) => line.sent.values().any(|at| now.since(*at) >= g.lease * 2 / 3),
+        }
+    }
+
     /// Sets whose copies are not complete change in a moment, and nobody may say so: who joined became a member.
     fn look_again(&mut self, groups: &[Arc<GroupClient>]) {
         let now = clock::now();
@@ -206,7 +229,10 @@ impl Background {
             return;
         }
         self.looked = now;
-        let partial: Vec<_> = groups.iter().filter(|g| !g.place().is_whole(&g.entry)).cloned().collect();
+        let all = now.since(self.looked_at_partial) >= LOOK_PARTIAL;
+        self.looked_at_partial = if all { now } else { self.looked_at_partial };
+        let changes = |g: &&Arc<GroupClient>| all && !g.place().is_whole(&g.entry) || self.is_silent(g, now);
+        let partial: Vec<_> = groups.iter().filter(changes).cloned().collect();
         if !partial.is_empty() {
             let look = move || partial.iter().for_each(|g| drop(g.relocate(std::time::Instant::now() + LOOK)));
             self.looking = std::thread::Builder::new().name("dspm-locate".into()).spawn(look).ok();

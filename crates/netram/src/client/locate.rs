@@ -81,7 +81,6 @@ impl Client {
         links.sort_by_key(|l| l.is_down());
         let mut best: Result<Located, Error> = Err(Error::Unavailable("no node is configured".into()));
         for link in links {
-            self.count_round_trip();
             let until = deadline.min(Instant::now() + patience);
             let answer = link.ask(|| self.dialer(false), Header::new(Kind::Control), &meta, until);
             let located = answer.and_then(|a| from_json::<Located>(&a.meta));

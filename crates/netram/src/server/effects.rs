@@ -27,7 +27,7 @@ impl Node {
             self.run_effect(g, effect);
         }
         let records = &g.replica.records.group;
-        if g.replica.setup().disk && records.flushed() < records.tail().lsn {
+        if g.replica.setup().disk && (records.flushed() < records.tail().lsn || records.owes_log()) {
             self.store.request_flush(records.id(), records.tail().lsn);
         }
         self.arm(g);

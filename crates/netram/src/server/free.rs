@@ -21,16 +21,7 @@ impl Node {
     /// # Errors
     /// [`Error::Failed`] for a group that has a dataset; those of the operating system.
     pub(crate) fn free(self: &Arc<Self>, ids: Vec<GroupId>, out: &Arc<Sender>, asked: Header) -> Result<(), Error> {
-        let catalog = self.catalog();
-        let me = &self.options.name;
-        let is_ours = |id: &&GroupId| match catalog.set_of(**id) {
-            Some(set) => set.members.iter().chain(&set.joining).any(|m| m.node == *me),
-            None => catalog.has_group(**id),
-        };
-        if let Some(id) = ids.iter().find(is_ours) {
-            return Err(Error::Failed(format!("group {id} is to be freed, and this node holds it for a dataset")));
-        }
-        drop(catalog);
+        self.check_free(&ids)?;
         let (node, out) = (self.clone(), out.clone());
         let work = move || match node.free_now(&ids) {
             Ok(()) => out.send(&frame(reply_to(&asked), &json(&Done { done: true }), 0), &[]),
@@ -38,6 +29,20 @@ impl Node {
         };
         std::thread::Builder::new().name("free".into()).spawn(work)?;
         Ok(())
+    }
+
+    /// None of them is of a dataset that this node holds, or is to hold.
+    fn check_free(&self, ids: &[GroupId]) -> Result<(), Error> {
+        let catalog = self.catalog();
+        let me = &self.options.name;
+        let is_ours = |id: &&GroupId| match catalog.set_of(**id) {
+            Some(set) => set.members.iter().chain(&set.joining).any(|m| m.node == *me),
+            None => catalog.has_group(**id),
+        };
+        match ids.iter().find(is_ours) {
+            Some(id) => Err(Error::Failed(format!("group {id} is to be freed, and this node holds it for a dataset"))),
+            None => Ok(()),
+        }
     }
 
     fn free_now(self: &Arc<Self>, ids: &[GroupId]) -> Result<(), Error> {
@@ -49,6 +54,18 @@ impl Node {
                 return Err(Error::Busy("removed datasets are being freed already; ask again later".into()));
             }
         };
+        // From here on none of them is opened: this node may be taken back into their set meanwhile, and is then to find
+        // nothing of what it held, or all of it.
+        let groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        self.check_free(ids)?;
+        self.leaving().extend(ids);
+        drop(groups);
+        let done = self.free_closed(ids);
+        self.leaving().clear();
+        done
+    }
+
+    fn free_closed(self: &Arc<Self>, ids: &[GroupId]) -> Result<(), Error> {
         for id in ids {
             let open = self.groups.write().unwrap_or_else(PoisonError::into_inner).remove(id);
             let records = match open.map(super::group::SharedGroup::take) {

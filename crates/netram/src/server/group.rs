@@ -69,6 +69,12 @@ impl Node {
         if let Some(g) = groups.get(&id) {
             return Ok(g.clone());
         }
+        if self.leaving().contains(&id) {
+            return Err(Error::Unavailable(format!(
+                "what node {} held of group {id} is being freed",
+                self.options.name
+            )));
+        }
         let (entry, set) = self.catalog().group(id)?;
         let setup = self.setup(&entry, &set)?;
         let records = StoreRecords::new(self.store.open_group(id)?, self.store.clone());

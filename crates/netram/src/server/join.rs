@@ -20,7 +20,7 @@ pub(crate) fn start(node: &Arc<Node>) -> Result<(), Error> {
     let run = move |node: Weak<Node>| {
         let mut said = String::new();
         while let Some(node) = node.upgrade() {
-            for set in node.sets.joining(&node.options.name) {
+            for set in node.sets.joining(&node.options.name, node.store_id) {
                 node.join_set(&set, &mut said);
             }
             drop(node);

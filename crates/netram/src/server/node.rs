@@ -13,7 +13,7 @@ use super::{flush, join, metrics, sets};
 use dspm_proto::auth::ClusterKey;
 use dspm_proto::{Error, GroupId, StoreId};
 use dspm_store::{Flusher, Opened, Store, StoreOptions};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,6 +93,7 @@ pub struct Node {
     pub(crate) forwarded: Forwarded,
     /// Held by the thread that frees removed datasets.
     pub(crate) freeing: Mutex<()>,
+    leaving: Mutex<HashSet<GroupId>>,
     pub(crate) counters: Counters,
     connections: AtomicU64,
 }
@@ -147,6 +148,7 @@ impl Node {
             senders: RwLock::default(),
             forwarded: Forwarded::default(),
             freeing: Mutex::default(),
+            leaving: Mutex::default(),
             counters: Counters::default(),
             connections: AtomicU64::new(1),
             options,
@@ -205,6 +207,11 @@ impl Node {
     /// What the node knows of the cluster.
     pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Groups that are being freed.
+    pub(crate) fn leaving(&self) -> MutexGuard<'_, HashSet<GroupId>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A number for a new connection.

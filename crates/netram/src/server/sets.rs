@@ -52,9 +52,10 @@ impl Sets {
         self.lock().get(&id).map_or_else(|| Term::new(Instant(0), Instant(0)), |s| s.grants.term())
     }
 
-    /// The sets that this node joins.
-    pub(crate) fn joining(&self, node: &str) -> Vec<SetEntry> {
-        let joins = |s: &&OwnSet| s.entry.state == SetState::Active && s.entry.joining.iter().any(|m| m.node == node);
+    /// The sets that this node, of that store id, joins.
+    pub(crate) fn joining(&self, node: &str, store: StoreId) -> Vec<SetEntry> {
+        let me = |m: &MemberEntry| m.node == node && m.store == store;
+        let joins = |s: &&OwnSet| s.entry.state == SetState::Active && s.entry.joining.iter().any(me);
         self.lock().values().filter(joins).map(|s| s.entry.clone()).collect()
     }
 }
@@ -65,10 +66,12 @@ impl Node {
     pub(crate) fn take_sets(&self) -> Vec<GroupId> {
         let mut catalog = self.catalog();
         let mine = |m: &MemberEntry| m.node == self.options.name && m.store == self.store_id;
-        let has_part = |s: &&SetEntry| s.members.iter().chain(&s.joining).any(mine);
-        let entries: Vec<SetEntry> = catalog.view.sets.iter().filter(has_part).cloned().collect();
+        let has_part = |s: &SetEntry| s.members.iter().chain(&s.joining).any(mine);
         let mut activate = Vec::new();
         let mut sets = self.sets.lock();
+        // One that this node has no part in any more may be led by whom it granted something a moment ago.
+        let followed = |s: &&SetEntry| has_part(s) || sets.contains_key(&s.id);
+        let entries: Vec<SetEntry> = catalog.view.sets.iter().filter(followed).cloned().collect();
         sets.retain(|id, _| entries.iter().any(|e| e.id == *id));
         for entry in entries {
             if sets.get(&entry.id).is_some_and(|s| s.entry == entry) {
