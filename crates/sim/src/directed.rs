@@ -52,6 +52,7 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "back_with_a_record_too_many", play: membership::back_with_a_record_too_many },
     Schedule { name: "rebased_twice", play: membership::rebased_twice },
     Schedule { name: "settled_and_never_active", play: membership::settled_and_never_active },
+    Schedule { name: "joins_an_idle_group", play: membership::joins_an_idle_group },
     Schedule { name: "named_by_a_lost_store", play: membership::named_by_a_lost_store },
     Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },

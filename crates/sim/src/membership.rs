@@ -236,3 +236,16 @@ pub(crate) fn named_by_a_lost_store(m: Option<Mutant>) -> Result<(), String> {
     let again = write(&mut w, B, 10 * L);
     verdict(w, ok && whole && again, "the group is stuck")
 }
+
+/// A spare joins an idle group and catches up by records: it hears that they are committed though nothing follows, or
+/// their room would stay taken for all groups of its node.
+pub(crate) fn joins_an_idle_group(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m);
+    let ok = (0..4).all(|_| write(&mut w, A, L));
+    w.run_for(L);
+    change(&mut w, 0, &[0], &[2]);
+    let whole = becomes(&mut w, &[0, 2], 10 * L);
+    w.run_for(2 * L);
+    let knows = w.nodes[2].records(0).is_some_and(|r| r.last() == w.check.top(0) && r.uncommitted() == 0);
+    verdict(w, ok && whole && knows, "the spare does not know what is committed")
+}

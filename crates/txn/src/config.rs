@@ -160,6 +160,7 @@ impl<R: Records> Replica<R> {
     /// The settled tail is committed: the generation is active, no other goes on without it.
     pub(crate) fn confirm_settled(&mut self, now: Instant) {
         self.records.set_committed(self.records.tail().lsn);
+        self.views.retell(); // who caught up in the settle could not know what it was told before
         self.raise_horizon();
         self.answer_outcomes(now);
         self.answer_views(now);
@@ -176,9 +177,10 @@ impl<R: Records> Replica<R> {
         self.setup.is_primary() && self.setup.active && now >= self.quarantine && self.setup.term.serves(now)
     }
 
-    /// True while what a client says of its floor counts: the primary obeyed now or next.
+    /// True while what a client says of its floor counts. Grants of a generation that is not active are no promise: the
+    /// next one may go on without those who gave them.
     pub fn hears(&self, now: Instant) -> bool {
-        self.setup.is_primary() && now < self.setup.term.until()
+        self.setup.is_primary() && self.setup.active && now < self.setup.term.until()
     }
 
     /// Enough copies are complete that writes go on.

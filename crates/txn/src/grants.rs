@@ -67,7 +67,8 @@ pub struct GrantSetup {
     pub lease: Duration,
 }
 
-/// One node's part in the grants of one set.
+/// One node's part in the grants of one set. It is kept while the process runs, also when the node is not in the set any
+/// more: it may be named again within a lease of what it gave.
 #[derive(Debug)]
 pub struct Grants {
     setup: GrantSetup,

@@ -319,17 +319,23 @@ impl<R: Records> Replica<R> {
             return;
         }
         let Some(committed) = self.identity(self.records.committed()) else { return };
-        (self.views.told, self.views.told_committed, self.views.told_at) = (self.views.horizon, committed.lsn, now);
-        let horizon = self.views.horizon;
+        let horizon = self.told_horizon();
+        (self.views.told, self.views.told_committed, self.views.told_at) = (horizon, committed.lsn, now);
         for m in self.setup.others() {
             let message = PeerMessage::Horizon(Horizon { horizon, committed });
             self.effects.push(Effect::Send { to: m.node, message });
         }
     }
 
+    /// What the others may give back. A primary since a moment ago may have given up, when it was one before, what the one in
+    /// between still kept for a reader.
+    fn told_horizon(&self) -> Lsn {
+        if self.views.floors_known.is_some() { Lsn(0) } else { self.views.horizon }
+    }
+
     /// The others do not know yet what they may give back: neither old versions nor what is not known to be committed.
     fn untold(&self) -> bool {
-        self.views.told != self.views.horizon || self.views.told_committed != self.records.committed()
+        self.views.told != self.told_horizon() || self.views.told_committed != self.records.committed()
     }
 
     pub(crate) fn wake_views(&self, now: Instant) -> Option<Instant> {
