@@ -1,4 +1,4 @@
-"""Members die, stand still and come back: another serves, the copies are made whole again, nothing acknowledged is lost."""
+"""Members die, stand still and come back: another serves, copies are made whole again, nothing acknowledged is lost."""
 
 from __future__ import annotations
 
