@@ -64,6 +64,8 @@ def main(argv: Sequence[str]) -> int:
         with _interruptible(), _own_environment(), _cluster(asked.directory) as info:
             comparison = _measure(asked)
             findings = killing.run(info, asked.kills, asked.commits, _say)
+            _say("what was killed is started again")
+            killing.fail_over(_up(asked.directory), findings, asked.commits, _say)
         _report(comparison, findings)
         _write(asked.output, comparison, findings)
         _say(f"{asked.output} holds the figures; {time.monotonic() - started:.0f} s")
@@ -111,13 +113,18 @@ def _own_environment() -> Iterator[None]:
         os.environ.update(mine)
 
 
+def _up(directory: Path) -> dict[str, Any]:
+    """Starts what does not run."""
+    return up(directory, Asked(NODES, {"memory": MEMORY, "copies": "2", "durability": "memory"}))
+
+
 @contextlib.contextmanager
 def _cluster(directory: Path) -> Iterator[dict[str, Any]]:
     """A new cluster. Whatever happens it is taken down, and its memory is given back."""
     killing.remove(directory)
     _say(f"starting {NODES} nodes and a registry in {directory}")
     try:
-        info = up(directory, Asked(NODES, {"memory": MEMORY, "copies": "2", "durability": "memory"}))
+        info = _up(directory)
         os.environ["DSPM_CONFIG"] = info["config"]
         yield info
     finally:
@@ -178,6 +185,7 @@ def _report(comparison: Comparison, findings: Findings) -> None:
     _say(f"  acknowledged {len(findings.acknowledged)}, found {len(findings.found)}, lost {len(findings.lost)}")
     _say(f"  in doubt (under way when the writer died, and there): {len(findings.in_doubt)}")
     _say(f"  PRAGMA integrity_check: {findings.integrity}")
+    _say(f"  writer and primary killed together: acknowledged commits go on after {findings.away_s:.2f} s")
     _say("NOTHING IS LOST" if findings.sound else "SOMETHING IS WRONG: this must never happen; please report it")
     _say("")
     _say(ONE_MACHINE)
@@ -191,6 +199,7 @@ def _write(path: Path, comparison: Comparison, findings: Findings) -> None:
         "lost": len(findings.lost),
         "in_doubt": len(findings.in_doubt),
         "integrity": findings.integrity,
+        "away_s": findings.away_s,
         "ratios": {e.target.name: comparison.ratio(e) for e in comparison.entries if e is not base},
         "fdatasync_us": comparison.fdatasync_us,
         "throughput": {e.target.name: e.throughput for e in comparison.entries},

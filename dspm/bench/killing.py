@@ -20,6 +20,7 @@ from dspm.netram.status import Survey
 
 LEDGER = "demo-ledger"
 END_SECONDS = 10.0
+WHOLE_SECONDS = 30.0
 
 Say = Callable[[str], None]
 
@@ -46,6 +47,53 @@ def run(info: dict[str, Any], kills: int, commits: int, say: Say) -> Findings:
     return findings
 
 
+def fail_over(info: dict[str, Any], findings: Findings, commits: int, say: Say) -> None:
+    """Kills a writer and the primary of its ledger together, after about `commits` acknowledgements."""
+    _wait_whole()
+    ledger = _ledger()
+    primary = next(node for node in info["nodes"] if node["name"] == ledger["primary"])
+    writer = Writer(LEDGER)
+    try:
+        say(f"one more writer, pid {writer.pid}; {primary['name']} is the primary of the ledger")
+        writer.wait(commits)
+        killed = time.monotonic()
+        os.kill(primary["pid"], signal.SIGKILL)
+    finally:
+        rows = writer.kill()
+    findings.writers += 1
+    findings.acknowledged |= set(rows)
+    say(f"  both are killed with SIGKILL after {len(rows)} acknowledged commits")
+    other = Writer(LEDGER)
+    try:
+        other.wait(1)
+        findings.away_s = time.monotonic() - killed
+        say(
+            f"  another process has opened the database and committed {findings.away_s:.2f} s later, its start included"
+        )
+    finally:
+        rows = other.kill()
+    findings.writers += 1
+    findings.acknowledged |= set(rows)
+    _look(findings, say)
+    now = _ledger()
+    say(f"  {now['primary']} serves in the place of {primary['name']}, generation {now['generation']}")
+
+
+def _wait_whole() -> None:
+    end = time.monotonic() + WHOLE_SECONDS
+    while (ledger := _ledger())["copies_now"] < ledger["copies"]:
+        if time.monotonic() > end:
+            raise DspmError(
+                f"the ledger has {ledger['copies_now']} of {ledger['copies']} copies for {WHOLE_SECONDS:g} s"
+            )
+        time.sleep(0.05)
+
+
+def _ledger() -> dict[str, Any]:
+    with Survey(load_cluster()) as survey:
+        return next(d for page in survey.pages() for d in survey.datasets(page) if d["name"] == LEDGER)
+
+
 def _look(findings: Findings, say: Say) -> None:
     findings.found, findings.integrity = read_back(LEDGER)
     say(
@@ -56,8 +104,7 @@ def _look(findings: Findings, say: Say) -> None:
 
 def _kill_bystanders(info: dict[str, Any], say: Say) -> None:
     """What must not matter: the registry, and a node that holds no copy of the ledger."""
-    with Survey(load_cluster()) as survey:
-        ledger = next(d for page in survey.pages() for d in survey.datasets(page) if d["name"] == LEDGER)
+    ledger = _ledger()
     members = {ledger["primary"], *ledger["backups"]}
     say(f"the ledger lies on {ledger['primary']} and {', '.join(ledger['backups'])}")
     _kill(info["registry"]["pid"])

@@ -30,6 +30,8 @@ class Findings:
     found: set[int] = field(default_factory=set)
     writers: int = 0
     integrity: str = "not checked"
+    away_s: float = 0.0
+    """From the kill of a writer and the primary to the next commit of another process."""
 
     @property
     def lost(self) -> set[int]:
