@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn every_mutant_is_caught() {
-        let missed: Vec<_> = hunt_all(1500).into_iter().filter(|f| f.1.is_none()).map(|f| f.0).collect();
+        let missed: Vec<_> = hunt_all(2500).into_iter().filter(|f| f.1.is_none()).map(|f| f.0).collect();
         assert!(missed.is_empty(), "{missed:?}");
     }
 }

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         other => other.flatten(),
     };
     if args.iter().any(|a| a == "--mutants") {
-        return mutants(number("--budget").unwrap_or(1500));
+        return mutants(number("--budget").unwrap_or(2500));
     }
     if args.iter().any(|a| a == "--schedules") {
         return schedules(mutant);
