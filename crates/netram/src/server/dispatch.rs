@@ -224,7 +224,11 @@ impl Node {
         for g in renew.groups {
             let lease = self.with_group(g.group, |group| {
                 group.replica.check_addressee(g.generation, g.store).map_err(Error::Refused)?;
-                Ok(group.replica.renew(session, g.token, g.floor, clock::now()).as_nanos() as u64)
+                let now = clock::now();
+                if !group.replica.hears(now) {
+                    return Err(Error::Refused(Refusal::NotMember)); // what it reads is another's to keep
+                }
+                Ok(group.replica.renew(session, g.token, g.floor, now).as_nanos() as u64)
             });
             let lease_ns = lease.unwrap_or(0);
             reply.groups.push(RenewedGroup { group: g.group, token: g.token, lease_ns });
