@@ -69,9 +69,20 @@ class FakeNode:
             told, joining = {"set": s["id"], "generation": s["generation"]}, [m["node"] for m in s["joining"]]
             with contextlib.suppress(DspmError):
                 if self.activates and s["state"] == "activating" and s["primary"] == self.name:
-                    await self.ask_registry({"op": "activated", **told})
+                    await self._say({"op": "activated", **told})
                 elif self.joins and s["state"] == "active" and self.name in joining:
-                    await self.ask_registry({"op": "whole", **told, "store": self.store})
+                    await self._say({"op": "whole", **told, "store": self.store})
+
+    async def _say(self, word: dict[str, Any]) -> None:
+        """Repeats it while the registry cannot take it yet."""
+        for _ in range(200):
+            try:
+                await self.ask_registry(word)
+                return
+            except UnavailableError:
+                if self._registry is None:
+                    return
+                await asyncio.sleep(0.02)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)

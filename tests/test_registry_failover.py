@@ -16,7 +16,7 @@ from registry_cluster import Cluster, names, run
 from test_registry_service import registry, until
 
 from dspm.errors import ConflictError, NotFoundError, UnavailableError
-from dspm.netram.messages import MemberEntry, SetEntry
+from dspm.netram.messages import MemberEntry, SetEntry, Whole
 from dspm.netram.registry.pulse import Way
 
 
@@ -318,3 +318,24 @@ def test_a_state_of_before_failover_is_taken_over(tmp_path: Path) -> None:
         member = [MemberEntry("n1", 5)]
         assert catalog.sets == {9: SetEntry(9, 1, "active", "n1", member, [], member, [], 0)}
         assert catalog.draining == set() and catalog.view_version == 7
+
+
+def test_who_does_not_know_all_datasets_of_a_set_is_not_whole(tmp_path: Path) -> None:
+    """It would speak of the groups that it knows, be promoted, and serve an empty one for the one that it does not."""
+
+    async def body(c: Cluster) -> None:
+        await c.set_of("a")
+        c.node("n3").joins = False
+        await c.kill("n2")
+        await until(lambda: c.now("a").state == "active" and names(c.now("a").joining) == ["n3"])
+        entry, peer = c.now("a"), c.service._peers["n3"]
+        word = Whole(entry.id, entry.generation, c.node("n3").store)
+        peer.heard.sequence, knows = c.service.catalog.began(entry.id) - 1, peer.heard.sequence
+        with pytest.raises(UnavailableError, match="does not know all datasets"):
+            await c.service.handle("n3", word)
+        assert names(c.now("a").joining) == ["n3"]
+        peer.heard.sequence = knows
+        await c.service.handle("n3", word)
+        assert names(c.now("a").members) == ["n1", "n3"]
+
+    run(tmp_path, 3, body)

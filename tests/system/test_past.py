@@ -283,7 +283,7 @@ def test_a_lost_history(clusters: Clusters, children: Children) -> None:
     cluster.wait_whole(name)
     with pytest.raises(SqlError) as gone:
         reader.sql("SELECT * FROM t")
-    assert gone.value.code == BUSY_SNAPSHOT and "ask for it again" in gone.value.reason
+    assert gone.value.code == BUSY_SNAPSHOT and "no longer kept" in gone.value.reason
     with pytest.raises(SqlError, match="the oldest that can be read is"):
         reader.sql(f"PRAGMA dspm_as_of={lsn}")
     newest = max(states)
