@@ -86,7 +86,7 @@ fn errors_say_where_and_what_was_expected() {
     assert!(text(load(&path, &[("lease", "3")], &[])).starts_with("the variable DSPM_LEASE: expected a time"));
     assert!(text(load(&path, &[], &[("leese", "3s")])).contains("unknown key \"leese\"; did you mean \"lease\"?"));
     assert!(text(load(&path, &[("suspect_after", "50ms")], &[])).contains("from 200ms to 1m"));
-    assert!(text(load(&path, &[], &[("failover", "maybe")])).contains("expected true or false"));
+    assert!(text(load(&path, &[], &[("failover", "maybe")])).contains("expected on or off"));
     assert!(text(load(&path, &[], &[("durability", "maybe")])).contains("expected one of memory, pm, disk"));
     assert!(text(load(Path::new("/nonexistent.toml"), &[], &[])).contains("/nonexistent.toml does not exist"));
     assert!(text(load(&dir.0, &[], &[])).contains("is not a config file"));
