@@ -39,7 +39,7 @@ pub const REPLICATED: &str = "replicated";
 pub const ERROR: &str = "error";
 
 /// Of every kind that carries metadata, each way.
-pub static MESSAGES: [Message; 35] = [
+pub static MESSAGES: [Message; 38] = [
     message(Kind::Hello, false, JSON, |_, b| json::<Hello>(b) | json::<Proof>(b)),
     message(Kind::Hello, true, JSON, |_, b| json::<Challenge>(b)),
     message(Kind::Control, false, JSON, |_, b| json::<Control>(b)),
@@ -65,7 +65,7 @@ pub static MESSAGES: [Message; 35] = [
     message(Kind::Outcome, false, "88 844 888", binary::<m::Outcome>),
     message(Kind::Outcome, true, "b 888", binary::<m::OutcomeReply>),
     message(Kind::Fence, false, "844", binary::<m::Fence>),
-    message(Kind::Fence, true, "844 888 b", binary::<m::Fenced>),
+    message(Kind::Fence, true, "844 888 bb", binary::<m::Fenced>),
     message(Kind::Complete, false, "844 888", binary::<m::Complete>),
     message(Kind::Complete, true, "844 888", binary::<m::Completed>),
     message(Kind::Fetch, false, "844 8 8", binary::<m::Fetch>),
@@ -74,6 +74,9 @@ pub static MESSAGES: [Message; 35] = [
     message(Kind::Probe, true, "844 8 888", binary::<m::Probed>),
     message(Kind::Horizon, false, "8 888", binary::<m::Horizon>),
     message(Kind::Unsettled, false, "888", binary::<m::Unsettled>),
+    message(Kind::Grant, false, "88", binary::<m::Grant>),
+    message(Kind::Grant, true, "88", binary::<m::Grant>),
+    message(Kind::Rebase, false, "844 888", binary::<m::Rebase>),
     message(Kind::Control, true, ERROR, error),
 ];
 
