@@ -191,26 +191,6 @@ def test_a_registry_that_was_stopped_forgets_its_timers(tmp_path: Path) -> None:
     run(tmp_path, 3, body)
 
 
-def test_a_state_that_is_too_old_changes_nothing(tmp_path: Path) -> None:
-    async def body(c: Cluster) -> None:
-        await c.set_of("a")
-        backup = (tmp_path / "registry.db").read_bytes()
-        await c.set_of("b", copies=3)
-        await c.service.stop()
-        (tmp_path / "registry.db").write_bytes(backup)
-        await c.kill("n2")
-        c.node("n1").view["version"] = 1  # it has not heard of b; n3 has
-        c.service = registry(tmp_path, failover=True)
-        c.service.start()
-        before = c.now("a")
-        pulse, clock = c.service.membership.pulse("n2"), c.service.membership.clock
-        await until(lambda: pulse.at(clock()).silent_s > 1.5)
-        assert c.now("a") == before
-        assert {p.node.name: bool(p.ahead) for p in c.service._peers.values()} == {"n1": False, "n2": False, "n3": True}
-
-    run(tmp_path, 3, body)
-
-
 def test_what_nodes_may_report(tmp_path: Path) -> None:
     async def body(c: Cluster) -> None:
         before = await c.set_of("a")

@@ -105,8 +105,10 @@ class View(msgspec.Struct, tag_field="op", tag="view"):
     sets: list[SetEntry] = []
 
 
-class Ping(msgspec.Struct, tag_field="op", tag="ping"):
-    """Registry to node: answered with Pong."""
+class Ping(msgspec.Struct, tag_field="op", tag="ping", omit_defaults=True):
+    """Registry to node: answered with Pong. `trouble` is why the registry decides nothing; empty when it does."""
+
+    trouble: str = ""
 
 
 class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
@@ -191,7 +193,8 @@ class PlainView(msgspec.Struct):
 
 
 class Pong(msgspec.Struct):
-    """Answer of a heartbeat: `view` is the version that the node has, `datasets` the entries of its catalog.
+    """Answer of a heartbeat: `view` is the version that the node has, `sum` the view's checksum (0: not said),
+    `datasets` the entries of its catalog.
 
     `former` are its store ids before, the latest first, whose synced log it holds wholly.
     """
@@ -202,6 +205,7 @@ class Pong(msgspec.Struct):
     view: int
     datasets: int
     former: list[int] = []
+    sum: int = 0
 
 
 class Located(msgspec.Struct):
@@ -247,7 +251,8 @@ class GroupStatus(msgspec.Struct):
 class NodeStatus(msgspec.Struct):
     """A node's own account, and of the first `covered` groups asked about those that are open there.
 
-    `lost` says why the memory of before its last start is gone; it is empty when it was kept.
+    `lost` says why the memory of before its last start is gone; it is empty when it was kept. `registry` is why the
+    registry decides nothing, empty when it does.
     """
 
     name: str
@@ -260,6 +265,7 @@ class NodeStatus(msgspec.Struct):
     lost: str = ""
     groups: list[GroupStatus] = []
     covered: int = 0
+    registry: str = ""
 
 
 T = TypeVar("T")

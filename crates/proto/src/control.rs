@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Control {
     /// Registry to node, every 100 ms: answered with [`Pong`].
-    Ping {},
+    Ping {
+        /// Why the registry decides nothing; empty when it does.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        trouble: String,
+    },
     /// Registry to node: nodes and replica sets, whole. Answered with [`Done`].
     View(View),
     /// Registry to node: entries of the catalog. Answered with [`Done`].
@@ -146,6 +150,9 @@ pub struct Pong {
     pub boot: u32,
     /// Version of the view that it has, 0 if none.
     pub view: u64,
+    /// [`View::checksum`] of it, 0 if none.
+    #[serde(default)]
+    pub sum: u64,
     /// Entries of its catalog.
     pub datasets: u64,
     /// Its store ids before, the latest first, whose synced log it holds wholly.
@@ -290,6 +297,9 @@ pub struct NodeStatus {
     pub name: String,
     /// "serving", or why not.
     pub state: String,
+    /// Why the registry decides nothing, in its own words; empty when it does, or is not connected.
+    #[serde(default)]
+    pub registry: String,
     /// What it remembers.
     pub store: StoreId,
     /// Frames of the arena, in all.

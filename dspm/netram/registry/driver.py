@@ -47,6 +47,13 @@ class Standing(Enum):
     SURE = 1
     DOUBT = 2
     OUT = 3
+    BEHIND = 4
+    """It answers, and cannot take over what is decided."""
+
+    @property
+    def is_lost(self) -> bool:
+        """True when a set has to go on without it."""
+        return self in (Standing.OUT, Standing.BEHIND)
 
 
 def standing(member: MemberEntry, cluster: Cluster, after_s: float | None = None) -> Standing:
@@ -56,6 +63,8 @@ def standing(member: MemberEntry, cluster: Cluster, after_s: float | None = None
         return Standing.OUT
     if heard.is_suspect(cluster.suspect_after_s if after_s is None else after_s):
         return Standing.OUT
+    if heard.is_behind:
+        return Standing.BEHIND
     return Standing.SURE if heard.way is Way.HEARD and heard.store is not None else Standing.DOUBT
 
 
@@ -70,7 +79,7 @@ def is_settled(entry: SetEntry, copies: int, cluster: Cluster) -> bool:
         return False
     for m in entry.members:
         heard = cluster.heard.get(m.node)
-        if heard is None or heard.way is not Way.HEARD or heard.store != m.store or m.node in cluster.draining:
+        if heard is None or not heard.is_there or heard.store != m.store or m.node in cluster.draining:
             return False
     return True
 
@@ -81,7 +90,7 @@ def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pac
         return None
     if not _complete(entry, cluster):
         return None
-    lost = any(standing(m, cluster) is Standing.OUT for m in (*entry.members, *entry.joining))
+    lost = any(standing(m, cluster).is_lost for m in (*entry.members, *entry.joining))
     if entry.state == "activating":
         if pace.is_stuck(now):
             return _retry(entry, copies, cluster, pace)
@@ -160,7 +169,7 @@ def _spares(taken: Iterable[str], cluster: Cluster) -> list[NodeEntry]:
     return [
         cluster.nodes[name]
         for name, heard in cluster.heard.items()
-        if heard.way is Way.HEARD and heard.store is not None and name not in {*taken, *cluster.draining}
+        if heard.is_there and name not in {*taken, *cluster.draining}
     ]
 
 

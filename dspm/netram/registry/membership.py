@@ -72,16 +72,12 @@ class Membership:
         self._is_late()
         self._on_time = self.clock()
 
-    def look(self, ahead: bool) -> None:
-        """Something was heard, or not heard, of a node: changes what there is to change.
-
-        Args:
-            ahead: a node has a newer view than this registry.
-        """
-        if ahead or self._is_late():
+    def look(self) -> None:
+        """Something was heard, or not heard, of a node: changes what there is to change."""
+        if self._catalog.ahead or self._is_late():
             return
         heard = self._heard()
-        answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD}
+        answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD and not h.is_behind}
         situation = (self._catalog.view_version, answering, set(self._catalog.draining))
         if situation == self._quiet:
             return
@@ -240,7 +236,7 @@ class Membership:
 
     def _check_others(self, node: str, sets: list[SetEntry]) -> None:
         """Refuses to drain a node whose sets the others cannot hold."""
-        answering = {n for n, h in self._heard().items() if h.way is Way.HEARD} - self._catalog.draining - {node}
+        answering = {n for n, h in self._heard().items() if h.is_there} - self._catalog.draining - {node}
         for s in sets:
             if len(answering) < self._copies(s):
                 others = ", ".join(sorted(answering)) or "none"
@@ -257,6 +253,7 @@ class Membership:
         log.info("node is not drained any more", node=node)
 
     def _check_operator(self, node: str) -> None:
+        self._catalog.check_current()
         if node not in self._catalog.nodes:
             raise NotFoundError(f"there is no node named {node[:80]!r}", "`dspm status` lists the nodes")
         if not self.rules.failover:
@@ -272,6 +269,7 @@ class Membership:
             ConflictError: the set is changing, or the node is no complete member of it.
             UnavailableError: the node, or another member, does not answer.
         """
+        self._catalog.check_current()
         entry = self._catalog.sets[self._catalog.find(dataset).set]
         self._check_operator(node or entry.primary)
         members = [m for m in entry.members if m.node != entry.primary]

@@ -86,7 +86,7 @@ class Service:
             self.on_fault()
 
     def _look(self) -> None:
-        self.membership.look(ahead=any(p.ahead for p in self._peers.values()))
+        self.membership.look()
 
     def _on_change(self) -> None:
         self._look()
@@ -162,7 +162,8 @@ class Service:
         await self._answering_hear()
 
     async def add_node(self, node: NodeEntry) -> None:
-        """Registers a node and waits until it is up to date."""
+        """Registers a node and waits until it is up to date. One that is known by all that is said of it is told so
+        also while nothing may be decided."""
         _check_node(node)
         peer = self._peers.get(node.name)
         if peer is None and len(self._peers) >= NODES_MAX:
@@ -195,7 +196,7 @@ class Service:
         return now()
 
     def node_states(self) -> list[dict[str, Any]]:
-        """Nodes with "serving", "down" or "lost its memory", and whether they are drained."""
+        """Nodes with "serving", "down", "behind" or "lost its memory", and whether they are drained."""
         found = []
         for p in self._peers.values():
             state, why = self._state(p)
@@ -206,6 +207,8 @@ class Service:
     def _state(self, peer: Peer) -> tuple[str, str]:
         if peer.store is None:
             return "down", peer.trouble
+        if peer.refused:
+            return "behind", f"cannot take over the newest view: {peer.refused}"
         why = what_waits(self.catalog.sets.values(), peer.node.name, peer.store)
         return ("lost its memory", why) if why else ("serving", "")
 
