@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -70,14 +69,25 @@ class FakeNode:
         return reply
 
     async def report(self) -> None:
-        """Says what a node with nothing to settle and nothing to copy would say of the view."""
+        """Says what a node with nothing to settle and nothing to copy would say of the view, until it is heard."""
+        view = self.view
+        while self.view is view and not await self._say():
+            await asyncio.sleep(0.05)
+
+    async def _say(self) -> bool:
+        heard = True
         for s in self.view["sets"]:
             told, joining = {"set": s["id"], "generation": s["generation"]}, [m["node"] for m in s["joining"]]
-            with contextlib.suppress(DspmError):
+            try:
                 if self.activates and s["state"] == "activating" and s["primary"] == self.name:
                     await self.ask_registry({"op": "activated", **told})
                 elif self.joins and s["state"] == "active" and self.name in joining:
                     await self.ask_registry({"op": "whole", **told, "store": self.store})
+            except UnavailableError:
+                heard = self._registry is None
+            except DspmError:
+                pass
+        return heard
 
     def sum(self) -> int:
         view = msgspec.convert(self.view, messages.PlainView)

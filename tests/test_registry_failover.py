@@ -153,6 +153,26 @@ def test_a_whole_set_comes_back_without_its_memory(tmp_path: Path, durability: s
     run(tmp_path, 2, body)
 
 
+def test_after_a_power_cut_one_intact_log_is_enough(tmp_path: Path) -> None:
+    """Durability `disk`: the primary's log is damaged, the other's is not; the set goes on from that one, and the
+    damaged member joins again."""
+
+    async def body(c: Cluster) -> None:
+        before = await c.set_of("a", durability="disk")
+        dead = [await c.kill(n) for n in ("n1", "n2")]
+        await until(lambda: all(s["state"] == "down" for s in c.service.node_states()))
+        await c.back(dead[0], 70)  # knows nothing of what it was
+        await c.back(dead[1], 71, dead[1].store)
+        await until(lambda: c.now("a").primary == "n2")
+        after = await c.becomes("a", "n1", "n2")
+        assert after.history == before.history
+        assert {m.store for m in after.members} == {70, 71}
+        first = next(s for s in c.node("n2").changes if s["state"] == "activating")
+        assert [m["node"] for m in first["members"]] == ["n2"] and [m["node"] for m in first["joining"]] == ["n1"]
+
+    run(tmp_path, 2, body)
+
+
 def test_a_registry_that_starts_again_ends_the_change(tmp_path: Path) -> None:
     async def body(c: Cluster) -> None:
         await c.set_of("a")

@@ -1,5 +1,5 @@
-"""A registry whose state is older than what nodes know (a backup that was put back), and nodes that cannot take its word
-over. It notices, decides nothing, and says so; a node that is behind is done without until it follows again.
+"""A registry whose state is older than what nodes know (a backup that was put back), and nodes that cannot take its
+word over. It notices, decides nothing, and says so; a node that is behind is done without until it follows again.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def test_a_version_that_nodes_have_with_other_content_is_noticed(tmp_path: Path)
 
 
 def test_a_view_that_contradicts_what_a_node_knows(tmp_path: Path) -> None:
-    """Guards against a state that overtook the nodes in number: the node that sees another configuration of a generation
-    refuses it, and that is as good as a newer version."""
+    """Guards against a state that overtook the nodes in number: the node that sees another configuration of a
+    generation refuses it, and that is as good as a newer version."""
 
     async def body(c: Cluster) -> None:
         await c.set_of("a")

@@ -162,6 +162,16 @@ class Whole(msgspec.Struct, tag_field="op", tag="whole"):
     store: int
 
 
+class Suspect(msgspec.Struct, tag_field="op", tag="suspect"):
+    """Primary to registry, every 250 ms while it lasts: it has no grants of a member or joining node for so long."""
+
+    set: int
+    generation: int
+    node: str
+    store: int
+    lapsed_ms: int
+
+
 class List(msgspec.Struct, tag_field="op", tag="list"):
     """Client to node: a page of the catalog as the node knows it, names above `after`. Answered with Listing.
 
@@ -179,7 +189,7 @@ class Status(msgspec.Struct, tag_field="op", tag="status"):
     groups: list[int] = []
 
 
-Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | List | Status
+Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | List | Status
 
 
 class PlainView(msgspec.Struct):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -116,6 +117,61 @@ def test_a_state_restored_from_a_backup_frees_nothing(clusters: Clusters, childr
     cluster.up()
     cluster.wait_whole(young)
     assert children.session(cluster, young).one("SELECT count(*) FROM t") == ROWS
+
+
+def test_a_state_that_caught_up_in_number_is_noticed(clusters: Clusters, children: Children) -> None:
+    """An old state that decided something before it heard the nodes has a version that they know with other content."""
+    cluster = clusters(2, memory="32MiB")
+    name, young = fresh("old"), fresh("young")
+    write(cluster, children, name)
+    state = cluster.directory / "registry" / "registry.db"
+    cluster.down()
+    backup, newest = state.read_bytes(), state.with_suffix(".newest")
+    cluster.up()
+    children.session(cluster, young).sql("CREATE TABLE t(a)")  # its set has the other primary: a newer view
+    cluster.down()
+    state.rename(newest)
+    state.write_bytes(backup)
+    with sqlite3.connect(state) as db:
+        db.execute("INSERT INTO nodes VALUES('n9', '127.0.0.1:9', 'n9@local')")
+        db.execute("UPDATE cluster SET version = version + 1, view_version = view_version + 1")
+    db.close()
+    cluster.up_unready()
+    eventually("the state is known to be old", lambda: "another version" in cluster.status()["registry_trouble"])
+    refused = cluster.run("rm", name)
+    assert refused.returncode == 3 and "older than what nodes know" in refused.stderr, refused.stderr
+    cluster.down()
+    newest.replace(state)
+    cluster.up()
+    for n in (name, young):
+        cluster.wait_whole(n)
+    assert cluster.status()["registry_trouble"] == ""
+
+
+def test_a_node_that_cannot_write_its_catalog_is_done_without(clusters: Clusters, children: Children) -> None:
+    """It answers heartbeats and cannot take a view over; no set waits for it, and it is shown."""
+    cluster = clusters(3)
+    name = fresh("behind")
+    write(cluster, children, name)
+    primary, (backup,) = cluster.members(name)
+    spare = next(n for n in cluster.nodes if n not in (primary, backup))
+    blocker = cluster.directory / "nodes" / backup / "catalog.next"  # where it writes the next one
+    blocker.mkdir()
+    (blocker / "x").touch()
+    cluster.kill(cluster.pid(primary))
+    eventually("the spare serves", lambda: primary not in cluster.members(name)[0] or True)
+    cluster.up()
+    cluster.wait_whole(name)
+    assert backup not in (cluster.members(name)[0], *cluster.members(name)[1])
+    node = next(n for n in cluster.status()["nodes"] if n["name"] == backup)
+    assert node["state"] == "behind" and "cannot take over the newest view" in node["why"], node
+    (blocker / "x").unlink()
+    blocker.rmdir()
+    states = lambda: {n["state"] for n in cluster.status()["nodes"]}  # noqa: E731
+    eventually("it follows again", lambda: states() == {"serving"})
+    cluster.kill(cluster.pid(spare))
+    cluster.wait_whole(name)
+    assert children.session(cluster, name).one("SELECT count(*) FROM t") == ROWS
 
 
 def test_a_memory_lost_and_a_restart_unseen(clusters: Clusters, children: Children) -> None:

@@ -75,6 +75,20 @@ pub enum Control {
         /// The node's store id.
         store: StoreId,
     },
+    /// Primary to registry, every 250 ms while it lasts: a member or joining node does not give it grants. Answered with
+    /// [`Done`]; the view says what comes of it.
+    Suspect {
+        /// The set.
+        set: SetId,
+        /// Its generation.
+        generation: Generation,
+        /// Who does not.
+        node: String,
+        /// That node's store id in the set.
+        store: StoreId,
+        /// Since when the last grant is over, or the first one was asked for; milliseconds.
+        lapsed_ms: u64,
+    },
     /// Client to node: a page of the catalog as the node knows it, by name. Answered with [`Listing`].
     List {
         /// Names above this one; from the first if it is empty.

@@ -18,11 +18,13 @@ from dspm.netram.messages import (
     Done,
     Locate,
     Located,
+    MemberEntry,
     NodeEntry,
     Remove,
     Rename,
     Request,
     SetEntry,
+    Suspect,
     Whole,
 )
 from dspm.netram.names import check_node_name
@@ -116,6 +118,9 @@ class Service:
             case Whole(group_set, generation, store):
                 self._check_knows(node, group_set)
                 self.membership.whole(node, group_set, generation, store)
+                return Done()
+            case Suspect(group_set, generation, suspect, store, lapsed_ms):
+                self.membership.suspect(node, group_set, generation, MemberEntry(suspect, store), lapsed_ms / 1e3)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")

@@ -148,7 +148,7 @@ impl Node {
                 drop(catalog);
                 self.say(out, m, &listing);
             }
-            Control::Activated { .. } | Control::Whole { .. } => {
+            Control::Activated { .. } | Control::Whole { .. } | Control::Suspect { .. } => {
                 return Err(Error::Protocol("a node does not answer that".into()));
             }
             Control::Status { groups } => self.say(out, m, &self.status(&groups)?),
