@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -54,10 +54,6 @@ class Heard:
     sequence: int = 0
 
 
-class AheadError(DspmError):
-    """The node has a view that this registry's state did not make."""
-
-
 class Peer:
     """A node. `store` is None while it does not answer or is not up to date; `trouble` says why, in words.
 
@@ -86,6 +82,7 @@ class Peer:
         self._handler = handler
         self._on_change = on_change
         self._pong: Pong | None = None
+        self._may_push = asyncio.Event()
         self._view_wake = asyncio.Event()
         self._wake = asyncio.Event()
         self._pushing = asyncio.Lock()
@@ -131,9 +128,6 @@ class Peer:
                 # A refusal of long ago says nothing: this process was stopped meanwhile.
                 late = self._clock() - began > PING_TIMEOUT_S
                 self._lost(str(e), Way.SILENT if late else e.way)
-            except AheadError as e:
-                self._lost(str(e), None)
-                pause = RETRY_MAX_S
             except (DspmError, TimeoutError) as e:
                 self._lost(str(e) or "no answer in time", None)
             await asyncio.sleep(pause)
@@ -216,24 +210,33 @@ class Peer:
             self._on_change()
 
     def _compare(self, pong: Pong) -> None:
-        """Raises AheadError when this registry's state did not make the view that the node has."""
+        """Notices a view that this registry's state did not make."""
         version = self._catalog.view_version
         if pong.view > version:
-            self._is_ahead(f"version {pong.view} of the view")
-        if pong.view == version and pong.sum not in (0, self._catalog.view_sum):
-            self._is_ahead(f"another version {version} of the view")
+            has = f"version {pong.view} of the view"
+        elif pong.view == version and pong.sum not in (0, self._catalog.view_sum):
+            has = f"another version {version} of the view"
+        else:
+            self._may_push.set()
+            return
+        self._may_push.clear()
+        self._is_ahead(has)
 
-    def _is_ahead(self, has: str) -> NoReturn:
+    def _is_ahead(self, has: str) -> None:
+        """From now on nothing is decided. The node stays connected, so that it can tell others why."""
         known = self._catalog.ahead.get(self.node.name)
         self._catalog.ahead[self.node.name] = has
+        ours = f"version {self._catalog.view_version}"
+        self.store, self.heard = None, Heard()
+        self.trouble = f"the node has {has}, this registry's state {ours}"
         if known != has:
             log.critical(
                 "this registry's state is older than what nodes know: it decides nothing until the newer state is back",
                 node=self.node.name,
                 node_has=has,
-                state_has=f"version {self._catalog.view_version}",
+                state_has=ours,
             )
-        raise AheadError(f"the node has {has}, this registry's state version {self._catalog.view_version}")
+            self._on_change()
 
     async def _is_refused(self, error: DspmError) -> None:
         """The node cannot take over what it was told; a pause, then it is told again."""
@@ -254,17 +257,21 @@ class Peer:
     async def _push_view(self, link: Link) -> None:
         async with self._pushing:
             while self.heard.view < self._catalog.view_version:
+                await self._may_push.wait()
                 view = self._catalog.view()
                 try:
                     await link.ask(view, Done, PUSH_TIMEOUT_S)
                 except ConflictError as e:
                     self._is_ahead(f"a view that contradicts this one ({e})")
+                    await asyncio.sleep(REFUSED_PAUSE_S)
+                    continue
                 except DspmError as e:
                     await self._is_refused(e)
                     continue
                 self.heard.view, self.refused = view.version, ""
                 if self._catalog.ahead.pop(self.node.name, None) is not None:
                     log.warning("node is no longer ahead of this registry", node=self.node.name)
+                    self._wake.set()
                 self._on_change()
 
     async def _keep_up(self, link: Link) -> None:

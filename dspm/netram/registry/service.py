@@ -185,7 +185,7 @@ class Service:
         self._poke()
         view, sequence = self.catalog.view_version, self.catalog.sequence
         if not await self._until(lambda: peer.has_heard(view, sequence)):
-            raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {peer.trouble}")
+            raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {peer.refused or peer.trouble}")
 
     async def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another complete member the primary of the dataset's set; done when it serves."""
@@ -201,7 +201,8 @@ class Service:
         return now()
 
     def node_states(self) -> list[dict[str, Any]]:
-        """Nodes with "serving", "down", "behind" or "lost its memory", and whether they are drained."""
+        """Nodes with "serving", "down", "behind", "ahead" (of this registry's state) or "lost its memory", and whether
+        they are drained."""
         found = []
         for p in self._peers.values():
             state, why = self._state(p)
@@ -211,7 +212,7 @@ class Service:
 
     def _state(self, peer: Peer) -> tuple[str, str]:
         if peer.store is None:
-            return "down", peer.trouble
+            return "ahead" if peer.node.name in self.catalog.ahead and peer.answers else "down", peer.trouble
         if peer.refused:
             return "behind", f"cannot take over the newest view: {peer.refused}"
         why = what_waits(self.catalog.sets.values(), peer.node.name, peer.store)
