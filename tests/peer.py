@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import secrets
 from pathlib import Path
 from typing import Any
 
-from dspm.errors import DspmError, FullError, NotFoundError, UnavailableError
-from dspm.netram import wire
+import msgspec
+
+from dspm.errors import ConflictError, DspmError, FullError, NotFoundError, UnavailableError
+from dspm.netram import messages, wire
+from dspm.netram.viewsum import view_sum
 
 
 class FakeNode:
@@ -29,6 +31,9 @@ class FakeNode:
         self.former = former
         self.freed: list[int] = []
         self.cannot_free = ""
+        self.cannot_take = ""
+        self.contradicts = ""
+        self.trouble = ""
         self.view: dict[str, Any] = {"version": 0, "cluster": "", "nodes": [], "sets": []}
         self.datasets: dict[str, dict[str, Any]] = {}
         self.heard: list[str] = []
@@ -64,25 +69,29 @@ class FakeNode:
         return reply
 
     async def report(self) -> None:
-        """Says what a node with nothing to settle and nothing to copy would say of the view."""
+        """Says what a node with nothing to settle and nothing to copy would say of the view, until it is heard."""
+        view = self.view
+        while self.view is view and not await self._say():
+            await asyncio.sleep(0.05)
+
+    async def _say(self) -> bool:
+        heard = True
         for s in self.view["sets"]:
             told, joining = {"set": s["id"], "generation": s["generation"]}, [m["node"] for m in s["joining"]]
-            with contextlib.suppress(DspmError):
-                if self.activates and s["state"] == "activating" and s["primary"] == self.name:
-                    await self._say({"op": "activated", **told})
-                elif self.joins and s["state"] == "active" and self.name in joining:
-                    await self._say({"op": "whole", **told, "store": self.store})
-
-    async def _say(self, word: dict[str, Any]) -> None:
-        """Repeats it while the registry cannot take it yet."""
-        for _ in range(200):
             try:
-                await self.ask_registry(word)
-                return
+                if self.activates and s["state"] == "activating" and s["primary"] == self.name:
+                    await self.ask_registry({"op": "activated", **told})
+                elif self.joins and s["state"] == "active" and self.name in joining:
+                    await self.ask_registry({"op": "whole", **told, "store": self.store})
             except UnavailableError:
-                if self._registry is None:
-                    return
-                await asyncio.sleep(0.02)
+                heard = self._registry is None
+            except DspmError:
+                pass
+        return heard
+
+    def sum(self) -> int:
+        view = msgspec.convert(self.view, messages.PlainView)
+        return view_sum(view.version, view.nodes, view.sets) if view.version else 0
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
@@ -146,10 +155,15 @@ class FakeNode:
         self.heard.append(op)
         match op:
             case "ping":
+                self.trouble = request.get("trouble", "")
                 view, count = self.view["version"], len(self.datasets)
-                known = {"view": view, "datasets": count, "former": self.former}
+                known = {"view": view, "sum": self.sum(), "datasets": count, "former": self.former}
                 return {"name": self.name, "store": self.store, "boot": 1, **known}
             case "view":
+                if self.contradicts:
+                    raise ConflictError(self.contradicts)
+                if self.cannot_take:
+                    raise FullError(self.cannot_take)
                 before, self.view = self.view, {k: v for k, v in request.items() if k != "op"}
                 self.changes += [s for s in self.view["sets"] if s not in before["sets"]]
                 task = asyncio.create_task(self.report())
@@ -179,7 +193,9 @@ class FakeNode:
                     if d["group"] in request["groups"]
                 ]
                 told = {"groups": groups, "covered": len(request["groups"])}
-                return {"name": self.name, "state": "serving", "store": self.store, "frames": 9, **told}
+                state = f"cannot take over the newest view: {self.cannot_take}" if self.cannot_take else "serving"
+                known = {"name": self.name, "state": state, "registry": self.trouble, "store": self.store, "frames": 9}
+                return {**known, **told}
             case "locate" | "remove" | "rename":
                 return await self.ask_registry(request)
         raise NotFoundError(op)

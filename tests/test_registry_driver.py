@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import msgspec
@@ -13,6 +14,7 @@ from dspm.errors import ConflictError
 from dspm.netram.messages import MemberEntry, NodeEntry, SetEntry
 from dspm.netram.placement import Load
 from dspm.netram.registry import driver
+from dspm.netram.registry.cuts import Cuts
 from dspm.netram.registry.driver import Cluster, decide, following
 from dspm.netram.registry.pace import ACTIVATION_S, GRACE_S, PAUSE_MAX_S, PAUSE_S, Pace
 from dspm.netram.registry.pulse import Heard, Pulse, Way
@@ -103,6 +105,54 @@ def test_table(what: str, entry: SetEntry, heard: Cluster, expected: str) -> Non
     if new is not None and entry.state == "activating":
         assert new.last_active == entry.last_active
     assert shape(new) == expected
+
+
+SUSPECTED = [
+    ("a spare takes its place", a_set("ab"), "b", "ab", {"c": HERE}, "a/c/b"),
+    ("there is none", a_set("ab"), "b", "ab", {}, "a//b"),
+    ("the primary is not dropped on its own word", a_set("ab"), "a", "", {}, "-"),
+    ("all others: the reporter stays", a_set("abc"), "bc", "ab ac", {}, "a//bc"),
+    ("a joining one", a_set("a", "b"), "b", "ab", {"c": HERE}, "a/c"),
+    ("one that this registry does not hear for sure", a_set("ab"), "b", "ab", {"b": SHORT}, "-"),
+    ("one that it sees as stopped", a_set("ab"), "b", "ab", {"b": COLD}, "-"),
+    ("nobody of this set", a_set("ab"), "c", "ac", {"c": HERE}, "-"),
+    ("a pair that was cut is no reason by itself", a_set("ab"), "", "ab", {}, "-"),
+    ("but whoever was is not taken in again", a_set("a", "", None, "b"), "", "ab", {}, "-"),
+    ("another is", a_set("a", "", None, "b"), "", "ab", {"c": HERE}, "a/c/b"),
+    ("another primary may take it in", a_set("b", "", None, "c"), "", "ac", {"c": HERE}, "b/c/c"),
+    ("it reports whom it joins with", a_set("a", "c", "ab", "b", "activating"), "c", "ac ab", {"c": HERE}, "a//b"),
+]
+
+
+@pytest.mark.parametrize(
+    ("what", "entry", "whom", "cut", "heard", "expected"), SUSPECTED, ids=[t[0] for t in SUSPECTED]
+)
+def test_suspicions(what: str, entry: SetEntry, whom: str, cut: str, heard: dict[str, Heard], expected: str) -> None:
+    named = {m.node: HERE for m in (*entry.members, *entry.joining, *entry.last_active)}
+    nodes = cluster(**{"a": HERE, "b": HERE, **named, **heard})
+    suspects = frozenset((entry.id, member(m)) for m in whom)
+    pairs = frozenset((p[0], p[1]) for p in cut.split())
+    nodes = dataclasses.replace(nodes, suspects=suspects, cut=pairs)
+    copies = max(2, len(entry.members))
+    assert shape(decide(entry, copies, nodes, NOW, A_MOMENT_AGO)) == expected
+    if expected != "-":
+        assert not driver.is_settled(entry, copies, nodes)
+
+
+def test_a_pair_is_cut_for_longer_each_time() -> None:
+    cuts, m, now = Cuts(), member("b"), 100.0
+    sets = {9: a_set("ab")}
+    for length in (10, 20, 40, 80, 160, 300, 300):
+        assert cuts.note(9, 5, "a", m, now) and cuts.suspects(sets, now) == {(9, m)}
+        assert not cuts.note(9, 5, "a", m, now + 0.25), "the same report, repeated"
+        assert cuts.suspects(sets, now + 2) == frozenset(), "it was not repeated"
+        assert cuts.pairs(now + length - 0.1) == {("a", "b")} and not cuts.pairs(now + length)
+        now += length + 5
+    assert cuts.note(9, 5, "a", m, now + 1000.0) and not cuts.pairs(now + 1010.0), "long ago"
+    assert cuts.note(9, 4, "c", m, now) and cuts.suspects(sets, now) == frozenset(), "of another generation"
+    cuts.note(9, 5, "a", m, now)
+    cuts.forget_reports()
+    assert cuts.suspects(sets, now) == frozenset()
 
 
 def test_who_has_the_least_to_do_takes_over() -> None:

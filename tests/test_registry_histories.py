@@ -78,7 +78,7 @@ class History:
                 else:
                     self.membership.pulse(n.name).lost(n.way)
             self.membership.tick()
-            self.membership.look(ahead=False)
+            self.membership.look()
 
     def hear(self, n: Node) -> None:
         if n.way is Way.HEARD:

@@ -47,6 +47,17 @@ def test_in_the_same_generation_where_nothing_changes() -> None:
     assert back.entry.members == back.entry.last_active == [A2, B]
 
 
+def test_a_damaged_log_holds_up_nobody_whose_log_is_intact() -> None:
+    """Guards against a set that stays down after a power cut because of one damaged log of several."""
+    damaged = Heard(2, former=frozenset({7}))
+    back = readmit(ACTIVE, "disk", {"a": damaged, "b": BACK})
+    assert back is not None and not back.window and back.entry.last_active == [A, B2], "a is not what it was"
+    back = readmit(CHANGING, "disk", {"a": BACK, "b": damaged, "c": Heard(2)})
+    assert back is not None and back.entry.last_active == [A2, B] and back.entry.generation == 7
+    assert readmit(ACTIVE, "memory", {"a": damaged, "b": BACK}) is None, "a's memory was as good as b's"
+    assert readmit(ACTIVE, "disk", {"a": damaged, "b": damaged}) is None
+
+
 def test_in_the_middle_of_a_change_by_a_new_generation() -> None:
     """Guards against a set that stays down because the power went while it changed."""
     back = readmit(CHANGING, "memory", {"a": BACK, "b": BACK, "c": Heard(2)})

@@ -70,6 +70,7 @@ def test_any_request_is_refused_or_read(meta: bytes) -> None:
 
 def test_requests_carry_op() -> None:
     assert messages.encode(messages.Ping()) == b'{"op":"ping"}'
+    assert messages.encode(messages.Ping("why")) == b'{"op":"ping","trouble":"why"}'
     locate = messages.Locate("a.db", messages.CreateOptions())
     assert messages.encode(locate) == (
         b'{"op":"locate","name":"a.db",'

@@ -75,6 +75,8 @@ def _print(survey: Survey) -> None:
     table.end()
     if sets:
         print_table("", _SET_HEADINGS, [_set_row(s) for s in survey.sets(sets)], frozenset({"generation"}))
+    if head["registry_trouble"]:
+        print(f"REGISTRY: {head['registry_trouble']}.")
     if head["one_host"]:
         print("All nodes run on this one host: copies outlive processes here, not the machine.")
     if degraded:

@@ -105,8 +105,10 @@ class View(msgspec.Struct, tag_field="op", tag="view"):
     sets: list[SetEntry] = []
 
 
-class Ping(msgspec.Struct, tag_field="op", tag="ping"):
-    """Registry to node: answered with Pong."""
+class Ping(msgspec.Struct, tag_field="op", tag="ping", omit_defaults=True):
+    """Registry to node: answered with Pong. `trouble` is why the registry decides nothing; empty when it does."""
+
+    trouble: str = ""
 
 
 class Datasets(msgspec.Struct, tag_field="op", tag="datasets"):
@@ -160,6 +162,16 @@ class Whole(msgspec.Struct, tag_field="op", tag="whole"):
     store: int
 
 
+class Suspect(msgspec.Struct, tag_field="op", tag="suspect"):
+    """Primary to registry, every 250 ms while it lasts: it has no grants of a member or joining node for so long."""
+
+    set: int
+    generation: int
+    node: str
+    store: int
+    lapsed_ms: int
+
+
 class List(msgspec.Struct, tag_field="op", tag="list"):
     """Client to node: a page of the catalog as the node knows it, names above `after`. Answered with Listing.
 
@@ -177,7 +189,7 @@ class Status(msgspec.Struct, tag_field="op", tag="status"):
     groups: list[int] = []
 
 
-Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | List | Status
+Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | List | Status
 
 
 class PlainView(msgspec.Struct):
@@ -191,7 +203,8 @@ class PlainView(msgspec.Struct):
 
 
 class Pong(msgspec.Struct):
-    """Answer of a heartbeat: `view` is the version that the node has, `datasets` the entries of its catalog.
+    """Answer of a heartbeat: `view` is the version that the node has, `sum` the view's checksum (0: not said),
+    `datasets` the entries of its catalog.
 
     `former` are its store ids before, the latest first, whose synced log it holds wholly.
     """
@@ -202,6 +215,7 @@ class Pong(msgspec.Struct):
     view: int
     datasets: int
     former: list[int] = []
+    sum: int = 0
 
 
 class Located(msgspec.Struct):
@@ -247,7 +261,8 @@ class GroupStatus(msgspec.Struct):
 class NodeStatus(msgspec.Struct):
     """A node's own account, and of the first `covered` groups asked about those that are open there.
 
-    `lost` says why the memory of before its last start is gone; it is empty when it was kept.
+    `lost` says why the memory of before its last start is gone; it is empty when it was kept. `registry` is why the
+    registry decides nothing, empty when it does.
     """
 
     name: str
@@ -260,6 +275,7 @@ class NodeStatus(msgspec.Struct):
     lost: str = ""
     groups: list[GroupStatus] = []
     covered: int = 0
+    registry: str = ""
 
 
 T = TypeVar("T")

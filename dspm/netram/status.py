@@ -173,6 +173,7 @@ class Survey:
         return {
             "cluster": self.view.cluster,
             "registry": self.view.registry,
+            "registry_trouble": next((n.status.registry for n in self._nodes.values() if n.status.registry), ""),
             "nodes": [self._node(n) for n in nodes],
             "one_host": len(self.view.nodes) > 1 and all(m.endswith("@local") for m in machines),
         }
@@ -184,9 +185,11 @@ class Survey:
             return {**base, "state": "down", "why": why, "frames": 0, "frames_used": 0, "checksum_errors": 0}
         status = self._nodes[n.name].status
         why = what_waits(self.view.sets, n.name, status.store, status.lost)
+        behind = {} if status.state == "serving" else {"state": "behind", "why": status.state}
         return {
             **base,
             **({"state": "lost its memory", "why": why} if why else {"state": status.state}),
+            **behind,
             "frames": status.frames,
             "frames_used": status.frames_used,
             "frames_dirty": status.frames_dirty,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from .child import Children, SqlError
-from .cluster import Cluster, fresh
+from .cluster import Cluster, eventually, fresh
 from .ledger import Ledger
 from .netns import HandMade, Host, Link, ip, why_not
 
@@ -150,6 +150,46 @@ def test_two_members_are_cut_apart(hosts: list[Host], children: Children, tmp_pa
         for w in writers:
             w.wait(20)
             w.kill()
+        assert ledger.errors == [], "commit_timeout was not over"
+        ledger.verify()
+    finally:
+        cluster.end()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_registry_hears_both_members_of_a_cut(
+    hosts: list[Host], children: Children, tmp_path: Path, way: str
+) -> None:
+    """Guards against a set that waits out a cut between its members: the primary names whom it does not hear, the set
+    goes on without that one while the link is cut, and nothing acknowledged is lost."""
+    number = 20 + WAYS.index(way)
+    between, left, right = (
+        Link(hosts[0], hosts[1], number * 3),
+        Link(hosts[0], hosts[2], number * 3 + 1),
+        Link(hosts[1], hosts[2], number * 3 + 2),
+    )
+    places = [(hosts[0], left.left_ip), (hosts[1], right.left_ip)]
+    join = [(hosts[0], right.left_ip, between.right_ip), (hosts[1], left.left_ip, between.left_ip)]
+    routes([*join, (hosts[1], left.right_ip, right.right_ip)])
+    cluster = HandMade(tmp_path / "c", (hosts[2], left.right_ip), places)
+    try:
+        cluster.prefix = hosts[2].prefix
+        ledger = Ledger(cluster, children, fresh("heard"))
+        writer = ledger.writer(DSPM_COMMIT_TIMEOUT="60s")
+        writer.wait(10)
+        primary, (backup,) = cluster.members(ledger.name)
+        between.cut(way)
+        try:
+            eventually("the one that is not heard is dropped", lambda: cluster.members(ledger.name) == (primary, []))
+            states = {n["name"]: n["state"] for n in cluster.status()["nodes"]}
+            assert states == {primary: "serving", backup: "serving"}, "both are heard"
+            writer.wait(20)
+        finally:
+            between.heal(way)
+            routes(join)  # those of a link that was down are gone
+        cluster.wait_whole(ledger.name)
+        writer.wait(20)
+        writer.kill()
         assert ledger.errors == [], "commit_timeout was not over"
         ledger.verify()
     finally:

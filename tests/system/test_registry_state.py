@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -38,9 +40,9 @@ def base_files(cluster: Cluster, node: str) -> set[str]:
     return {p.name for p in (cluster.directory / "nodes" / node / "base").iterdir()}
 
 
-def commands(cluster: Cluster, node: str) -> list[str]:
-    """How the node's process was started."""
-    raw = Path(f"/proc/{cluster.pid(node)}/cmdline").read_bytes()
+def commands(pid: int) -> list[str]:
+    """How a process was started."""
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     return [part.decode() for part in raw.split(b"\0")[:-1]]
 
 
@@ -118,6 +120,60 @@ def test_a_state_restored_from_a_backup_frees_nothing(clusters: Clusters, childr
     assert children.session(cluster, young).one("SELECT count(*) FROM t") == ROWS
 
 
+def test_a_state_that_caught_up_in_number_is_noticed(clusters: Clusters, children: Children) -> None:
+    """An old state that decided something before it heard the nodes has a version that they know with other content."""
+    cluster = clusters(2, memory="32MiB")
+    name, young = fresh("old"), fresh("young")
+    write(cluster, children, name)
+    state = cluster.directory / "registry" / "registry.db"
+    cluster.down()
+    backup, newest = state.read_bytes(), state.with_suffix(".newest")
+    cluster.up()
+    children.session(cluster, young).sql("CREATE TABLE t(a)")  # its set has the other primary: a newer view
+    command = commands(cluster.registry)
+    cluster.kill(cluster.registry)
+    state.rename(newest)
+    state.write_bytes(backup)
+    with contextlib.closing(sqlite3.connect(state)) as db:
+        db.execute("INSERT INTO nodes VALUES('n9', '127.0.0.1:9', 'n9@local')")
+        db.execute("UPDATE cluster SET version = version + 1, view_version = view_version + 1")
+        db.commit()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
+        eventually("it is known to be old", lambda: "another version" in cluster.status()["registry_trouble"])
+        for asked in (["rm", name], ["node", "drain", "n1"], ["switchover", name]):
+            refused = cluster.run(*asked)
+            assert refused.returncode == 3 and "older than what nodes know" in refused.stderr, refused.stderr
+        p.kill()
+    newest.replace(state)
+    cluster.up()
+    for n in (name, young):
+        cluster.wait_whole(n)
+    eventually("the trouble is over", lambda: cluster.status()["registry_trouble"] == "")
+
+
+def test_a_node_that_cannot_write_its_catalog_is_done_without(clusters: Clusters, children: Children) -> None:
+    """It answers heartbeats and cannot take a view over: its set is activated without it, and it is shown."""
+    cluster = clusters(3, copies=3, min_copies=1)
+    name = fresh("behind")
+    write(cluster, children, name)
+    primary, (behind, other) = cluster.members(name)
+    blocker = cluster.directory / "nodes" / behind / "catalog.next"  # where it writes the next one
+    blocker.mkdir()
+    (blocker / "x").touch()
+    cluster.kill(cluster.pid(primary))
+    eventually("the set is activated without it", lambda: cluster.members(name) == (other, []))
+    session = children.session(cluster, name)
+    session.sql("INSERT INTO t VALUES (NULL)")
+    node = next(n for n in cluster.status()["nodes"] if n["name"] == behind)
+    assert node["state"] == "behind" and "cannot take over the newest view" in node["why"], node
+    (blocker / "x").unlink()
+    blocker.rmdir()
+    cluster.up()
+    cluster.wait_whole(name)
+    cluster.kill(cluster.pid(other))
+    assert session.one("SELECT count(*) FROM t") == ROWS + 1
+
+
 def test_a_memory_lost_and_a_restart_unseen(clusters: Clusters, children: Children) -> None:
     """Durability `disk`: a node that lost its memory, and was started again, while no registry ran, goes on."""
     cluster = clusters(2, durability="disk")
@@ -125,7 +181,7 @@ def test_a_memory_lost_and_a_restart_unseen(clusters: Clusters, children: Childr
     writer = ledger.writer()
     writer.wait(20)
     cluster.kill(cluster.registry)
-    command = commands(cluster, "n2")
+    command = commands(cluster.pid("n2"))
     for lost in (True, False, True, False):
         cluster.kill(cluster.pid("n2"))
         if lost:
@@ -142,7 +198,7 @@ def test_a_member_that_lost_its_memory_joins_again(clusters: Clusters, children:
     cluster = clusters(2)
     old, new = fresh("old"), fresh("new")
     write(cluster, children, old)
-    command = commands(cluster, "n2")
+    command = commands(cluster.pid("n2"))
     cluster.kill(cluster.registry)
     for lost in (True, False):
         cluster.kill(cluster.pid("n2"))

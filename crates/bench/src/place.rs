@@ -32,7 +32,7 @@ impl Probes {
     /// # Errors
     /// [`Error::Unavailable`].
     pub(crate) fn cores(&mut self) -> Result<Vec<Option<usize>>, Error> {
-        let ping = json(&Control::Ping {});
+        let ping = json(&Control::Ping { trouble: String::new() });
         let mut seen = vec![Vec::with_capacity(LOOKS); self.0.len()];
         for _ in 0..LOOKS {
             // Asked at once, as a commit does it: the kernel places whom it wakes by who runs.

@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Control {
     /// Registry to node, every 100 ms: answered with [`Pong`].
-    Ping {},
+    Ping {
+        /// Why the registry decides nothing; empty when it does.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        trouble: String,
+    },
     /// Registry to node: nodes and replica sets, whole. Answered with [`Done`].
     View(View),
     /// Registry to node: entries of the catalog. Answered with [`Done`].
@@ -70,6 +74,20 @@ pub enum Control {
         generation: Generation,
         /// The node's store id.
         store: StoreId,
+    },
+    /// Primary to registry, every 250 ms while it lasts: a member or joining node does not give it grants. Answered with
+    /// [`Done`]; the view says what comes of it.
+    Suspect {
+        /// The set.
+        set: SetId,
+        /// Its generation.
+        generation: Generation,
+        /// Who does not.
+        node: String,
+        /// That node's store id in the set.
+        store: StoreId,
+        /// Since when the last grant is over, or the first one was asked for; milliseconds.
+        lapsed_ms: u64,
     },
     /// Client to node: a page of the catalog as the node knows it, by name. Answered with [`Listing`].
     List {
@@ -146,6 +164,9 @@ pub struct Pong {
     pub boot: u32,
     /// Version of the view that it has, 0 if none.
     pub view: u64,
+    /// [`View::checksum`] of it, 0 if none.
+    #[serde(default)]
+    pub sum: u64,
     /// Entries of its catalog.
     pub datasets: u64,
     /// Its store ids before, the latest first, whose synced log it holds wholly.
@@ -290,6 +311,9 @@ pub struct NodeStatus {
     pub name: String,
     /// "serving", or why not.
     pub state: String,
+    /// Why the registry decides nothing, in its own words; empty when it does, or is not connected.
+    #[serde(default)]
+    pub registry: String,
     /// What it remembers.
     pub store: StoreId,
     /// Frames of the arena, in all.

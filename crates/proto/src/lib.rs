@@ -13,6 +13,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod record;
+pub mod view;
 
 pub use error::{Error, Refusal};
 pub use header::{Header, Kind};

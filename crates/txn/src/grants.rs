@@ -13,7 +13,7 @@ use crate::config::Member;
 use crate::lease::promised;
 use crate::replica::NodeNo;
 use dspm_proto::{Generation, Instant, StoreId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -81,6 +81,10 @@ pub struct Grants {
     asked: VecDeque<Instant>,
     /// Until when each of the others obeys.
     had: BTreeMap<NodeNo, Instant>,
+    /// When those that never gave one were asked first.
+    waited: BTreeMap<NodeNo, Instant>,
+    /// Since when this node asks without a gap: it may have been stopped before, and says nothing of that time.
+    asking: Instant,
 }
 
 impl Grants {
@@ -94,6 +98,8 @@ impl Grants {
             term: Term::new(Instant(0), Instant(0)),
             asked: VecDeque::new(),
             had: BTreeMap::new(),
+            waited: BTreeMap::new(),
+            asking: Instant(0),
         };
         grants.begin();
         grants
@@ -118,8 +124,10 @@ impl Grants {
             .filter(|m| replaced(m))
             .filter_map(|m| Some((m.node, *self.had.get(&m.node)?)))
             .collect();
+        let kept_as_it_was: BTreeSet<_> = setup.others.iter().filter(|m| replaced(m)).map(|m| m.node).collect();
         self.setup = setup;
         if same {
+            self.waited.retain(|node, _| kept_as_it_was.contains(node));
             self.had = kept;
             self.extend();
         } else {
@@ -133,6 +141,7 @@ impl Grants {
 
     fn begin(&mut self) {
         (self.had, self.asked) = (BTreeMap::new(), VecDeque::new());
+        self.waited.clear();
         self.term = Term::new(self.given, Instant(0));
         self.extend();
     }
@@ -148,9 +157,24 @@ impl Grants {
         if self.wake().is_none_or(|due| now < due) {
             return Vec::new();
         }
+        if self.asked.back().is_none_or(|at| now.since(*at) >= self.setup.lease) {
+            self.asking = now;
+        }
         self.asked.push_back(now);
+        for m in self.setup.others.iter().filter(|m| !self.had.contains_key(&m.node)) {
+            self.waited.entry(m.node).or_insert(now);
+        }
         self.asked.retain(|at| now.since(*at) < self.setup.lease);
         self.setup.others.iter().map(|m| m.node).collect()
+    }
+
+    /// The others whose grant is over, at the primary, and for how long.
+    pub fn lapsed(&self, now: Instant) -> Vec<(Member, Duration)> {
+        let since = |m: &Member| self.had.get(&m.node).or_else(|| self.waited.get(&m.node)).copied();
+        let over =
+            |m: &Member| Some((*m, now.since(since(m)?.max(self.asking)))).filter(|(_, lapsed)| !lapsed.is_zero());
+        let asks = self.is_primary();
+        self.setup.others.iter().filter(|_| asks).filter_map(over).collect()
     }
 
     /// When [`Grants::tick`] is due.
@@ -248,6 +272,43 @@ mod tests {
         assert!(!backup.asked(0, Generation(1), Instant(MS)));
         let mut primary = Grants::new(setup(1, 0, 0, &[]), Generation(2), Instant(0));
         assert_eq!((primary.tick(Instant(MS)), primary.term().until()), (vec![], Instant(0)));
+    }
+
+    #[test]
+    fn who_does_not_answer_is_told_with_the_time_since_when() {
+        let mut g = Grants::new(setup(1, 0, 0, &[1, 2]), Generation(1), Instant(0));
+        assert_eq!(g.lapsed(Instant(MS)), [], "nobody was asked");
+        g.tick(Instant(5 * MS));
+        granted(&mut g, 1, 1, 5 * MS);
+        let end = Instant(5 * MS).after(promised(L));
+        for asked in [105, 205, 305, 405, 505] {
+            g.tick(Instant(asked * MS));
+        }
+        assert_eq!(g.lapsed(end), [(member(2), end.since(Instant(5 * MS)))]);
+        let later = end.after(L);
+        assert_eq!(g.lapsed(later)[0], (member(1), L));
+        let mut replaced = setup(1, 0, 0, &[1, 2]);
+        replaced.others[1].store = StoreId(77);
+        g.configure(replaced.clone());
+        assert_eq!(g.lapsed(later), [(member(1), L)], "the other is new");
+        g.tick(later);
+        assert_eq!(g.lapsed(later.after(L))[1], (replaced.others[1], L));
+        granted(&mut g, 1, 1, later.0);
+        assert_eq!(g.lapsed(later.after(L / 2)).len(), 1);
+        g.configure(setup(2, 0, 0, &[1, 2]));
+        assert_eq!(g.lapsed(later.after(L)), [], "another generation");
+        let backup = Grants::new(setup(1, 0, 1, &[0]), Generation(1), Instant(0));
+        assert_eq!(backup.lapsed(later), []);
+    }
+
+    #[test]
+    fn who_was_stopped_itself_suspects_nobody_of_that_time() {
+        let mut g = Grants::new(setup(1, 0, 0, &[1]), Generation(1), Instant(0));
+        g.tick(Instant(5 * MS));
+        granted(&mut g, 1, 1, 5 * MS);
+        g.tick(Instant(9000 * MS));
+        assert_eq!(g.lapsed(Instant(9000 * MS)), []);
+        assert_eq!(g.lapsed(Instant(9100 * MS)), [(member(1), L / 3)]);
     }
 
     #[test]

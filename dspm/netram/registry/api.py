@@ -63,12 +63,14 @@ def build(service: Service, key: bytes) -> Starlette:
     async def health(_: Request) -> Response:
         states = [n["state"] for n in service.node_states()]
         up = sum(s == "serving" for s in states)
-        return _json({"status": "ok", "version": __version__, "nodes": len(states), "serving": up})
+        known = {"version": __version__, "nodes": len(states), "serving": up, "trouble": service.catalog.trouble}
+        return _json({"status": "ok", **known})
 
     async def view(_: Request) -> Response:
         v = service.catalog.view()
         plain = PlainView(v.version, v.cluster, v.registry, v.nodes, v.sets)
-        return _json({**msgspec.to_builtins(plain), "nodes": service.node_states()})
+        now = {"nodes": service.node_states(), "trouble": service.catalog.trouble}
+        return _json({**msgspec.to_builtins(plain), **now})
 
     async def datasets(request: Request) -> Response:
         page, more = service.catalog.page(request.query_params.get("after", ""), _limit(request))

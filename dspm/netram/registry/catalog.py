@@ -2,6 +2,7 @@
 
 Invariants: memory changes only after the transaction that wrote the same change; decisions are synchronous, so no two
 of them interleave; `sequence` counts changes of the catalog, and what changed since is known or answered with "all".
+While a node is known to be ahead of this state nothing is decided: the state is an old one.
 
 A removed dataset is owed to the nodes of its set until each said that it freed the group; what a node holds of a set
 that no longer names it is owed in the same way, unless the set takes the node back. This is the only word that destroys
@@ -11,19 +12,22 @@ know, and its data stays where it is.
 
 from __future__ import annotations
 
+import sqlite3
 from bisect import bisect_right, insort
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import msgspec
 
-from dspm.errors import DspmError, NotFoundError, UsageError, from_code
+from dspm.errors import DspmError, NotFoundError, UnavailableError, UsageError, from_code
 from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, SetEntry, View
 from dspm.netram.names import check_name
 from dspm.netram.placement import Load, load_of, place
 from dspm.netram.registry import store as rows
 from dspm.netram.registry.store import Store
+from dspm.netram.viewsum import view_sum
 
 CHANGES_KEPT = 100_000
 """Changes of the catalog that are remembered for nodes that are behind; older ones get the whole catalog."""
@@ -73,6 +77,42 @@ class Catalog:
         self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
         self._began: dict[int, int] = {}
+        self.ahead: dict[str, str] = {}
+        """Nodes that have a view which this state did not make, with what it is."""
+        self._sum = (0, 0)
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is decided; empty when it is."""
+        if not self.ahead:
+            return ""
+        node, has = min(self.ahead.items())
+        more = f", and {len(self.ahead) - 1} more" if len(self.ahead) > 1 else ""
+        return (
+            f"the registry's state is older than what nodes know, and it decides nothing: {node} has {has}, the state"
+            f" version {self.view_version}{more}"
+        )
+
+    def check_current(self) -> None:
+        """Raises UnavailableError when nothing may be decided."""
+        if self.ahead:
+            raise UnavailableError(
+                self.trouble, "stop the registry, put the newer registry.db back into its directory, start it again"
+            )
+
+    @contextmanager
+    def _decide(self, changes_view: bool) -> Iterator[sqlite3.Connection]:
+        self.check_current()
+        with self._store.decide(changes_view) as db:
+            yield db
+
+    @property
+    def view_sum(self) -> int:
+        """Checksum of the view."""
+        if self._sum[0] != self.view_version:
+            view = self.view()
+            self._sum = view.version, view_sum(view.version, view.nodes, view.sets)
+        return self._sum[1]
 
     @property
     def cluster(self) -> str:
@@ -112,19 +152,21 @@ class Catalog:
         try:
             return self.datasets[check_name(name)]
         except KeyError:
+            self.check_current()
             raise _missing(name) from None
 
     def put_node(self, node: NodeEntry) -> None:
         """Adds a node or takes over its new address."""
         if self.nodes.get(node.name) == node:
             return
-        with self._store.decide(changes_view=True) as db:
+        with self._decide(changes_view=True) as db:
             rows.put_node(db, node)
         self.nodes[node.name] = node
 
     def create(self, name: str, options: CreateOptions, stores: dict[str, int]) -> DatasetEntry:
         """Places a new dataset on nodes of `stores` (those that answer, with their store ids)."""
         check_name(name)
+        self.check_current()
         durability, copies, min_copies = self._resolve(options)
         history_ms = self.defaults.history_ms if options.history_ms is None else options.history_ms
         usable = frozenset(stores) - self.draining
@@ -132,7 +174,7 @@ class Catalog:
         members = [MemberEntry(n, stores[n]) for n in chosen.members]
         entry_set = self._same_set(members, Kind(durability, copies))
         fresh = entry_set is None
-        with self._store.decide(changes_view=fresh) as db:
+        with self._decide(changes_view=fresh) as db:
             if entry_set is None:
                 entry_set = SetEntry(
                     id=self._store.new_id(db),
@@ -160,7 +202,7 @@ class Catalog:
         entry = self.find(name)
         group_set = self.sets[entry.set]
         holders = named(group_set)
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             rows.remove_dataset(db, entry, sorted(holders))
         del self.datasets[name]
         del self._names[bisect_right(self._names, name) - 1]
@@ -176,13 +218,13 @@ class Catalog:
 
     def freed(self, node: str, groups: list[int]) -> None:
         """The node has freed them: neither its memory nor its log has them any more."""
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             rows.freed(db, node, groups)
         self._owed.get(node, set()).difference_update(groups)
 
     def drain(self, node: str, draining: bool) -> None:
         """Marks a node as one that sets move away from, or takes the mark off."""
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             rows.put_draining(db, node, draining)
         (self.draining.add if draining else self.draining.discard)(node)
 
@@ -202,7 +244,7 @@ class Catalog:
             if check_name(aside) in self.datasets:
                 raise exists(aside)
             steps.insert(0, (to, aside))
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             for old, new in steps:
                 rows.rename_dataset(db, old, new)
         for old, new in steps:
@@ -242,7 +284,7 @@ class Catalog:
             for d in self.datasets.values():
                 if d.set in held:
                     held[d.set].add(d.group)
-        with self._store.decide(changes_view=True) as db:
+        with self._decide(changes_view=True) as db:
             for entry in changed.values():
                 rows.put_set(db, entry)
                 for node in left[entry.id]:

@@ -23,6 +23,7 @@ import msgspec
 from dspm.errors import ConflictError
 from dspm.netram.messages import MemberEntry, NodeEntry, SetEntry
 from dspm.netram.placement import Load
+from dspm.netram.registry.cuts import Pair, Suspicion
 from dspm.netram.registry.pace import Pace
 from dspm.netram.registry.pulse import Heard, Way
 
@@ -39,6 +40,13 @@ class Cluster:
     load: Load
     draining: frozenset[str] = frozenset()
     suspect_after_s: float = 0.4
+    suspects: frozenset[Suspicion] = frozenset()
+    cut: frozenset[Pair] = frozenset()
+
+    def suspects_of(self, entry: SetEntry) -> list[MemberEntry]:
+        """Members and joining nodes that the set's primary just reported, and that answer here."""
+        found = (m for m in (*entry.members, *entry.joining) if (entry.id, m) in self.suspects)
+        return [m for m in found if m.node != entry.primary and standing(m, self) is Standing.SURE]
 
 
 class Standing(Enum):
@@ -47,6 +55,13 @@ class Standing(Enum):
     SURE = 1
     DOUBT = 2
     OUT = 3
+    BEHIND = 4
+    """It answers, and cannot take over what is decided."""
+
+    @property
+    def is_lost(self) -> bool:
+        """True when a set has to go on without it."""
+        return self in (Standing.OUT, Standing.BEHIND)
 
 
 def standing(member: MemberEntry, cluster: Cluster, after_s: float | None = None) -> Standing:
@@ -56,6 +71,8 @@ def standing(member: MemberEntry, cluster: Cluster, after_s: float | None = None
         return Standing.OUT
     if heard.is_suspect(cluster.suspect_after_s if after_s is None else after_s):
         return Standing.OUT
+    if heard.is_behind:
+        return Standing.BEHIND
     return Standing.SURE if heard.way is Way.HEARD and heard.store is not None else Standing.DOUBT
 
 
@@ -70,9 +87,9 @@ def is_settled(entry: SetEntry, copies: int, cluster: Cluster) -> bool:
         return False
     for m in entry.members:
         heard = cluster.heard.get(m.node)
-        if heard is None or heard.way is not Way.HEARD or heard.store != m.store or m.node in cluster.draining:
+        if heard is None or not heard.is_there or heard.store != m.store or m.node in cluster.draining:
             return False
-    return True
+    return not cluster.suspects_of(entry)
 
 
 def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pace) -> SetEntry | None:
@@ -81,7 +98,8 @@ def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pac
         return None
     if not _complete(entry, cluster):
         return None
-    lost = any(standing(m, cluster) is Standing.OUT for m in (*entry.members, *entry.joining))
+    lost = any(standing(m, cluster).is_lost for m in (*entry.members, *entry.joining))
+    lost = lost or bool(cluster.suspects_of(entry))
     if entry.state == "activating":
         if pace.is_stuck(now):
             return _retry(entry, copies, cluster, pace)
@@ -111,13 +129,13 @@ def following(
 ) -> SetEntry:
     """The next generation. `primary` is preferred to the one that is; without `join` it is made of members alone."""
     serving = primary or entry.primary
-    complete = sorted(_complete(entry, cluster), key=lambda m: m.node != serving)
+    complete = _within_reach(entry, cluster, serving)
     staying = [m for m in complete if m.node not in cluster.draining]
     # A node that is drained stays until others hold all copies; who is one too many goes.
     members = staying[:copies] if len(staying) >= copies else complete
     if serving not in {m.node for m in members} or (serving in cluster.draining and staying):
         serving = min(staying or members, key=lambda m: _burden(m, cluster)).node
-    joining = _joining(entry, complete, copies - len(staying), cluster) if join else []
+    joining = _joining(entry, serving, copies - len(staying), cluster) if join else []
     kept = {m.node for m in members}
     former = {m.node: m for m in (*entry.dropped, *entry.last_active)}
     return msgspec.structs.replace(
@@ -131,6 +149,17 @@ def following(
     )
 
 
+def _within_reach(entry: SetEntry, cluster: Cluster, serving: str) -> list[MemberEntry]:
+    """Complete members, the serving one first: without those that it reports now as members, and those that it reported
+    before they were dropped. While it is not among them itself, its word counts for nothing."""
+    complete = sorted(_complete(entry, cluster), key=lambda m: m.node != serving)
+    if complete[0].node != serving:
+        return complete
+    reported = cluster.suspects_of(entry) if serving == entry.primary else []
+    former = [m for m in complete if m not in entry.members and (serving, m.node) in cluster.cut]
+    return [m for m in complete if m.node == serving or m not in (*reported, *former)]
+
+
 def _retry(entry: SetEntry, copies: int, cluster: Cluster, pace: Pace) -> SetEntry:
     """An activation did not come to its end: another primary where there is one, every other time without joiners."""
     others = [m for m in _complete(entry, cluster) if m.node != entry.primary]
@@ -138,14 +167,16 @@ def _retry(entry: SetEntry, copies: int, cluster: Cluster, pace: Pace) -> SetEnt
     return following(entry, copies, cluster, primary, join=pace.failures % 2 == 1)
 
 
-def _joining(entry: SetEntry, complete: list[MemberEntry], wanted: int, cluster: Cluster) -> list[MemberEntry]:
-    """Those that join already and answer; then nodes on other machines first, those that held the set before next."""
+def _joining(entry: SetEntry, serving: str, wanted: int, cluster: Cluster) -> list[MemberEntry]:
+    """Those that join already and answer; then nodes on other machines first, those that held the set before next.
+    Nobody that the serving node does not reach."""
     sure = [m for m in entry.joining if standing(m, cluster) is Standing.SURE and m.node not in cluster.draining]
-    chosen = sure[: max(0, wanted)]
-    taken = {m.node for m in (*complete, *chosen)}
+    chosen = [m for m in sure if (serving, m.node) not in cluster.cut][: max(0, wanted)]
+    taken = {m.node for m in (*_complete(entry, cluster), *chosen)}
+    cut = {suspect for primary, suspect in cluster.cut if primary == serving}
     machines = Counter(cluster.nodes[n].machine for n in taken - cluster.draining)
     held = {m.node for m in (*entry.dropped, *entry.last_active)}
-    while len(chosen) < wanted and (spares := _spares(taken, cluster)):
+    while len(chosen) < wanted and (spares := _spares(taken | cut, cluster)):
         best = min(
             spares, key=lambda n: (machines[n.machine], n.name not in held, cluster.load.members[n.name], n.name)
         )
@@ -160,7 +191,7 @@ def _spares(taken: Iterable[str], cluster: Cluster) -> list[NodeEntry]:
     return [
         cluster.nodes[name]
         for name, heard in cluster.heard.items()
-        if heard.way is Way.HEARD and heard.store is not None and name not in {*taken, *cluster.draining}
+        if heard.is_there and name not in {*taken, *cluster.draining}
     ]
 
 
@@ -209,6 +240,13 @@ def whole(entry: SetEntry, generation: int, member: MemberEntry, copies: int) ->
     dropped = [m for m in entry.dropped if m.node != member.node]
     new = msgspec.structs.replace(entry, members=members, last_active=members, joining=joining, dropped=dropped)
     return _closed(new, copies)
+
+
+def check_suspect(entry: SetEntry, generation: int, node: str, suspect: MemberEntry) -> None:
+    """Raises ConflictError unless that node is the primary of the generation, and the other one has a part in it."""
+    known = suspect in (*entry.members, *entry.joining) and suspect.node != node
+    if entry.generation != generation or entry.primary != node or not known:
+        raise _other(entry)
 
 
 def _closed(entry: SetEntry, copies: int) -> SetEntry:

@@ -17,6 +17,7 @@ from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableErro
 from dspm.netram.messages import MemberEntry, SetEntry
 from dspm.netram.registry import driver
 from dspm.netram.registry.catalog import Catalog
+from dspm.netram.registry.cuts import Cuts
 from dspm.netram.registry.driver import Cluster, Standing, standing
 from dspm.netram.registry.pace import GRACE_S, Pace
 from dspm.netram.registry.pulse import Heard, Pulse, Way
@@ -59,6 +60,7 @@ class Membership:
         self._pulses: dict[str, Pulse] = {}
         self._paces = {i: Pace.begin(clock()) for i in catalog.sets}
         self._down: set[int] = set()
+        self._cuts = Cuts()
         self._on_time = clock()
         self._quiet: object = None
         """Where nothing was to be decided: while it is like that, nothing is."""
@@ -72,16 +74,12 @@ class Membership:
         self._is_late()
         self._on_time = self.clock()
 
-    def look(self, ahead: bool) -> None:
-        """Something was heard, or not heard, of a node: changes what there is to change.
-
-        Args:
-            ahead: a node has a newer view than this registry.
-        """
-        if ahead or self._is_late():
+    def look(self) -> None:
+        """Something was heard, or not heard, of a node: changes what there is to change."""
+        if self._catalog.ahead or self._is_late():
             return
         heard = self._heard()
-        answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD}
+        answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD and not h.is_behind}
         situation = (self._catalog.view_version, answering, set(self._catalog.draining))
         if situation == self._quiet:
             return
@@ -99,6 +97,7 @@ class Membership:
         self._on_time = now
         for pulse in self._pulses.values():
             pulse.forget(now)
+        self._cuts.forget_reports()
         self._paces = {i: Pace(now, p.failures, p.held) for i, p in self._paces.items()}
         return True
 
@@ -107,8 +106,9 @@ class Membership:
         return {n: p.at(now) for n, p in self._pulses.items() if n in self._catalog.nodes}
 
     def _cluster(self, heard: Mapping[str, Heard]) -> Cluster:
-        c = self._catalog
-        return Cluster(c.nodes, heard, c.load(), frozenset(c.draining), self.rules.suspect_after_s)
+        c, now = self._catalog, self.clock()
+        suspects, cut = self._cuts.suspects(c.sets, now), self._cuts.pairs(now)
+        return Cluster(c.nodes, heard, c.load(), frozenset(c.draining), self.rules.suspect_after_s, suspects, cut)
 
     def _sets(self) -> list[SetEntry]:
         """Those that hold something."""
@@ -212,6 +212,25 @@ class Membership:
         if new is not None:
             self._change([new])
 
+    def suspect(self, node: str, set_id: int, generation: int, suspect: MemberEntry, lapsed_s: float) -> None:
+        """The primary of a set has no grants of a member or joining node since then.
+
+        It counts for a node that this registry hears: what it does not hear it judges by itself.
+
+        Raises:
+            ConflictError: the set is in another generation, has another primary, or does not name that node.
+        """
+        entry = self._known(set_id)
+        self._check_store(node, next((m for m in entry.members if m.node == node), None))
+        driver.check_suspect(entry, generation, node, suspect)
+        heard = self.pulse(suspect.node).at(self.clock())
+        if lapsed_s < self.rules.suspect_after_s or not heard.is_there or heard.store != suspect.store:
+            return
+        if self._cuts.note(set_id, generation, node, suspect, self.clock()):
+            log.warning("two nodes that answer here do not hear one another", primary=node, suspect=suspect.node)
+        self._quiet = None
+        self.look()
+
     def _check_store(self, node: str, member: MemberEntry | None) -> None:
         """What a node says counts when it says it with the memory that the set knows."""
         heard = self.pulse(node).at(self.clock())
@@ -240,7 +259,7 @@ class Membership:
 
     def _check_others(self, node: str, sets: list[SetEntry]) -> None:
         """Refuses to drain a node whose sets the others cannot hold."""
-        answering = {n for n, h in self._heard().items() if h.way is Way.HEARD} - self._catalog.draining - {node}
+        answering = {n for n, h in self._heard().items() if h.is_there} - self._catalog.draining - {node}
         for s in sets:
             if len(answering) < self._copies(s):
                 others = ", ".join(sorted(answering)) or "none"
@@ -257,6 +276,7 @@ class Membership:
         log.info("node is not drained any more", node=node)
 
     def _check_operator(self, node: str) -> None:
+        self._catalog.check_current()
         if node not in self._catalog.nodes:
             raise NotFoundError(f"there is no node named {node[:80]!r}", "`dspm status` lists the nodes")
         if not self.rules.failover:
@@ -272,6 +292,7 @@ class Membership:
             ConflictError: the set is changing, or the node is no complete member of it.
             UnavailableError: the node, or another member, does not answer.
         """
+        self._catalog.check_current()
         entry = self._catalog.sets[self._catalog.find(dataset).set]
         self._check_operator(node or entry.primary)
         members = [m for m in entry.members if m.node != entry.primary]

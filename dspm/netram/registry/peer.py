@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from dspm.errors import DspmError
+from dspm.errors import ConflictError, DspmError
 from dspm.netram.link import Link
 from dspm.netram.messages import DatasetEntry, Datasets, Done, NodeEntry, Ping, Pong, Request
 from dspm.netram.registry.catalog import Catalog
@@ -34,6 +34,8 @@ PUSH_TIMEOUT_S = 5.0
 RETRY_MIN_S = 0.01
 RETRY_MAX_S = 0.5
 PUSH_BYTES_MAX = 1 << 20
+REFUSED_PAUSE_S = 0.5
+"""Pause before a node is told again what it could not take over."""
 FREE_TIMEOUT_S = 2.0
 FREE_RETRY_S = 1.0
 FREE_MAX = 1000
@@ -55,7 +57,7 @@ class Heard:
 class Peer:
     """A node. `store` is None while it does not answer or is not up to date; `trouble` says why, in words.
 
-    `ahead` is the version of its view when that is newer than the registry's own, else 0.
+    `refused` is why it does not take the newest view or entries of the catalog over; empty when it does.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Peer:
     ) -> None:
         self.node = node
         self.store: int | None = None
-        self.ahead = 0
+        self.refused = ""
         self.trouble = "not reached yet"
         self.heard = Heard()
         self._key = key
@@ -80,6 +82,7 @@ class Peer:
         self._handler = handler
         self._on_change = on_change
         self._pong: Pong | None = None
+        self._may_push = asyncio.Event()
         self._view_wake = asyncio.Event()
         self._wake = asyncio.Event()
         self._pushing = asyncio.Lock()
@@ -88,8 +91,8 @@ class Peer:
 
     @property
     def answers(self) -> bool:
-        """It answered its last heartbeat."""
-        return self._pulse.at(self._clock()).way is Way.HEARD
+        """It answered its last heartbeat, and takes over what is decided."""
+        return self._pulse.at(self._clock()).is_there
 
     @property
     def fault(self) -> BaseException | None:
@@ -152,7 +155,7 @@ class Peer:
             log.warning("node lost", node=self.node.name, address=self.node.address, why=why)
         if way is not None or self._pulse.at(self._clock()).way is Way.HEARD:
             self._pulse.lost(way or Way.SILENT)
-        self.store, self._pong, self.trouble, self.heard = None, None, why, Heard()
+        self.store, self._pong, self.trouble, self.heard, self.refused = None, None, why, Heard(), ""
         self._on_change()
 
     async def _converse(self, link: Link) -> None:
@@ -176,7 +179,7 @@ class Peer:
 
     async def _ping(self, link: Link) -> None:
         view, sequence = self.heard.view, self.heard.sequence
-        asking = asyncio.create_task(link.ask(Ping(), Pong, PING_TIMEOUT_S))
+        asking = asyncio.create_task(link.ask(Ping(self._catalog.trouble), Pong, PING_TIMEOUT_S))
         try:
             done, _ = await asyncio.wait({asking}, timeout=PROBE_AFTER_S)
             if not done:
@@ -191,10 +194,7 @@ class Peer:
 
     def _take(self, pong: Pong, before: Heard) -> None:
         """`before` is what the node had acknowledged when it was asked."""
-        if pong.view > self._catalog.view_version:
-            ours, self.ahead = self._catalog.view_version, pong.view
-            raise DspmError(f"the node has version {pong.view} of the view, this registry only {ours}")
-        self.ahead = 0
+        self._compare(pong)
         if pong.view < before.view:
             self.heard.view = pong.view
             self.poke()
@@ -205,8 +205,48 @@ class Peer:
         if self.store not in (None, pong.store):
             self._wake.set()
         self._pong = pong
-        if self._pulse.heard(self._clock(), pong.store, frozenset(pong.former)):
+        newest = self._catalog.view_version
+        if self._pulse.heard(self._clock(), pong.store, frozenset(pong.former), pong.view, newest):
             self._on_change()
+
+    def _compare(self, pong: Pong) -> None:
+        """Notices a view that this registry's state did not make."""
+        version = self._catalog.view_version
+        if pong.view > version:
+            has = f"version {pong.view} of the view"
+        elif pong.view == version and pong.sum not in (0, self._catalog.view_sum):
+            has = f"another version {version} of the view"
+        else:
+            self._may_push.set()
+            return
+        self._may_push.clear()
+        self._is_ahead(has)
+
+    def _is_ahead(self, has: str) -> None:
+        """From now on nothing is decided. The node stays connected, so that it can tell others why."""
+        known = self._catalog.ahead.get(self.node.name)
+        self._catalog.ahead[self.node.name] = has
+        ours = f"version {self._catalog.view_version}"
+        self.store, self.heard = None, Heard()
+        self.trouble = f"the node has {has}, this registry's state {ours}"
+        if known != has:
+            log.critical(
+                "this registry's state is older than what nodes know: it decides nothing until the newer state is back",
+                node=self.node.name,
+                node_has=has,
+                state_has=ours,
+            )
+            self._on_change()
+
+    async def _is_refused(self, error: DspmError) -> None:
+        """The node cannot take over what it was told; a pause, then it is told again."""
+        if self.refused != str(error):
+            log.warning("node cannot take over what is decided", node=self.node.name, why=str(error))
+            self.refused = str(error)
+            self._on_change()
+        if self.store is None:
+            self.trouble = f"cannot take over what is decided: {error}"
+        await asyncio.sleep(REFUSED_PAUSE_S)
 
     async def _push_views(self, link: Link) -> None:
         while True:
@@ -217,16 +257,34 @@ class Peer:
     async def _push_view(self, link: Link) -> None:
         async with self._pushing:
             while self.heard.view < self._catalog.view_version:
+                await self._may_push.wait()
                 view = self._catalog.view()
-                await link.ask(view, Done, PUSH_TIMEOUT_S)
-                self.heard.view = view.version
+                try:
+                    await link.ask(view, Done, PUSH_TIMEOUT_S)
+                except ConflictError as e:
+                    self._is_ahead(f"a view that contradicts this one ({e})")
+                    await asyncio.sleep(REFUSED_PAUSE_S)
+                    continue
+                except DspmError as e:
+                    await self._is_refused(e)
+                    continue
+                self.heard.view, self.refused = view.version, ""
+                if self._catalog.ahead.pop(self.node.name, None) is not None:
+                    log.warning("node is no longer ahead of this registry", node=self.node.name)
+                    self._wake.set()
                 self._on_change()
 
     async def _keep_up(self, link: Link) -> None:
         while True:
             self._wake.clear()
             await self._push_view(link)
-            await self._bring_up_to_date(link)
+            try:
+                await self._bring_up_to_date(link)
+            except DspmError as e:
+                self.heard.sequence = 0
+                await self._is_refused(e)
+                self._wake.set()
+                continue
             pong = self._pong
             if pong is not None and self.store != pong.store:
                 log.info("node answers", node=self.node.name, store=f"{pong.store:016x}", boot=pong.boot)
@@ -265,7 +323,7 @@ class Peer:
         """Has the node free what was removed. One that cannot now (its disk may be full) is asked again."""
         owed = self._catalog.owed_to(self.node.name)
         loop = asyncio.get_running_loop()
-        if not owed or loop.time() < self._free_again:
+        if not owed or loop.time() < self._free_again or self._catalog.ahead:
             return
         for at in range(0, len(owed), FREE_MAX):
             part = owed[at : at + FREE_MAX]

@@ -2,13 +2,17 @@
 
 A node is *gone* when its address refuses connections: its process is dead. It is *unreachable* when a connect gets no
 answer, and *frozen* when it accepts connections and answers nothing: stopped, or far too slow. *Silent* is what has
-not been told apart yet; nothing is decided on it.
+not been told apart yet; nothing is decided on it. Who answers and does not take the newest view over (its disk may be
+full) is *behind*.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+
+BEHIND_S = 2.0
+"""A node that answers and has not taken the newest view over for so long counts as not there."""
 
 
 class Way(StrEnum):
@@ -29,6 +33,17 @@ class Heard:
     way: Way = Way.HEARD
     silent_s: float = 0.0
     former: frozenset[int] = frozenset()
+    behind_s: float = 0.0
+
+    @property
+    def is_behind(self) -> bool:
+        """True when it answers, and cannot take over what is decided."""
+        return self.way is Way.HEARD and self.behind_s > BEHIND_S
+
+    @property
+    def is_there(self) -> bool:
+        """True when something can be given to it."""
+        return self.way is Way.HEARD and self.store is not None and not self.is_behind
 
     def is_suspect(self, after_s: float) -> bool:
         """True when it counts as failed. One that is gone does at once."""
@@ -45,13 +60,21 @@ class Pulse:
         self._way = Way.SILENT
         self._store: int | None = None
         self._former: frozenset[int] = frozenset()
+        self._view = 0
+        self._behind: float | None = None
 
     def at(self, now: float) -> Heard:
         """The node as it is now."""
-        return Heard(self._store, self._way, max(0.0, now - self._since), self._former)
+        behind_s = 0.0 if self._behind is None else max(0.0, now - self._behind)
+        return Heard(self._store, self._way, max(0.0, now - self._since), self._former, behind_s)
 
-    def heard(self, now: float, store: int, former: frozenset[int]) -> bool:
-        """It answered. True when that is news."""
+    def heard(self, now: float, store: int, former: frozenset[int], view: int = 0, newest: int = 0) -> bool:
+        """It answered, with that version of the view. True when that is news."""
+        if view >= newest:
+            self._behind = None
+        elif self._behind is None or view != self._view:
+            self._behind = now
+        self._view = view
         news = (self._way, self._store) != (Way.HEARD, store)
         self._since, self._way, self._store, self._former = now, Way.HEARD, store, former
         return news
@@ -64,4 +87,4 @@ class Pulse:
 
     def forget(self, now: float) -> None:
         """The one who listens was late itself: how long the node was silent, and why, is not known."""
-        self._since, self._way = now, Way.SILENT
+        self._since, self._way, self._behind = now, Way.SILENT, None

@@ -5,7 +5,8 @@ those whose synced log it holds wholly; it may have lost its memory several time
 One whose recorded name is not among them is known, shown and given new datasets, but never counted as holding the set.
 
 Rules, for members of the last active set that it knows by a former name:
-- durability disk: what was acknowledged is in the synced log, so each of them goes on.
+- durability disk: what was acknowledged is in the synced log, so each of them goes on; one whose log is damaged keeps
+  its place under the store id that it no longer has, and is dropped like any other member that is lost.
 - durability memory: only when every member of the set is back and none has its memory. The set then goes on with the
   longest log, and what was committed within about `flush_interval` before the loss may be missing: it is reported.
   Each such loss raises `history` in the set's record.
@@ -34,13 +35,12 @@ class Return:
 
 def readmit(entry: SetEntry, durability: Durability, heard: Mapping[str, Heard]) -> Return | None:
     """The set as it goes on with members that lost their memory, or None when it must not, or need not."""
-    lost = {m.node: heard[m.node] for m in entry.last_active if _has_lost(m, heard.get(m.node))}
-    if not lost or any(m.store not in lost[m.node].former for m in entry.last_active if m.node in lost):
-        return None
+    lost = [m for m in entry.last_active if _has_lost(m, heard.get(m.node))]
+    back = {m.node: heard[m.node] for m in lost if m.store in heard[m.node].former}
     window = durability != "disk"
-    if window and len(lost) < len(entry.last_active):
+    if not back or (window and len(back) < len(entry.last_active)):
         return None
-    known = {n: h.store for n, h in lost.items() if h.store is not None}
+    known = {n: h.store for n, h in back.items() if h.store is not None}
     members = [MemberEntry(m.node, known.get(m.node, m.store)) for m in entry.last_active]
     again = {"members": members, "last_active": members, "history": entry.history + window}
     if entry.state == "active" and not entry.joining:

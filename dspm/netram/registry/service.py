@@ -18,11 +18,13 @@ from dspm.netram.messages import (
     Done,
     Locate,
     Located,
+    MemberEntry,
     NodeEntry,
     Remove,
     Rename,
     Request,
     SetEntry,
+    Suspect,
     Whole,
 )
 from dspm.netram.names import check_node_name
@@ -86,7 +88,7 @@ class Service:
             self.on_fault()
 
     def _look(self) -> None:
-        self.membership.look(ahead=any(p.ahead for p in self._peers.values()))
+        self.membership.look()
 
     def _on_change(self) -> None:
         self._look()
@@ -116,6 +118,9 @@ class Service:
             case Whole(group_set, generation, store):
                 self._check_knows(node, group_set)
                 self.membership.whole(node, group_set, generation, store)
+                return Done()
+            case Suspect(group_set, generation, suspect, store, lapsed_ms):
+                self.membership.suspect(node, group_set, generation, MemberEntry(suspect, store), lapsed_ms / 1e3)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")
@@ -162,7 +167,8 @@ class Service:
         await self._answering_hear()
 
     async def add_node(self, node: NodeEntry) -> None:
-        """Registers a node and waits until it is up to date."""
+        """Registers a node and waits until it is up to date. One that is known by all that is said of it is told so
+        also while nothing may be decided."""
         _check_node(node)
         peer = self._peers.get(node.name)
         if peer is None and len(self._peers) >= NODES_MAX:
@@ -179,7 +185,7 @@ class Service:
         self._poke()
         view, sequence = self.catalog.view_version, self.catalog.sequence
         if not await self._until(lambda: peer.has_heard(view, sequence)):
-            raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {peer.trouble}")
+            raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {peer.refused or peer.trouble}")
 
     async def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another complete member the primary of the dataset's set; done when it serves."""
@@ -195,7 +201,8 @@ class Service:
         return now()
 
     def node_states(self) -> list[dict[str, Any]]:
-        """Nodes with "serving", "down" or "lost its memory", and whether they are drained."""
+        """Nodes with "serving", "down", "behind", "ahead" (of this registry's state) or "lost its memory", and whether
+        they are drained."""
         found = []
         for p in self._peers.values():
             state, why = self._state(p)
@@ -205,7 +212,9 @@ class Service:
 
     def _state(self, peer: Peer) -> tuple[str, str]:
         if peer.store is None:
-            return "down", peer.trouble
+            return "ahead" if peer.node.name in self.catalog.ahead and peer.answers else "down", peer.trouble
+        if peer.refused:
+            return "behind", f"cannot take over the newest view: {peer.refused}"
         why = what_waits(self.catalog.sets.values(), peer.node.name, peer.store)
         return ("lost its memory", why) if why else ("serving", "")
 

@@ -2,7 +2,8 @@
 //! registry serves what it served before.
 //!
 //! Invariants: a change that comes in several messages counts when the last one is there, so that a catalog that is
-//! being told anew is the old one until then, in memory and in the file. Nothing is destroyed because a name is missing.
+//! being told anew is the old one until then, in memory and in the file. A view is taken over when it is in the file, and never
+//! when it contradicts the one that is known. Nothing is destroyed because a name is missing.
 
 use dspm_proto::control::{DatasetEntry, Located, NodeEntry, SetEntry, View};
 use dspm_proto::{Error, GroupId, SetId, limits};
@@ -24,6 +25,8 @@ const ESCAPED: usize = 6;
 pub(crate) struct Catalog {
     path: PathBuf,
     pub(crate) view: View,
+    sum: u64,
+    refused: String,
     datasets: BTreeMap<String, DatasetEntry>,
     groups: HashMap<GroupId, String>,
     numbers: Vec<String>,
@@ -58,7 +61,7 @@ impl Catalog {
         };
         let saved: Saved =
             serde_json::from_slice(&text).map_err(|e| Error::Corrupt(format!("{}: {e}", path.display())))?;
-        catalog.view = saved.view;
+        (catalog.sum, catalog.view) = (saved.view.checksum(), saved.view);
         saved.datasets.into_iter().for_each(|d| catalog.put(d));
         Ok(catalog)
     }
@@ -85,11 +88,40 @@ impl Catalog {
         Ok(())
     }
 
-    /// A newer view replaces the older one; an older one is ignored.
-    pub(crate) fn set_view(&mut self, view: View) {
-        if view.version >= self.view.version {
-            self.view = view;
+    /// A newer view replaces the older one as soon as it is in the file; an older one is ignored.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when it contradicts what is known, those of the file system: all stays as it was.
+    pub(crate) fn take_view(&mut self, view: View) -> Result<(), Error> {
+        if view.version < self.view.version {
+            return Ok(());
         }
+        let taken = self.try_view(view);
+        self.refused = taken.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        taken
+    }
+
+    fn try_view(&mut self, view: View) -> Result<(), Error> {
+        if let Some(why) = self.view.contradiction(&view).filter(|_| self.view.version > 0) {
+            return Err(Error::Conflict(why));
+        }
+        let before = std::mem::replace(&mut self.view, view);
+        if let Err(e) = self.save() {
+            self.view = before;
+            return Err(e);
+        }
+        self.sum = self.view.checksum();
+        Ok(())
+    }
+
+    /// Checksum of the view, 0 if there is none.
+    pub(crate) fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// Why the newest view was not taken over; empty when it was.
+    pub(crate) fn refused(&self) -> &str {
+        &self.refused
     }
 
     /// Takes a part of a change in; true when it was the last one, and the change is made. One that begins a whole
@@ -295,6 +327,31 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(all(&Catalog::open(&path).unwrap()), [entry("a", 1)]);
         assert!(Catalog::open(&dir).is_err(), "what cannot be read is not an empty catalog");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_view_counts_when_it_is_in_the_file_and_contradicts_nothing() {
+        let dir = std::env::temp_dir().join(format!("dspm-catalog-view-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("catalog.json");
+        let view = |version, cluster: &str| View { version, cluster: cluster.into(), ..View::default() };
+        let mut c = Catalog::open(&path).unwrap();
+        assert_eq!(c.sum(), 0);
+        c.take_view(view(3, "a")).unwrap();
+        let sum = c.sum();
+        std::fs::remove_dir_all(&dir).unwrap(); // the file can be written no more
+        assert!(matches!(c.take_view(view(4, "b")), Err(Error::Unavailable(_))));
+        assert!((c.view.version, c.sum()) == (3, sum) && !c.refused().is_empty(), "half taken over");
+        std::fs::create_dir_all(&dir).unwrap();
+        c.take_view(view(4, "b")).unwrap();
+        assert!(c.view.version == 4 && c.sum() != sum && c.refused().is_empty());
+        let node = NodeEntry { name: "n".into(), address: "h:1".into(), machine: "m".into() };
+        let other = View { nodes: vec![node], ..view(4, "b") };
+        assert!(matches!(c.take_view(other), Err(Error::Conflict(_))));
+        assert_eq!(Catalog::open(&path).unwrap().view, view(4, "b"));
+        c.take_view(view(2, "old")).unwrap();
+        assert_eq!(c.view.version, 4);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -8,11 +8,12 @@ use super::node::Node;
 use super::sender::Sender;
 use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
-use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong};
+use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong, View};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
 use dspm_proto::{Error, GroupId, Header, Kind, limits};
 use serde::Serialize;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests that were passed on to the registry, and the way to it.
@@ -22,6 +23,7 @@ pub(crate) struct Forwarded(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     registry: Option<Arc<Sender>>,
+    trouble: String,
     requests: u64,
     waiting: HashMap<u64, (Arc<Sender>, Header)>,
 }
@@ -39,6 +41,11 @@ impl Forwarded {
         self.lock().registry = Some(sender.clone());
     }
 
+    /// What the registry said of itself with its last heartbeat.
+    fn registry_says(&self, trouble: String) {
+        self.lock().trouble = trouble;
+    }
+
     /// A connection is gone; if it was the registry's, nobody will answer.
     pub(crate) fn closed(&self, sender: &Arc<Sender>) {
         let mut inner = self.lock();
@@ -47,6 +54,7 @@ impl Forwarded {
             return;
         }
         inner.registry = None;
+        inner.trouble.clear();
         let error = no_registry();
         for (_, (asker, header)) in inner.waiting.drain() {
             asker.send(&crate::wire::error_reply(header.kind, header.request, &error), &[]);
@@ -103,13 +111,15 @@ impl Node {
         let registry = hello.role == Role::Registry;
         let from_registry = |ok: bool| if ok { Ok(()) } else { Err(Error::Auth("only the registry says that".into())) };
         match from_json(&m.meta)? {
-            Control::Ping {} => self.say(out, m, &self.pong()),
+            Control::Ping { trouble } => {
+                if registry {
+                    self.forwarded.registry_says(trouble);
+                }
+                self.say(out, m, &self.pong());
+            }
             Control::View(view) => {
                 from_registry(registry)?;
-                let mut catalog = self.catalog();
-                catalog.set_view(view);
-                catalog.save()?;
-                drop(catalog);
+                self.take_view(view)?;
                 self.refresh_links();
                 self.refresh_groups();
                 self.say(out, m, &Done { done: true });
@@ -138,12 +148,27 @@ impl Node {
                 drop(catalog);
                 self.say(out, m, &listing);
             }
-            Control::Activated { .. } | Control::Whole { .. } => {
+            Control::Activated { .. } | Control::Whole { .. } | Control::Suspect { .. } => {
                 return Err(Error::Protocol("a node does not answer that".into()));
             }
             Control::Status { groups } => self.say(out, m, &self.status(&groups)?),
         }
         Ok(())
+    }
+
+    fn take_view(&self, view: View) -> Result<(), Error> {
+        let (mut catalog, version) = (self.catalog(), view.version);
+        let before = catalog.refused().to_owned();
+        let taken = catalog.take_view(view);
+        if let Err(e) = &taken {
+            if matches!(e, Error::Conflict(_)) {
+                self.counters.alarms.fetch_add(1, Ordering::Relaxed);
+            }
+            if catalog.refused() != before {
+                eprintln!("dspm-node: cannot take over version {version} of the view: {e}");
+            }
+        }
+        taken
     }
 
     fn say<T: Serialize>(&self, out: &Arc<Sender>, m: &Message, reply: &T) {
@@ -173,6 +198,7 @@ impl Node {
             store: self.store_id,
             boot: self.boot,
             view: catalog.view.version,
+            sum: catalog.sum(),
             datasets: catalog.count(),
             former: self.opened.former.clone(),
         }
@@ -184,12 +210,13 @@ impl Node {
             return Err(Error::Usage(text));
         }
         let usage = self.store.usage();
-        let own = self.counters.checksum_errors.load(std::sync::atomic::Ordering::Relaxed);
+        let own = self.counters.checksum_errors.load(Ordering::Relaxed);
         let lost = self.opened.reason.clone().filter(|_| self.opened.previous.0 != 0);
         let (groups, covered) = self.statuses(asked);
         Ok(NodeStatus {
             name: self.options.name.clone(),
-            state: "serving".into(),
+            state: self.state(),
+            registry: self.forwarded.lock().trouble.clone(),
             store: self.store_id,
             frames: usage.frames,
             frames_used: usage.used,
@@ -199,6 +226,13 @@ impl Node {
             groups,
             covered,
         })
+    }
+
+    fn state(&self) -> String {
+        match self.catalog().refused() {
+            "" => "serving".into(),
+            why => format!("cannot take over the newest view: {why}"),
+        }
     }
 
     /// What is open here of those groups, as many of them as a page takes.

@@ -129,7 +129,8 @@ mod tests {
             history: 0,
         };
         let (cluster, registry) = ("c".into(), String::new());
-        node.catalog().set_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] });
+        let view = View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] };
+        node.catalog().take_view(view).unwrap();
         let entry = DatasetEntry {
             name: "d".into(),
             dataset: DatasetId(1),

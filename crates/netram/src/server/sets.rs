@@ -6,6 +6,7 @@
 //!
 //! Fault model: views come late, or repeat; words and grants are lost.
 
+use super::catalog::Catalog;
 use super::node::Node;
 use crate::clock;
 use crate::wire::frame;
@@ -21,6 +22,9 @@ use std::time::Duration;
 /// Pause before the registry is told again.
 const REPEAT: Duration = Duration::from_millis(100);
 
+/// Pause before the registry is told again who gives no grants.
+const SUSPECT_REPEAT: Duration = Duration::from_millis(250);
+
 /// By their ids.
 #[derive(Default)]
 pub(crate) struct Sets(Mutex<BTreeMap<SetId, OwnSet>>);
@@ -32,6 +36,8 @@ struct OwnSet {
     unsettled: HashSet<GroupId>,
     /// When the registry was told last.
     told: Instant,
+    /// When the registry was told last who gives no grants.
+    suspected: Instant,
 }
 
 /// A member and the grant that it is asked for.
@@ -94,6 +100,7 @@ impl Node {
                 grants: Grants::new(setup.clone(), Generation(0), given),
                 unsettled: HashSet::new(),
                 told: Instant(0),
+                suspected: Instant(0),
             });
             set.grants.configure(setup);
             let activates = entry.state == SetState::Activating && entry.primary == self.options.name;
@@ -135,6 +142,20 @@ impl Node {
         }
     }
 
+    /// Names those to the registry that this primary has no grants of. What that means is the registry's decision.
+    fn tell_suspects(&self, set: &mut OwnSet, now: Instant, catalog: &Catalog) {
+        if now.since(set.suspected) < SUSPECT_REPEAT {
+            return;
+        }
+        for (member, lapsed) in set.grants.lapsed(now) {
+            let Some(node) = catalog.name(member.node) else { continue };
+            set.suspected = now;
+            let (node, store, lapsed_ms) = (node.to_owned(), member.store, lapsed.as_millis() as u64);
+            let (set, generation) = (set.entry.id, set.entry.generation);
+            self.forwarded.tell(&Control::Suspect { set, generation, node, store, lapsed_ms });
+        }
+    }
+
     /// Asks for the grants that are due, and tells the registry again what it did not hear.
     fn tick_sets(&self) {
         let catalog = self.catalog();
@@ -143,6 +164,7 @@ impl Node {
         let now = clock::now();
         for (id, set) in sets.iter_mut() {
             self.tell_activated(set, now);
+            self.tell_suspects(set, now, &catalog);
             for to in set.grants.tick(now) {
                 let Some(name) = catalog.name(to) else { continue };
                 let all = set.entry.members.iter().chain(&set.entry.joining);
