@@ -14,7 +14,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from dspm.errors import DspmError, FullError, NotFoundError, UnavailableError
+from dspm.errors import ConflictError, DspmError, FullError, NotFoundError, UnavailableError
 from dspm.netram import wire
 
 
@@ -29,6 +29,7 @@ class FakeNode:
         self.former = former
         self.freed: list[int] = []
         self.cannot_free = ""
+        self.contradicts = ""
         self.view: dict[str, Any] = {"version": 0, "cluster": "", "nodes": [], "sets": []}
         self.datasets: dict[str, dict[str, Any]] = {}
         self.heard: list[str] = []
@@ -139,6 +140,8 @@ class FakeNode:
                 known = {"view": view, "datasets": count, "former": self.former}
                 return {"name": self.name, "store": self.store, "boot": 1, **known}
             case "view":
+                if self.contradicts:
+                    raise ConflictError(self.contradicts)
                 before, self.view = self.view, {k: v for k, v in request.items() if k != "op"}
                 self.changes += [s for s in self.view["sets"] if s not in before["sets"]]
                 task = asyncio.create_task(self.report())

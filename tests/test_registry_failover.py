@@ -281,6 +281,31 @@ def test_a_state_that_is_too_old_changes_nothing(tmp_path: Path) -> None:
         await until(lambda: pulse.at(clock()).silent_s > 1.5)
         assert c.now("a") == before
         assert {p.node.name: bool(p.ahead) for p in c.service._peers.values()} == {"n1": False, "n2": False, "n3": True}
+        # Nor does it get a version by which it would look new.
+        version = c.service.catalog.view_version
+        with pytest.raises(UnavailableError, match="not the newest"):
+            await c.service.add_node(NodeEntry("n4", "127.0.0.1:1", "n4@local"))
+        with pytest.raises(UnavailableError, match="not the newest"):
+            await c.service.remove("a")
+        assert c.service.catalog.view_version == version
+
+    run(tmp_path, 3, body)
+
+
+def test_a_node_that_obeyed_something_else_is_believed(tmp_path: Path) -> None:
+    """An old state whose version was raised past the nodes': nothing but the sets themselves shows what it is."""
+
+    async def body(c: Cluster) -> None:
+        before = await c.set_of("a")
+        n3 = c.node("n3")
+        n3.contradicts, refused = "another generation", len(n3.heard)
+        await c.add(FakeNode("n4", KEY, "c"))
+        await until(lambda: "view" in n3.heard[refused:] and bool(c.service.catalog.outdated))
+        await c.kill("n2")
+        pulse, clock = c.service.membership.pulse("n2"), c.service.membership.clock
+        await until(lambda: pulse.at(clock()).silent_s > 1.5)
+        assert c.now("a") == before
+        assert "n3: another generation" in c.service.catalog.outdated
 
     run(tmp_path, 3, body)
 

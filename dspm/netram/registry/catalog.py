@@ -2,6 +2,7 @@
 
 Invariants: memory changes only after the transaction that wrote the same change; decisions are synchronous, so no two
 of them interleave; `sequence` counts changes of the catalog, and what changed since is known or answered with "all".
+Nothing is decided any more once a node was found that had heard of something newer: this state is an old one.
 
 A removed dataset is owed to the nodes of its set until each said that it freed the group; what a node holds of a set
 that no longer names it is owed in the same way, unless the set takes the node back. This is the only word that destroys
@@ -11,14 +12,16 @@ know, and its data stays where it is.
 
 from __future__ import annotations
 
+import sqlite3
 from bisect import bisect_right, insort
 from collections import Counter, deque
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import msgspec
 
-from dspm.errors import DspmError, NotFoundError, UsageError, from_code
+from dspm.errors import DspmError, NotFoundError, UnavailableError, UsageError, from_code
 from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, SetEntry, View
 from dspm.netram.names import check_name
 from dspm.netram.placement import Load, load_of, place
@@ -57,6 +60,9 @@ class Catalog:
         self._store = store
         self.defaults = defaults
         self.url = ""
+        self.outdated = ""
+        """Which node was told of something newer than this state has. It stays: what is decided from here on would only
+        make an old state look new."""
         self.nodes = {n.name: n for n in store.nodes()}
         self.sets = {s.id: s for s in store.sets()}
         self.datasets = {d.name: d for d in store.datasets()}
@@ -73,6 +79,14 @@ class Catalog:
         self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
         self.sequence = 1
         self._began: dict[int, int] = {}
+
+    def _decide(self, changes_view: bool) -> AbstractContextManager[sqlite3.Connection]:
+        if self.outdated:
+            raise UnavailableError(
+                f"this registry's state is not the newest, so it decides nothing: {self.outdated}",
+                "end it, give it the newest registry.db back, and start it again",
+            )
+        return self._store.decide(changes_view)
 
     @property
     def cluster(self) -> str:
@@ -118,7 +132,7 @@ class Catalog:
         """Adds a node or takes over its new address."""
         if self.nodes.get(node.name) == node:
             return
-        with self._store.decide(changes_view=True) as db:
+        with self._decide(changes_view=True) as db:
             rows.put_node(db, node)
         self.nodes[node.name] = node
 
@@ -132,7 +146,7 @@ class Catalog:
         members = [MemberEntry(n, stores[n]) for n in chosen.members]
         entry_set = self._same_set(members, Kind(durability, copies))
         fresh = entry_set is None
-        with self._store.decide(changes_view=fresh) as db:
+        with self._decide(changes_view=fresh) as db:
             if entry_set is None:
                 entry_set = SetEntry(
                     id=self._store.new_id(db),
@@ -160,7 +174,7 @@ class Catalog:
         entry = self.find(name)
         group_set = self.sets[entry.set]
         holders = named(group_set)
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             rows.remove_dataset(db, entry, sorted(holders))
         del self.datasets[name]
         del self._names[bisect_right(self._names, name) - 1]
@@ -176,13 +190,13 @@ class Catalog:
 
     def freed(self, node: str, groups: list[int]) -> None:
         """The node has freed them: neither its memory nor its log has them any more."""
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             rows.freed(db, node, groups)
         self._owed.get(node, set()).difference_update(groups)
 
     def drain(self, node: str, draining: bool) -> None:
         """Marks a node as one that sets move away from, or takes the mark off."""
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             rows.put_draining(db, node, draining)
         (self.draining.add if draining else self.draining.discard)(node)
 
@@ -202,7 +216,7 @@ class Catalog:
             if check_name(aside) in self.datasets:
                 raise exists(aside)
             steps.insert(0, (to, aside))
-        with self._store.decide(changes_view=False) as db:
+        with self._decide(changes_view=False) as db:
             for old, new in steps:
                 rows.rename_dataset(db, old, new)
         for old, new in steps:
@@ -242,7 +256,7 @@ class Catalog:
             for d in self.datasets.values():
                 if d.set in held:
                     held[d.set].add(d.group)
-        with self._store.decide(changes_view=True) as db:
+        with self._decide(changes_view=True) as db:
             for entry in changed.values():
                 rows.put_set(db, entry)
                 for node in left[entry.id]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from dspm.errors import DspmError
+from dspm.errors import ConflictError, DspmError
 from dspm.netram.link import Link
 from dspm.netram.messages import DatasetEntry, Datasets, Done, NodeEntry, Ping, Pong, Request
 from dspm.netram.registry.catalog import Catalog
@@ -55,7 +55,7 @@ class Heard:
 class Peer:
     """A node. `store` is None while it does not answer or is not up to date; `trouble` says why, in words.
 
-    `ahead` is the version of its view when that is newer than the registry's own, else 0.
+    `ahead` is the version of the view by which the registry's own was found to be an older one, else 0.
     """
 
     def __init__(
@@ -122,6 +122,7 @@ class Peer:
                 self._lost(str(e), Way.SILENT if late else e.way)
             except (DspmError, TimeoutError) as e:
                 self._lost(str(e) or "no answer in time", None)
+                pause = RETRY_MAX_S if self.ahead else pause  # that does not pass
             await asyncio.sleep(pause)
             pause = min(pause * 2, RETRY_MAX_S) or RETRY_MIN_S
 
@@ -186,8 +187,9 @@ class Peer:
         """`before` is what the node had acknowledged when it was asked."""
         if pong.view > self._catalog.view_version:
             ours, self.ahead = self._catalog.view_version, pong.view
-            raise DspmError(f"the node has version {pong.view} of the view, this registry only {ours}")
-        self.ahead = 0
+            why = f"the node has version {pong.view} of the view, this registry only {ours}"
+            self._catalog.outdated = f"{self.node.name}: {why}"
+            raise DspmError(why)
         if pong.view < before.view:
             self.heard.view = pong.view
             self.poke()
@@ -211,7 +213,11 @@ class Peer:
         async with self._pushing:
             while self.heard.view < self._catalog.view_version:
                 view = self._catalog.view()
-                await link.ask(view, Done, PUSH_TIMEOUT_S)
+                try:
+                    await link.ask(view, Done, PUSH_TIMEOUT_S)
+                except ConflictError as e:  # it obeyed something else under that number, or a higher one
+                    self.ahead, self._catalog.outdated = view.version, f"{self.node.name}: {e}"
+                    raise
                 self.heard.view = view.version
                 self._on_change()
 

@@ -8,7 +8,7 @@ use dspm_proto::control::{DatasetEntry, Located, NodeEntry, SetEntry, View};
 use dspm_proto::{Error, GroupId, SetId, limits};
 use dspm_txn::NodeNo;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::ops::Bound;
@@ -85,11 +85,24 @@ impl Catalog {
         Ok(())
     }
 
-    /// A newer view replaces the older one; an older one is ignored.
-    pub(crate) fn set_view(&mut self, view: View) {
-        if view.version >= self.view.version {
-            self.view = view;
+    /// A newer view replaces the older one, here and in the file, or in neither; an older one is ignored.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when a set of it does not follow what this node was told of it: the registry's state is not the
+    /// one that this node obeyed, and its version says nothing. Those of the file system.
+    pub(crate) fn take_view(&mut self, view: View) -> Result<(), Error> {
+        if view.version < self.view.version {
+            return Ok(());
         }
+        let known: HashMap<SetId, &SetEntry> = self.view.sets.iter().map(|s| (s.id, s)).collect();
+        for set in &view.sets {
+            if let Some(before) = known.get(&set.id).filter(|before| !follows(before, set)) {
+                return Err(contradiction(before, set));
+            }
+        }
+        let before = std::mem::replace(&mut self.view, view);
+        // Nobody may obey a view that a restart would not know: no fence is ever ahead of the file.
+        self.save().inspect_err(|_| self.view = before)
     }
 
     /// Takes a part of a change in; true when it was the last one, and the change is made. One that begins a whole
@@ -208,10 +221,33 @@ impl Catalog {
     }
 }
 
+/// Generations of a set only rise, and one of them has one primary and one list of nodes, whatever becomes of them in it.
+fn follows(before: &SetEntry, set: &SetEntry) -> bool {
+    let nodes =
+        |s: &SetEntry| -> BTreeSet<String> { s.members.iter().chain(&s.joining).map(|m| m.node.clone()).collect() };
+    let same = || set.primary == before.primary && nodes(set) == nodes(before);
+    set.generation > before.generation || (set.generation == before.generation && same())
+}
+
+fn contradiction(before: &SetEntry, set: &SetEntry) -> Error {
+    let shown = |s: &SetEntry| {
+        let nodes: Vec<&str> = s.members.iter().chain(&s.joining).map(|m| m.node.as_str()).collect();
+        format!("generation {} of {} with primary {}", s.generation, nodes.join(" "), s.primary)
+    };
+    Error::Conflict(format!(
+        "set {}: this node was told of {}, and now of {}: the registry's state is older than what nodes obeyed, perhaps \
+         from a backup; give it its newest state back",
+        set.id,
+        shown(before),
+        shown(set)
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dspm_proto::{DatasetId, SetId};
+    use dspm_proto::control::{MemberEntry, SetState};
+    use dspm_proto::{DatasetId, Generation, StoreId};
 
     fn entry(name: &str, group: u64) -> DatasetEntry {
         let (dataset, group, set) = (DatasetId(group + 100), GroupId(group), SetId(1));
@@ -296,6 +332,56 @@ mod tests {
         assert_eq!(all(&Catalog::open(&path).unwrap()), [entry("a", 1)]);
         assert!(Catalog::open(&dir).is_err(), "what cannot be read is not an empty catalog");
         std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// Members, then who joins; the first is the primary.
+    fn set(generation: u64, members: &[&str], joining: &[&str]) -> SetEntry {
+        let entries = |names: &[&str]| -> Vec<MemberEntry> {
+            names.iter().map(|n| MemberEntry { node: (*n).into(), store: StoreId(1) }).collect()
+        };
+        SetEntry {
+            id: SetId(1),
+            generation: Generation(generation),
+            state: SetState::Active,
+            primary: members[0].into(),
+            members: entries(members),
+            joining: entries(joining),
+            last_active: entries(members),
+            dropped: Vec::new(),
+            history: 0,
+        }
+    }
+
+    fn view(version: u64, set: SetEntry) -> View {
+        View { version, cluster: "c".into(), registry: String::new(), nodes: Vec::new(), sets: vec![set] }
+    }
+
+    #[test]
+    fn a_view_of_a_registry_whose_state_is_an_old_one_is_refused_whatever_its_version() {
+        let dir = std::env::temp_dir().join(format!("dspm-views-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut c = Catalog { path: dir.join("catalog.json"), ..Catalog::default() };
+        c.take_view(view(1, set(2, &["b"], &["c"]))).unwrap();
+        c.take_view(view(2, set(2, &["b", "c"], &[]))).unwrap(); // it has joined
+        let obeyed = c.view.clone();
+        let old = [set(1, &["a", "b"], &[]), set(2, &["a", "b"], &[]), set(2, &["c", "b"], &[]), set(2, &["b"], &[])];
+        for set in old {
+            assert!(matches!(c.take_view(view(9, set)), Err(Error::Conflict(_))));
+            assert_eq!(c.view, obeyed);
+        }
+        assert_eq!(Catalog::open(&c.path).unwrap().view, obeyed);
+        c.take_view(view(1, set(1, &["a", "b"], &[]))).unwrap();
+        assert_eq!(c.view, obeyed, "it comes late, and is no contradiction");
+        c.take_view(view(9, set(3, &["a"], &["b"]))).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_view_that_cannot_be_kept_is_not_obeyed() {
+        let dir = std::env::temp_dir().join(format!("dspm-unkept-{}", std::process::id()));
+        let mut c = Catalog { path: dir.join("missing").join("catalog.json"), ..Catalog::default() };
+        assert!(c.take_view(view(1, set(1, &["a"], &[]))).is_err());
+        assert_eq!(c.view, View::default());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
 use dspm_proto::{Error, GroupId, Header, Kind, limits};
 use serde::Serialize;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Requests that were passed on to the registry, and the way to it.
@@ -106,10 +107,11 @@ impl Node {
             Control::Ping {} => self.say(out, m, &self.pong()),
             Control::View(view) => {
                 from_registry(registry)?;
-                let mut catalog = self.catalog();
-                catalog.set_view(view);
-                catalog.save()?;
-                drop(catalog);
+                if let Err(e) = self.catalog().take_view(view) {
+                    self.counters.alarms.fetch_add(1, Ordering::Relaxed);
+                    eprintln!("dspm-node: ALARM: a view is not taken: {e}");
+                    return Err(e);
+                }
                 self.refresh_links();
                 self.refresh_groups();
                 self.say(out, m, &Done { done: true });
@@ -184,7 +186,7 @@ impl Node {
             return Err(Error::Usage(text));
         }
         let usage = self.store.usage();
-        let own = self.counters.checksum_errors.load(std::sync::atomic::Ordering::Relaxed);
+        let own = self.counters.checksum_errors.load(Ordering::Relaxed);
         let lost = self.opened.reason.clone().filter(|_| self.opened.previous.0 != 0);
         let (groups, covered) = self.statuses(asked);
         Ok(NodeStatus {

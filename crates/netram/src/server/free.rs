@@ -66,7 +66,7 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::node::NodeOptions;
     use super::*;
     use dspm_proto::auth::ClusterKey;
@@ -77,7 +77,7 @@ mod tests {
 
     const GROUP: GroupId = GroupId(1);
 
-    fn start(dir: &Path) -> Arc<Node> {
+    pub(in super::super) fn start(dir: &Path) -> Arc<Node> {
         let options = NodeOptions {
             name: "n".into(),
             cluster: "c".into(),
@@ -112,7 +112,7 @@ mod tests {
             history: 0,
         };
         let (cluster, registry) = ("c".into(), String::new());
-        node.catalog().set_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] });
+        node.catalog().take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] }).unwrap();
         let entry = DatasetEntry {
             name: "d".into(),
             dataset: DatasetId(1),
