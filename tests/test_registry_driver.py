@@ -173,7 +173,24 @@ def test_an_activation_that_does_not_end_is_tried_otherwise() -> None:
     assert first is not None
     pace = pace.after_change(NOW + 2, failed=True)
     second = decide(first, 3, heard, NOW + 4, pace)
-    assert second is not None and (second.primary, second.generation) == ("a", 7) and second.joining == [member("c")]
+    assert second is not None and (second.primary, second.generation, second.joining) == ("a", 7, [])
+
+
+def test_a_node_that_never_gets_to_join_does_not_keep_the_set_from_serving() -> None:
+    """Guards against a spare without room, or one that the primary cannot reach: each try is an outage."""
+    entry, heard = a_set("a", "", "a", "b"), cluster(a=HERE, b=GONE, c=HERE)
+    pace, served, tries, ticks = Pace(changed=NOW), 0, 0, 20 * 3600
+    for i in range(ticks):
+        now = NOW + i / 20
+        served += entry.state == "active"
+        if entry.state == "activating" and not entry.joining:
+            entry = driver.activated(entry, entry.generation, "a", 2) or entry
+        new = decide(entry, 2, heard, now, pace)
+        if new is not None:
+            pace = pace.after_change(now, failed=entry.state == "activating")
+            entry = new
+            tries += bool(new.joining)
+    assert tries > 20 and served / ticks > 0.85, f"{tries} tries, serving {served / ticks:.0%}"
 
 
 def test_pace() -> None:

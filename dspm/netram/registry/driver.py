@@ -102,11 +102,12 @@ def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pac
     lost = lost or bool(cluster.suspects_of(entry))
     if entry.state == "activating":
         if pace.is_stuck(now):
-            return _retry(entry, copies, cluster, pace)
-        return following(entry, copies, cluster) if lost and pace.may_change(now) else None
+            return _retry(entry, copies, cluster)
+        return following(entry, copies, cluster, join=pace.may_add(now)) if lost and pace.may_change(now) else None
     if not (pace.may_remove(now) if lost else pace.may_change(now)):
         return None
-    new = following(entry, copies, cluster)
+    # Who joins already is not sent away: with somebody joining an active set has no failures behind it.
+    new = following(entry, copies, cluster, join=pace.may_add(now))
     return None if _same(new.members, entry.members) and _same(new.joining, entry.joining) else new
 
 
@@ -160,11 +161,12 @@ def _within_reach(entry: SetEntry, cluster: Cluster, serving: str) -> list[Membe
     return [m for m in complete if m.node == serving or m not in (*reported, *former)]
 
 
-def _retry(entry: SetEntry, copies: int, cluster: Cluster, pace: Pace) -> SetEntry:
-    """An activation did not come to its end: another primary where there is one, every other time without joiners."""
+def _retry(entry: SetEntry, copies: int, cluster: Cluster) -> SetEntry:
+    """An activation did not come to its end: another primary where there is one. Members alone: nothing is served
+    meanwhile, and who joins may be what it waits for."""
     others = [m for m in _complete(entry, cluster) if m.node != entry.primary]
     primary = min(others, key=lambda m: _burden(m, cluster)).node if others else None
-    return following(entry, copies, cluster, primary, join=pace.failures % 2 == 1)
+    return following(entry, copies, cluster, primary, join=False)
 
 
 def _joining(entry: SetEntry, serving: str, wanted: int, cluster: Cluster) -> list[MemberEntry]:

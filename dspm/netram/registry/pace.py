@@ -1,5 +1,9 @@
 """How often one set changes: one change at a time, the next 250 ms later at the earliest; only while changes of that
 set fail is the pause doubled, up to 10 s. A change failed when its activation was not through before the next one.
+
+An activation is an outage. One that waits for a joining node which never gets there (it has no room, or the primary
+cannot reach it) is given up after a pause, so the pause before nodes are added again grows faster: the set serves most
+of the time.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from dataclasses import dataclass, replace
 
 PAUSE_S = 0.25
 PAUSE_MAX_S = 10.0
+ADD_MAX_S = 80.0
 ACTIVATION_S = 2.0
 """An activation that takes longer is given up."""
 GRACE_S = 1.0
@@ -36,6 +41,12 @@ class Pace:
     def may_change(self, now: float) -> bool:
         """Whether the set may change at all."""
         return now >= self.held and now - self.changed >= self._pause_s
+
+    def may_add(self, now: float) -> bool:
+        """Whether nodes may join: four times later after each change in a row that failed."""
+        return now >= self.held and now - self.changed >= min(
+            ADD_MAX_S, PAUSE_S * 4.0 ** min(self.failures, _DOUBLINGS)
+        )
 
     def may_remove(self, now: float) -> bool:
         """Whether an active set may give up a member: what failed before was to add one."""

@@ -7,6 +7,7 @@ use super::sender::Sender;
 use crate::wire::{Connection, Dialer};
 use dspm_proto::auth::Role;
 use dspm_proto::control::NodeEntry;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -14,6 +15,9 @@ use std::time::Duration;
 /// Pause between two tries, and between two looks at a link that stands.
 const PAUSE: Duration = Duration::from_millis(50);
 const DIAL: Duration = Duration::from_millis(500);
+/// What was sent and is not confirmed for so long ends a link. The kernel would try again at growing intervals, and a link
+/// that was cut for a minute carried nothing for another one: a new connection does at once.
+const STILL: Duration = Duration::from_secs(2);
 
 /// All links, by the name of the node at the other end.
 #[derive(Default)]
@@ -75,7 +79,11 @@ impl Node {
             callbacks: false,
         };
         let Ok(connection) = Connection::dial(address, &dialer, DIAL) else { return };
-        self.mailboxes[0].give(connection.into_stream(), Phase::Dialled { name: name.to_owned() });
+        let stream = connection.into_stream();
+        if let Err(e) = set_tcp_user_timeout(&stream, STILL.as_millis() as u32) {
+            eprintln!("dspm-node: the link to {name} may carry nothing for long after a cut: {e}");
+        }
+        self.mailboxes[0].give(stream, Phase::Dialled { name: name.to_owned() });
     }
 }
 

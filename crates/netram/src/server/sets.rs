@@ -163,6 +163,7 @@ impl Node {
         let mut sets = self.sets.lock();
         let now = clock::now();
         for (id, set) in sets.iter_mut() {
+            set.unsettled.retain(|group| catalog.has_group(*group)); // a dataset that was removed is nobody's to settle
             self.tell_activated(set, now);
             self.tell_suspects(set, now, &catalog);
             for to in set.grants.tick(now) {
@@ -245,4 +246,60 @@ pub(crate) fn start(node: &Arc<Node>) -> Result<(), Error> {
     };
     std::thread::Builder::new().name("sets".into()).spawn(move || run(weak))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::free::tests::start;
+    use super::*;
+    use dspm_proto::DatasetId;
+    use dspm_proto::control::{DatasetEntry, Durability, View};
+
+    const SET: SetId = SetId(1);
+
+    fn dataset(group: u64) -> DatasetEntry {
+        DatasetEntry {
+            name: format!("d{group}"),
+            dataset: DatasetId(group),
+            group: GroupId(group),
+            set: SET,
+            durability: Durability::Memory,
+            copies: 2,
+            min_copies: 1,
+            history_ms: 0,
+        }
+    }
+
+    /// A set that this node activates with one that it cannot reach, so that nothing is settled.
+    fn activating(node: &Arc<Node>) -> SetEntry {
+        let member = |name: &str, store| MemberEntry { node: name.into(), store };
+        let members = vec![member("n", node.store_id), member("away", StoreId(9))];
+        SetEntry {
+            id: SET,
+            generation: Generation(2),
+            state: SetState::Activating,
+            primary: "n".into(),
+            joining: Vec::new(),
+            last_active: members.clone(),
+            members,
+            dropped: Vec::new(),
+            history: 0,
+        }
+    }
+
+    #[test]
+    fn an_activation_does_not_wait_for_a_dataset_that_was_removed_meanwhile() {
+        let dir = std::env::temp_dir().join(format!("dspm-sets-{}", std::process::id()));
+        let node = start(&dir);
+        node.catalog().take_part(true, false, vec![dataset(1), dataset(2)], Vec::new());
+        let (cluster, registry, sets) = ("c".into(), String::new(), vec![activating(&node)]);
+        node.catalog().take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
+        assert_eq!(node.take_sets().len(), 2);
+        let waits_for = || node.sets.lock()[&SET].unsettled.clone();
+        assert_eq!(waits_for(), HashSet::from([GroupId(1), GroupId(2)]));
+        node.catalog().take_part(false, false, Vec::new(), vec!["d2".into()]);
+        node.tick_sets();
+        assert_eq!(waits_for(), HashSet::from([GroupId(1)]));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
