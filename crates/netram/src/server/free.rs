@@ -83,7 +83,7 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::node::NodeOptions;
     use super::*;
     use dspm_proto::auth::ClusterKey;
@@ -94,7 +94,7 @@ mod tests {
 
     const GROUP: GroupId = GroupId(1);
 
-    fn start(dir: &Path) -> Arc<Node> {
+    pub(crate) fn start(dir: &Path) -> Arc<Node> {
         let options = NodeOptions {
             name: "n".into(),
             cluster: "c".into(),
