@@ -194,7 +194,7 @@ impl Node {
     }
 
     /// Opens groups that this node has to settle before their set is active.
-    fn activate(self: &Arc<Self>, groups: Vec<GroupId>) {
+    pub(crate) fn activate(self: &Arc<Self>, groups: Vec<GroupId>) {
         for id in groups {
             if let Ok(group) = self.group(id) {
                 let mut g = group.lock();

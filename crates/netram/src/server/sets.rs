@@ -156,15 +156,20 @@ impl Node {
         }
     }
 
-    /// Asks for the grants that are due, and tells the registry again what it did not hear.
-    fn tick_sets(&self) {
+    /// Asks for the grants that are due, tells the registry again what it did not hear, and opens groups that could not be
+    /// opened when their set began to wait for them.
+    fn tick_sets(self: &Arc<Self>) {
         let catalog = self.catalog();
-        let mut questions = Vec::new();
+        let (mut questions, mut again) = (Vec::new(), Vec::new());
         let mut sets = self.sets.lock();
         let now = clock::now();
         for (id, set) in sets.iter_mut() {
             set.unsettled.retain(|group| catalog.has_group(*group)); // a dataset that was removed is nobody's to settle
             self.tell_activated(set, now);
+            if !set.unsettled.is_empty() && now.since(set.told) >= REPEAT {
+                set.told = now;
+                again.extend(&set.unsettled);
+            }
             self.tell_suspects(set, now, &catalog);
             for to in set.grants.tick(now) {
                 let Some(name) = catalog.name(to) else { continue };
@@ -179,6 +184,10 @@ impl Node {
             }
         }
         drop((sets, catalog));
+        let open = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        again.retain(|group| !open.contains_key(group));
+        drop(open);
+        self.activate(again);
         for q in questions {
             if let Some(sender) = self.links.to(&q.to) {
                 let mut h = Header::new(Kind::Grant);
@@ -300,6 +309,25 @@ mod tests {
         node.catalog().take_part(false, false, Vec::new(), vec!["d2".into()]);
         node.tick_sets();
         assert_eq!(waits_for(), HashSet::from([GroupId(1)]));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_could_not_be_opened_is_tried_again() {
+        let dir = std::env::temp_dir().join(format!("dspm-sets-again-{}", std::process::id()));
+        let node = start(&dir);
+        node.catalog().take_part(true, false, vec![dataset(1)], Vec::new());
+        let (cluster, registry, sets) = ("c".into(), String::new(), vec![activating(&node)]);
+        node.catalog().take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
+        node.leaving().insert(GroupId(1));
+        let groups = node.take_sets();
+        node.activate(groups);
+        let is_open = || node.open_group_count() == 1;
+        assert!(!is_open());
+        node.leaving().clear();
+        node.sets.lock().get_mut(&SET).unwrap().told = Instant(0);
+        node.tick_sets();
+        assert!(is_open());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }
