@@ -194,7 +194,7 @@ def test_a_memory_lost_and_a_restart_unseen(clusters: Clusters, children: Childr
 
 
 def test_a_member_that_lost_its_memory_joins_again(clusters: Clusters, children: Children) -> None:
-    """Durability `memory`, memory lost and the node started twice unseen: it is given all of it, and serves it alone then."""
+    """Durability `memory`, memory lost and the node started twice unseen: it is given all, and serves it alone then."""
     cluster = clusters(2)
     old, new = fresh("old"), fresh("new")
     write(cluster, children, old)
