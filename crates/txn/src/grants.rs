@@ -291,10 +291,11 @@ mod tests {
         replaced.others[1].store = StoreId(77);
         g.configure(replaced.clone());
         assert_eq!(g.lapsed(later), [(member(1), L)], "the other is new");
-        g.tick(later);
-        assert_eq!(g.lapsed(later.after(L))[1], (replaced.others[1], L));
-        granted(&mut g, 1, 1, later.0);
-        assert_eq!(g.lapsed(later.after(L / 2)).len(), 1);
+        let asked = Instant(605 * MS);
+        g.tick(asked);
+        assert_eq!(g.lapsed(asked.after(L / 2))[1], (replaced.others[1], L / 2));
+        granted(&mut g, 1, 1, asked.0);
+        assert_eq!(g.lapsed(asked.after(L / 2)), [(replaced.others[1], L / 2)]);
         g.configure(setup(2, 0, 0, &[1, 2]));
         assert_eq!(g.lapsed(later.after(L)), [], "another generation");
         let backup = Grants::new(setup(1, 0, 1, &[0]), Generation(1), Instant(0));

@@ -185,9 +185,8 @@ class Service:
         self._poke()
         view, sequence = self.catalog.view_version, self.catalog.sequence
         if not await self._until(lambda: peer.has_heard(view, sequence)):
-            raise UnavailableError(
-                f"the node {node.name} at {node.address} does not answer: {peer.refused or peer.trouble}"
-            )
+            why = peer.refused or peer.trouble
+            raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {why}")
 
     async def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another complete member the primary of the dataset's set; done when it serves."""
