@@ -115,6 +115,19 @@ pub(super) mod tests {
         Node::start(options).unwrap().0
     }
 
+    fn entry() -> DatasetEntry {
+        DatasetEntry {
+            name: "d".into(),
+            dataset: DatasetId(1),
+            group: GROUP,
+            set: SetId(1),
+            durability: Durability::Memory,
+            copies: 1,
+            min_copies: 1,
+            history_ms: 0,
+        }
+    }
+
     /// Opens a group, whose dataset is removed then.
     fn removed(node: &Arc<Node>) -> super::super::group::SharedGroup {
         let set = SetEntry {
@@ -131,17 +144,7 @@ pub(super) mod tests {
         let (cluster, registry) = ("c".into(), String::new());
         let view = View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] };
         node.catalog().take_view(view).unwrap();
-        let entry = DatasetEntry {
-            name: "d".into(),
-            dataset: DatasetId(1),
-            group: GROUP,
-            set: SetId(1),
-            durability: Durability::Memory,
-            copies: 1,
-            min_copies: 1,
-            history_ms: 0,
-        };
-        node.catalog().take_part(true, false, vec![entry], Vec::new());
+        node.catalog().take_part(true, false, vec![entry()], Vec::new());
         let group = node.group(GROUP).unwrap();
         node.catalog().take_part(true, false, Vec::new(), Vec::new());
         group
@@ -164,6 +167,28 @@ pub(super) mod tests {
         drop(held);
         assert_eq!(node.free_now(&[GROUP]), Ok(()));
         assert_eq!(node.open_group_count(), 0);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_being_freed_is_not_opened_and_what_is_held_again_is_not_freed() {
+        let dir = std::env::temp_dir().join(format!("dspm-free-again-{}", std::process::id()));
+        let node = start(&dir);
+        let held = removed(&node);
+        let freeing = {
+            let node = node.clone();
+            std::thread::spawn(move || node.free_now(&[GROUP]))
+        };
+        while node.open_group_count() > 0 {
+            std::thread::yield_now();
+        }
+        // The set takes this node back while the group is waited for.
+        node.catalog().take_part(false, false, vec![entry()], Vec::new());
+        assert!(matches!(node.group(GROUP), Err(Error::Unavailable(_))), "it would be opened, and then freed");
+        assert!(matches!(freeing.join().unwrap(), Err(Error::Busy(_))));
+        drop(held);
+        assert!(matches!(node.free_now(&[GROUP]), Err(Error::Failed(_))));
+        assert!(node.group(GROUP).is_ok());
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -330,4 +330,28 @@ mod tests {
         assert!(is_open());
         std::fs::remove_dir_all(&dir).unwrap();
     }
+
+    #[test]
+    fn a_grant_outlives_the_part_in_the_set() {
+        let dir = std::env::temp_dir().join(format!("dspm-sets-given-{}", std::process::id()));
+        let node = start(&dir);
+        let take = |version, generation, primary: &str, names: &[&str]| {
+            let store = |n: &str| if n == "n" { node.store_id } else { StoreId(9) };
+            let members = names.iter().map(|n| MemberEntry { node: (*n).into(), store: store(n) }).collect();
+            let entry = SetEntry { primary: primary.into(), members, ..activating(&node) };
+            let entry = SetEntry { generation: Generation(generation), state: SetState::Active, ..entry };
+            let (cluster, registry) = ("c".into(), String::new());
+            node.catalog()
+                .take_view(View { version, cluster, registry, nodes: Vec::new(), sets: vec![entry] })
+                .unwrap();
+            node.take_sets();
+        };
+        take(1, 1, "away", &["away", "n"]);
+        let (away, now) = (node.catalog().number("away"), clock::now());
+        assert!(node.sets.lock().get_mut(&SET).unwrap().grants.asked(away, Generation(1), now));
+        take(2, 2, "away", &["away"]);
+        take(3, 3, "n", &["n"]);
+        assert!(node.sets.term(SET).from() >= now.after(node.options.lease), "the other one may serve until then");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
