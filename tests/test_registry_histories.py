@@ -21,6 +21,7 @@ from dspm.errors import DspmError, UnavailableError
 from dspm.netram.messages import CreateOptions, MemberEntry, NodeEntry, SetEntry
 from dspm.netram.registry.catalog import Catalog, Defaults
 from dspm.netram.registry.membership import Membership, Rules
+from dspm.netram.registry.pace import ADD_MAX_S
 from dspm.netram.registry.pulse import Way
 from dspm.netram.registry.store import Store
 
@@ -186,8 +187,15 @@ class History:
             n.way = Way.HEARD
         for name in list(self.catalog.draining):
             self.membership.undrain(name)
-        for _ in range(40):
-            self.pass_time(0.6)
+
+        def is_whole() -> bool:
+            e = self.entry
+            return (e.state, len(e.members), e.joining, e.dropped) == ("active", self.copies, [], [])
+
+        for i in range(int(2 * ADD_MAX_S)):  # who failed often is added late
+            if i > 10 and is_whole():
+                return
+            self.pass_time(1.0)
             for n in self.nodes.values():
                 self.hear(n)
             self.activate()
@@ -196,8 +204,7 @@ class History:
             for n in self.nodes.values():
                 self.join(n)
             self.check()
-        e = self.entry
-        assert (e.state, len(e.members), e.joining, e.dropped) == ("active", self.copies, [], []), e
+        assert is_whole(), self.entry
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, 10))
