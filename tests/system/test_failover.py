@@ -50,6 +50,16 @@ def sums(db: Session) -> list[list[object]]:
     return db.sql("SELECT count(*), sum(a), sum(length(b)), sum(unicode(hex(b))) FROM t")
 
 
+def serves_alone(cluster: Cluster, children: Children, name: str, primary: str, expected: list[list[object]]) -> None:
+    """With the primary gone, the other member has everything."""
+    cluster.kill(cluster.pid(primary))
+    other = children.session(cluster, name)
+    assert other.one("PRAGMA integrity_check") == "ok"
+    assert sums(other) == expected
+    cluster.up()
+    cluster.wait_whole(name)
+
+
 def test_the_writer_and_the_primary_are_killed_together(three: Cluster, children: Children) -> None:
     """Guards invariant 1: two memories held every acknowledged row, and the one that is left serves it."""
     ledger = Ledger(three, children, fresh("both"))
@@ -113,12 +123,7 @@ def test_a_dropped_member_comes_back_for_what_it_missed(pair: Cluster, children:
     pair.up()
     pair.wait_whole(name)
     eventually("no set is degraded", lambda: not pair.status()["degraded"])
-    pair.kill(pair.pid(primary))
-    other = children.session(pair, name)
-    assert other.one("PRAGMA integrity_check") == "ok"
-    assert sums(other) == expected
-    pair.up()
-    pair.wait_whole(name)
+    serves_alone(pair, children, name, primary, expected)
 
 
 def test_a_member_that_lost_its_memory_joins_again(pair: Cluster, children: Children) -> None:
@@ -131,12 +136,7 @@ def test_a_member_that_lost_its_memory_joins_again(pair: Cluster, children: Chil
     expected = sums(db)
     pair.up()
     pair.wait_whole(name)
-    pair.kill(pair.pid(primary))
-    other = children.session(pair, name)
-    assert other.one("PRAGMA integrity_check") == "ok"
-    assert sums(other) == expected
-    pair.up()
-    pair.wait_whole(name)
+    serves_alone(pair, children, name, primary, expected)
 
 
 def test_a_primary_that_stood_still_changes_and_shows_nothing(three: Cluster, children: Children) -> None:

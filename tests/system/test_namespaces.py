@@ -122,15 +122,17 @@ def test_a_program_is_cut_off_for_longer_than_it_waits(
     ledger.verify()
 
 
+def triangle(hosts: list[Host], number: int) -> tuple[Link, Link, Link]:
+    """A link between the first two hosts, and one from each of them to the third."""
+    first = number * 3
+    return Link(hosts[0], hosts[1], first), Link(hosts[0], hosts[2], first + 1), Link(hosts[1], hosts[2], first + 2)
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_two_members_are_cut_apart(hosts: list[Host], children: Children, tmp_path: Path, way: str) -> None:
     """Guards invariant 1 with a program that reaches both members while these do not reach each other."""
     number = 2 + WAYS.index(way)
-    between, left, right = (
-        Link(hosts[0], hosts[1], number * 3),
-        Link(hosts[0], hosts[2], number * 3 + 1),
-        Link(hosts[1], hosts[2], number * 3 + 2),
-    )
+    between, left, right = triangle(hosts, number)
     places = [(hosts[0], left.left_ip), (hosts[1], right.left_ip)]
     join = [(hosts[0], right.left_ip, between.right_ip), (hosts[1], left.left_ip, between.left_ip)]
     routes(join)
@@ -163,11 +165,7 @@ def test_the_registry_hears_both_members_of_a_cut(
     """Guards against a set that waits out a cut between its members: the primary names whom it does not hear, the set
     goes on without that one while the link is cut, and nothing acknowledged is lost."""
     number = 20 + WAYS.index(way)
-    between, left, right = (
-        Link(hosts[0], hosts[1], number * 3),
-        Link(hosts[0], hosts[2], number * 3 + 1),
-        Link(hosts[1], hosts[2], number * 3 + 2),
-    )
+    between, left, right = triangle(hosts, number)
     places = [(hosts[0], left.left_ip), (hosts[1], right.left_ip)]
     join = [(hosts[0], right.left_ip, between.right_ip), (hosts[1], left.left_ip, between.left_ip)]
     routes([*join, (hosts[1], left.right_ip, right.right_ip)])

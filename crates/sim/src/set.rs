@@ -61,7 +61,6 @@ impl GroupConfig {
             primary: self.primary,
             members: self.members.clone(),
             joining: self.joining.clone(),
-            last_active: self.last_active.clone(),
             active: self.active,
             min_copies: self.min_copies,
             term,

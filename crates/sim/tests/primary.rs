@@ -30,7 +30,6 @@ impl Primary {
             primary: PRIMARY.node,
             members: vec![PRIMARY, BACKUP],
             joining: Vec::new(),
-            last_active: vec![PRIMARY, BACKUP],
             active: true,
             min_copies: 1,
             term: Term::always(),

@@ -36,8 +36,6 @@ pub struct Setup {
     pub members: Vec<Member>,
     /// Who holds every commit too and does not count yet: it is not read from, and its tail is no source.
     pub joining: Vec<Member>,
-    /// Members of the last configuration that was active.
-    pub last_active: Vec<Member>,
     /// False: the primary settles every group first; nothing is served.
     pub active: bool,
     /// With fewer members no write is let in, and none is told to be committed.

@@ -150,18 +150,24 @@ pub(super) mod tests {
         group
     }
 
-    #[test]
-    fn who_asks_again_is_not_told_that_it_is_done_before_it_is() {
-        let dir = std::env::temp_dir().join(format!("dspm-free-{}", std::process::id()));
-        let node = start(&dir);
-        let held = removed(&node);
-        let first = {
+    /// Frees the group in a thread, which waits for who holds it: it is closed already.
+    fn freeing(node: &Arc<Node>) -> std::thread::JoinHandle<Result<(), Error>> {
+        let freeing = {
             let node = node.clone();
             std::thread::spawn(move || node.free_now(&[GROUP]))
         };
         while node.open_group_count() > 0 {
             std::thread::yield_now();
         }
+        freeing
+    }
+
+    #[test]
+    fn who_asks_again_is_not_told_that_it_is_done_before_it_is() {
+        let dir = std::env::temp_dir().join(format!("dspm-free-{}", std::process::id()));
+        let node = start(&dir);
+        let held = removed(&node);
+        let first = freeing(&node);
         assert!(matches!(node.free_now(&[GROUP]), Err(Error::Busy(_))), "the first one waits for who holds the group");
         assert!(matches!(first.join().unwrap(), Err(Error::Busy(_))));
         drop(held);
@@ -175,13 +181,7 @@ pub(super) mod tests {
         let dir = std::env::temp_dir().join(format!("dspm-free-again-{}", std::process::id()));
         let node = start(&dir);
         let held = removed(&node);
-        let freeing = {
-            let node = node.clone();
-            std::thread::spawn(move || node.free_now(&[GROUP]))
-        };
-        while node.open_group_count() > 0 {
-            std::thread::yield_now();
-        }
+        let freeing = freeing(&node);
         // The set takes this node back while the group is waited for.
         node.catalog().take_part(false, false, vec![entry()], Vec::new());
         assert!(matches!(node.group(GROUP), Err(Error::Unavailable(_))), "it would be opened, and then freed");

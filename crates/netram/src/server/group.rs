@@ -121,7 +121,6 @@ impl Node {
     /// nobody of an older generation, and does nothing else.
     pub(crate) fn setup_of(&self, entry: &DatasetEntry, set: &SetEntry) -> Setup {
         let (members, joining) = (self.members(&set.members), self.members(&set.joining));
-        let last_active = self.members(&set.last_active);
         let term = self.sets.term(set.id);
         let mut catalog = self.catalog();
         Setup {
@@ -129,7 +128,6 @@ impl Node {
             primary: catalog.number(&set.primary),
             members,
             joining,
-            last_active,
             active: set.state == SetState::Active,
             min_copies: entry.min_copies as usize,
             term,
