@@ -210,7 +210,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for option in (
         *("name", "cluster", "machine", "listen", "data-dir", "arena", "memory", "key-file"),
-        *("lease-ms", "flush-interval-ms", "dirty-max-bytes", "history-max-bytes", "outcome-retention-ms", "metrics"),
+        *("lease-ms", "flush-interval-ms", "dirty-max-bytes", "history-max-bytes", "outcome-retention-ms"),
+        *("join-rate-bytes", "metrics"),
     ):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--insecure", action="store_true")

@@ -12,6 +12,7 @@ def test_arguments(stand_in: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text(
         'cluster = "c"\nkey_file = "key"\nmemory = "64MiB"\nlease = "1s"\ndirty_max = "25%"\nhistory_max = "1MiB"\n'
+        'join_rate = "8MiB"\n'
     )
     node = Node("n1", "n1@local", "/d", "/dev/shm/a")
     assert arguments(node, load(path), "127.0.0.1:0", "127.0.0.1:9", insecure=True) == [
@@ -20,5 +21,5 @@ def test_arguments(stand_in: Path, tmp_path: Path) -> None:
         *("--data-dir", "/d", "--arena", "/dev/shm/a", "--memory", "67108864", "--key-file", str(tmp_path / "key")),
         *("--lease-ms", "1000", "--flush-interval-ms", "100"),
         *("--dirty-max-bytes", "16777216", "--history-max-bytes", "1048576", "--outcome-retention-ms", "3600000"),
-        *("--metrics", "127.0.0.1:9", "--insecure"),
+        *("--join-rate-bytes", "8388608", "--metrics", "127.0.0.1:9", "--insecure"),
     ]

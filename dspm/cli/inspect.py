@@ -74,7 +74,11 @@ def _print(survey: Survey) -> None:
         table.rows([_row(d) for d in found])
     table.end()
     if sets:
-        print_table("", _SET_HEADINGS, [_set_row(s) for s in survey.sets(sets)], frozenset({"generation"}))
+        shown = survey.sets(sets)
+        print_table("", _SET_HEADINGS, [_set_row(s) for s in shown], frozenset({"generation"}))
+        for s in shown:
+            for n in s["cannot_join"]:
+                print(f"replica set {s['set']}: {n['node']} cannot join: {n['why']}")
     if head["registry_trouble"]:
         print(f"REGISTRY: {head['registry_trouble']}.")
     if head["one_host"]:
@@ -95,9 +99,12 @@ _SET_HEADINGS = ("replica set", "generation", "state", "members, the primary fir
 
 
 def _set_row(s: dict[str, Any]) -> tuple[object, ...]:
+    from dspm.netram.limits import human
+
     state = f"down, waits for {' or '.join(s['waits_for'])}" if s["waits_for"] else s["state"]
     members = sorted(s["members"], key=lambda m: bool(m != s["primary"]))
-    named = ", ".join([*members, *(f"{n} joining" for n in s["joining"])])
+    far = {p["node"]: f" ({human(p['done'])} of {human(p['total'])})" for p in s["progress"] if p["total"]}
+    named = ", ".join([*members, *(f"{n} joining{far.get(n, '')}" for n in s["joining"])])
     return s["set"], s["generation"], state, named, ", ".join(s["dropped"])
 
 

@@ -49,6 +49,7 @@ class Config(msgspec.Struct, frozen=True):
     commit_timeout_ms: int
     flush_interval_ms: int
     dirty_max_bytes: int
+    join_rate_bytes: int
     history_ms: int
     history_max_bytes: int
     memory_bytes: int

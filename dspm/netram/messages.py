@@ -172,6 +172,15 @@ class Suspect(msgspec.Struct, tag_field="op", tag="suspect"):
     lapsed_ms: int
 
 
+class CannotJoin(msgspec.Struct, tag_field="op", tag="cannot_join"):
+    """Joining node to registry, until it is heard: it has no room for what the set's commits need."""
+
+    set: int
+    generation: int
+    store: int
+    why: str
+
+
 class List(msgspec.Struct, tag_field="op", tag="list"):
     """Client to node: a page of the catalog as the node knows it, names above `after`. Answered with Listing.
 
@@ -184,12 +193,14 @@ class List(msgspec.Struct, tag_field="op", tag="list"):
 
 
 class Status(msgspec.Struct, tag_field="op", tag="status"):
-    """Client to node: answered with NodeStatus, which tells of these groups, 1000 at most."""
+    """Client to node: answered with NodeStatus, which tells of these groups, 1000 at most; with `held` also of those
+    that it holds without a part in their set."""
 
     groups: list[int] = []
+    held: bool = False
 
 
-Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | List | Status
+Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | CannotJoin | List | Status
 
 
 class PlainView(msgspec.Struct):
@@ -244,7 +255,11 @@ class Done(msgspec.Struct):
 
 
 class GroupStatus(msgspec.Struct):
-    """One group at one node. `sizes` are bytes by dataset id; `writer` is the holder's client id, 0 if none."""
+    """One group at one node. `sizes` are bytes by dataset id; `writer` is the holder's client id, 0 if none.
+
+    `written` is the generation in which the last record was first sent; `whole`: the pages of before its records are
+    here.
+    """
 
     group: int
     primary: bool = False
@@ -256,13 +271,25 @@ class GroupStatus(msgspec.Struct):
     writer: int = 0
     waiting: int = 0
     state: str = ""
+    written: int = 0
+    whole: bool = False
+
+
+class JoinStatus(msgspec.Struct):
+    """A set that a node joins: bytes of pages that are here, and that have to come in all (0: records are enough).
+    `why` it could not join is empty while it does."""
+
+    set: int
+    done: int = 0
+    total: int = 0
+    why: str = ""
 
 
 class NodeStatus(msgspec.Struct):
     """A node's own account, and of the first `covered` groups asked about those that are open there.
 
     `lost` says why the memory of before its last start is gone; it is empty when it was kept. `registry` is why the
-    registry decides nothing, empty when it does.
+    registry decides nothing, empty when it does. `joins` are the sets that it joins, and those that it could not.
     """
 
     name: str
@@ -276,6 +303,7 @@ class NodeStatus(msgspec.Struct):
     groups: list[GroupStatus] = []
     covered: int = 0
     registry: str = ""
+    joins: list[JoinStatus] = []
 
 
 T = TypeVar("T")

@@ -75,6 +75,7 @@ def arguments(node: Node, config: Config, listen: str, metrics: str, insecure: b
         *("--dirty-max-bytes", str(config.dirty_max_bytes)),
         *("--history-max-bytes", str(config.history_max_bytes)),
         *("--outcome-retention-ms", str(config.outcome_retention_ms)),
+        *("--join-rate-bytes", str(config.join_rate_bytes)),
         *("--metrics", metrics),
         *(["--insecure"] if insecure else []),
     ]

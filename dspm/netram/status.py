@@ -18,7 +18,17 @@ from typing import Any, TypeVar
 from dspm.errors import AuthError, DspmError, ProtocolError, UnavailableError
 from dspm.netram.client import Client
 from dspm.netram.config import Config
-from dspm.netram.messages import DatasetEntry, GroupStatus, List, Listing, NodeEntry, NodeStatus, PlainView, SetEntry
+from dspm.netram.messages import (
+    DatasetEntry,
+    GroupStatus,
+    JoinStatus,
+    List,
+    Listing,
+    NodeEntry,
+    NodeStatus,
+    PlainView,
+    SetEntry,
+)
 from dspm.netram.messages import Status as Question
 from dspm.netram.returned import what_waits
 
@@ -249,6 +259,7 @@ class Survey:
     def _set(self, s: SetEntry) -> dict[str, Any]:
         down = not any(self._holds(m.node, m.store) for m in s.last_active)
         lists = {k: [m.node for m in getattr(s, k)] for k in ("members", "joining", "dropped")}
+        joins = {n.status.name: j for n in self._nodes.values() for j in n.status.joins if j.set == s.id}
         return {
             "set": f"{s.id:016x}",
             "generation": s.generation,
@@ -257,7 +268,14 @@ class Survey:
             **lists,
             "waits_for": [m.node for m in s.last_active] if down else [],
             "history": s.history,
+            "progress": [_progress(n, j) for n, j in joins.items() if n in lists["joining"]],
+            "cannot_join": [{"node": n, "why": j.why} for n, j in joins.items() if j.why and n not in lists["members"]],
         }
+
+
+def _progress(node: str, join: JoinStatus) -> dict[str, Any]:
+    """Bytes of pages that came to a joining node, of those that have to."""
+    return {"node": node, "done": join.done, "total": join.total}
 
 
 def _ask_all(client: Client, groups: list[int]) -> dict[int, GroupStatus]:

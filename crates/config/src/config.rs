@@ -42,6 +42,8 @@ pub struct Config {
     pub flush_interval: Duration,
     /// Most bytes of commits that are not on disk.
     pub dirty_max_bytes: u64,
+    /// Key `join_rate`; 0: no limit.
+    pub join_rate_bytes: u64,
     /// How long old versions are kept.
     #[serde(rename = "history_ms", serialize_with = "millis")]
     pub history: Duration,
@@ -294,6 +296,7 @@ impl Chosen {
             commit_timeout: self.time("commit_timeout"),
             flush_interval: self.time("flush_interval"),
             dirty_max_bytes: self.share("dirty_max", memory),
+            join_rate_bytes: self.size("join_rate"),
             history: self.time("history"),
             history_max_bytes: self.share("history_max", memory),
             memory_bytes: memory,

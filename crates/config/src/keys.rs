@@ -116,6 +116,7 @@ pub const KEYS: &[Key] = &[
     key("history", "0s", Kind::Time(0, 365 * 24 * HOUR), Scope::Dataset, "how long old versions are kept for time travel"),
     key("history_max", "25%", Kind::Share, Scope::Dataset, "most memory that one reader's old snapshot may pin"),
     key("memory", "512MiB", Kind::Size(16 * MIB), Scope::Node, "memory that a node gives"),
+    key("join_rate", "0", Kind::Size(0), Scope::Node, "bytes of pages a second that a node copies when it joins replica sets; 0 is no limit"),
     key("cache.size", "64MiB", Kind::Size(0), Scope::Client, "page cache of a process"),
     key("cache.prefetch", "on", Kind::Switch, Scope::Client, "fetch sequential runs ahead"),
     key("lease", "300ms", Kind::Time(50, MINUTE), Scope::Cluster, "length of a session's lease, and so of the wait for a dead process"),

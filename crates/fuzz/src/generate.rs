@@ -156,6 +156,8 @@ fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {
             r#"{"op":"list","after":"a.db","limit":3,"view":7}"#,
             r#"{"op":"status"}"#,
             r#"{"op":"status","groups":[1,2,18446744073709551615]}"#,
+            r#"{"op":"status","groups":[1],"held":true}"#,
+            r#"{"op":"cannot_join","set":5,"generation":2,"store":9,"why":"its memory (16 MiB) is in use"}"#,
             r#"{"op":"ping"}"#,
             r#"{"op":"view","version":1,"cluster":"c","nodes":[{"name":"n1","address":"a:1","machine":"m"}],"sets":[{"id":5,"generation":1,"state":"active","primary":"n1","members":[{"node":"n1","store":9}]}]}"#,
             r#"{"op":"datasets","whole":false,"put":[],"del":["no such"],"drop":[1]}"#,

@@ -33,6 +33,7 @@ starts a whole cluster on this machine, or `dspm node`, which reads the configur
   --dirty-max-bytes N       memory that commits not yet on disk may take (half of --memory)
   --history-max-bytes N     memory that one reader's old snapshot may pin (a quarter of --memory)
   --outcome-retention-ms N  how long the outcome of a commit can be asked (3600000)
+  --join-rate-bytes N       pages a second that it copies when it joins a set, in bytes; 0: no limit (0)
   --workers N               threads that serve connections (1)
   --insecure                listen off loopback although nothing is encrypted
   --help                    this text
@@ -136,7 +137,7 @@ struct Arguments {
     insecure: bool,
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "name",
     "listen",
     "data-dir",
@@ -151,6 +152,7 @@ const KNOWN: [&str; 14] = [
     "dirty-max-bytes",
     "history-max-bytes",
     "outcome-retention-ms",
+    "join-rate-bytes",
 ];
 
 impl Arguments {
@@ -196,6 +198,7 @@ impl Arguments {
             dirty_max: self.number("dirty-max-bytes", memory / 2)?,
             history_max: self.number("history-max-bytes", memory / 4)?,
             outcome_retention: Duration::from_millis(self.number("outcome-retention-ms", 3_600_000)?),
+            join_rate: self.number("join-rate-bytes", 0)?,
             workers: self.number("workers", 1)? as usize,
             memory,
             listen,

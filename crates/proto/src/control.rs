@@ -89,6 +89,18 @@ pub enum Control {
         /// Since when the last grant is over, or the first one was asked for; milliseconds.
         lapsed_ms: u64,
     },
+    /// Joining node to registry, again and again until a view shows that it was heard: for want of room it cannot take
+    /// what the set's commits need. Answered with [`Done`].
+    CannotJoin {
+        /// The set.
+        set: SetId,
+        /// Its generation.
+        generation: Generation,
+        /// The node's store id.
+        store: StoreId,
+        /// What it has no room for, in words.
+        why: String,
+    },
     /// Client to node: a page of the catalog as the node knows it, by name. Answered with [`Listing`].
     List {
         /// Names above this one; from the first if it is empty.
@@ -106,6 +118,9 @@ pub enum Control {
         /// Groups to tell about, at most [`LISTED_MAX`](crate::limits::LISTED_MAX).
         #[serde(default)]
         groups: Vec<GroupId>,
+        /// Also those that it holds without a part in their set.
+        #[serde(default)]
+        held: bool,
     },
 }
 
@@ -327,11 +342,28 @@ pub struct NodeStatus {
     /// Why the memory of before its last start is gone; empty when it was kept.
     #[serde(default)]
     pub lost: String,
+    /// The sets that it joins, and those that it could not.
+    #[serde(default)]
+    pub joins: Vec<JoinStatus>,
     /// Of the groups asked about, those that this node is a member of and has touched.
     pub groups: Vec<GroupStatus>,
     /// So many of those asked about, from the first, are told of here; the others have to be asked about again.
     #[serde(default)]
     pub covered: u32,
+}
+
+/// A set that a node joins: how far the copy of its pages is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinStatus {
+    /// The set.
+    pub set: SetId,
+    /// Bytes of pages that are here.
+    pub done: u64,
+    /// Bytes of pages that have to come; 0: records are enough.
+    pub total: u64,
+    /// Why it could not join; empty while it does.
+    #[serde(default)]
+    pub why: String,
 }
 
 /// One group at one node.
@@ -357,6 +389,12 @@ pub struct GroupStatus {
     pub waiting: u32,
     /// "ok", "settling", "unsettled" or "joining".
     pub state: String,
+    /// Generation in which the last record was first sent.
+    #[serde(default)]
+    pub written: Generation,
+    /// True when the pages of before its records are all here.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 #[cfg(test)]

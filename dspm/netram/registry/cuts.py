@@ -8,16 +8,12 @@ one that reported: 10 s, and twice as long, up to 5 min, each time that it comes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from dspm.netram.messages import MemberEntry, SetEntry
+from dspm.netram.registry.backoff import Backoff
 
 FRESH_S = 1.0
 """A report that is not repeated for so long is over; it is repeated every 250 ms."""
-CUT_S = 10.0
-CUT_MAX_S = 300.0
-AGAIN_S = 60.0
-"""A pair that is cut again within so long, or as long as it was cut, counts as cut again."""
 
 Pair = tuple[str, str]
 """The primary that reported, and whom."""
@@ -25,29 +21,17 @@ Suspicion = tuple[int, MemberEntry]
 """The set, and whom its primary reported."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    until: float
-    length_s: float
-
-
 class Cuts:
     """All reports. Bounded by the sets and by the pairs of nodes."""
 
     def __init__(self) -> None:
         self._reports: dict[Suspicion, tuple[int, float]] = {}
-        self._pairs: dict[Pair, _Cut] = {}
+        self._pairs: Backoff[Pair] = Backoff()
 
     def note(self, set_id: int, generation: int, reporter: str, suspect: MemberEntry, now: float) -> bool:
         """A report came. True when the pair is newly cut."""
         self._reports[set_id, suspect] = generation, now
-        known = self._pairs.get((reporter, suspect.node))
-        if known is not None and now < known.until:
-            return False
-        again = known is not None and now < known.until + max(AGAIN_S, known.length_s)
-        length_s = min(CUT_MAX_S, 2 * known.length_s) if known is not None and again else CUT_S
-        self._pairs[reporter, suspect.node] = _Cut(now + length_s, length_s)
-        return True
+        return self._pairs.note((reporter, suspect.node), now)
 
     def suspects(self, sets: Mapping[int, SetEntry], now: float) -> frozenset[Suspicion]:
         """Set and member of what was just reported of the generations that the sets are in."""
@@ -56,7 +40,7 @@ class Cuts:
 
     def pairs(self, now: float) -> frozenset[Pair]:
         """Those that are cut."""
-        return frozenset(pair for pair, cut in self._pairs.items() if now < cut.until)
+        return self._pairs.active(now)
 
     def forget_reports(self) -> None:
         """Who listens was late itself."""

@@ -26,6 +26,7 @@ from dspm.netram.placement import Load
 from dspm.netram.registry.cuts import Pair, Suspicion
 from dspm.netram.registry.pace import Pace
 from dspm.netram.registry.pulse import Heard, Way
+from dspm.netram.registry.unable import Place
 
 FROZEN_GRACE_S = 5.0
 """How long a stopped member is waited for that no other node could replace."""
@@ -42,6 +43,7 @@ class Cluster:
     suspect_after_s: float = 0.4
     suspects: frozenset[Suspicion] = frozenset()
     cut: frozenset[Pair] = frozenset()
+    unable: frozenset[Place] = frozenset()
 
     def suspects_of(self, entry: SetEntry) -> list[MemberEntry]:
         """Members and joining nodes that the set's primary just reported, and that answer here."""
@@ -99,7 +101,7 @@ def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pac
     if not _complete(entry, cluster):
         return None
     lost = any(standing(m, cluster).is_lost for m in (*entry.members, *entry.joining))
-    lost = lost or bool(cluster.suspects_of(entry))
+    lost = lost or bool(cluster.suspects_of(entry)) or any((entry.id, m.node) in cluster.unable for m in entry.joining)
     if entry.state == "activating":
         if pace.is_stuck(now):
             return _retry(entry, copies, cluster)
@@ -171,11 +173,12 @@ def _retry(entry: SetEntry, copies: int, cluster: Cluster) -> SetEntry:
 
 def _joining(entry: SetEntry, serving: str, wanted: int, cluster: Cluster) -> list[MemberEntry]:
     """Those that join already and answer; then nodes on other machines first, those that held the set before next.
-    Nobody that the serving node does not reach."""
-    sure = [m for m in entry.joining if standing(m, cluster) is Standing.SURE and m.node not in cluster.draining]
-    chosen = [m for m in sure if (serving, m.node) not in cluster.cut][: max(0, wanted)]
-    taken = {m.node for m in (*_complete(entry, cluster), *chosen)}
+    Nobody that the serving node does not reach, or that has no room for the set."""
     cut = {suspect for primary, suspect in cluster.cut if primary == serving}
+    cut |= {node for set_id, node in cluster.unable if set_id == entry.id}
+    sure = [m for m in entry.joining if standing(m, cluster) is Standing.SURE and m.node not in cluster.draining]
+    chosen = [m for m in sure if m.node not in cut][: max(0, wanted)]
+    taken = {m.node for m in (*_complete(entry, cluster), *chosen)}
     machines = Counter(cluster.nodes[n].machine for n in taken - cluster.draining)
     held = {m.node for m in (*entry.dropped, *entry.last_active)}
     while len(chosen) < wanted and (spares := _spares(taken | cut, cluster)):
@@ -248,6 +251,12 @@ def check_suspect(entry: SetEntry, generation: int, node: str, suspect: MemberEn
     """Raises ConflictError unless that node is the primary of the generation, and the other one has a part in it."""
     known = suspect in (*entry.members, *entry.joining) and suspect.node != node
     if entry.generation != generation or entry.primary != node or not known:
+        raise _other(entry)
+
+
+def check_joins(entry: SetEntry, generation: int, member: MemberEntry) -> None:
+    """Raises ConflictError unless that node joins the set in that generation."""
+    if entry.generation != generation or member not in entry.joining:
         raise _other(entry)
 
 

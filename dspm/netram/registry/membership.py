@@ -22,10 +22,12 @@ from dspm.netram.registry.driver import Cluster, Standing, standing
 from dspm.netram.registry.pace import GRACE_S, Pace
 from dspm.netram.registry.pulse import Heard, Pulse, Way
 from dspm.netram.registry.returning import readmit
+from dspm.netram.registry.unable import Unable
 
 TICK_S = 0.05
 LATE_S = 0.2
 """A pause of this process that makes it forget what it timed."""
+_WHY_MAX = 500
 
 log = structlog.get_logger("registry.membership")
 
@@ -61,6 +63,7 @@ class Membership:
         self._paces = {i: Pace.begin(clock()) for i in catalog.sets}
         self._down: set[int] = set()
         self._cuts = Cuts()
+        self._unable = Unable()
         self._on_time = clock()
         self._quiet: object = None
         """Where nothing was to be decided: while it is like that, nothing is."""
@@ -108,7 +111,8 @@ class Membership:
     def _cluster(self, heard: Mapping[str, Heard]) -> Cluster:
         c, now = self._catalog, self.clock()
         suspects, cut = self._cuts.suspects(c.sets, now), self._cuts.pairs(now)
-        return Cluster(c.nodes, heard, c.load(), frozenset(c.draining), self.rules.suspect_after_s, suspects, cut)
+        unable, draining = self._unable.places(heard, now), frozenset(c.draining)
+        return Cluster(c.nodes, heard, c.load(), draining, self.rules.suspect_after_s, suspects, cut, unable)
 
     def _sets(self) -> list[SetEntry]:
         """Those that hold something."""
@@ -228,6 +232,21 @@ class Membership:
             return
         if self._cuts.note(set_id, generation, node, suspect, self.clock()):
             log.warning("two nodes that answer here do not hear one another", primary=node, suspect=suspect.node)
+        self._quiet = None
+        self.look()
+
+    def cannot_join(self, node: str, set_id: int, generation: int, store: int, why: str) -> None:
+        """A joining node has no room for what the set needs: the set goes on without it.
+
+        Raises:
+            ConflictError: the set is in another generation, or the node does not join it.
+        """
+        entry, member = self._known(set_id), MemberEntry(node, store)
+        self._check_store(node, member)
+        driver.check_joins(entry, generation, member)
+        now = self.clock()
+        if self._unable.note(set_id, node, self.pulse(node).at(now), now):
+            log.warning("a node cannot join a set", node=node, set=f"{set_id:016x}", why=why[:_WHY_MAX])
         self._quiet = None
         self.look()
 

@@ -206,7 +206,7 @@ class Peer:
             self._wake.set()
         self._pong = pong
         newest = self._catalog.view_version
-        if self._pulse.heard(self._clock(), pong.store, frozenset(pong.former), pong.view, newest):
+        if self._pulse.heard(self._clock(), pong.store, frozenset(pong.former), pong.view, newest, pong.boot):
             self._on_change()
 
     def _compare(self, pong: Pong) -> None:

@@ -27,13 +27,15 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A node at one moment. `store` is that of its last answer, None before the first; `former` those before it."""
+    """A node at one moment. `store` is that of its last answer, None before the first; `former` those before it; `boot`
+    counts its starts."""
 
     store: int | None
     way: Way = Way.HEARD
     silent_s: float = 0.0
     former: frozenset[int] = frozenset()
     behind_s: float = 0.0
+    boot: int = 0
 
     @property
     def is_behind(self) -> bool:
@@ -61,20 +63,23 @@ class Pulse:
         self._store: int | None = None
         self._former: frozenset[int] = frozenset()
         self._view = 0
+        self._boot = 0
         self._behind: float | None = None
 
     def at(self, now: float) -> Heard:
         """The node as it is now."""
         behind_s = 0.0 if self._behind is None else max(0.0, now - self._behind)
-        return Heard(self._store, self._way, max(0.0, now - self._since), self._former, behind_s)
+        return Heard(self._store, self._way, max(0.0, now - self._since), self._former, behind_s, self._boot)
 
-    def heard(self, now: float, store: int, former: frozenset[int], view: int = 0, newest: int = 0) -> bool:
+    def heard(
+        self, now: float, store: int, former: frozenset[int], view: int = 0, newest: int = 0, boot: int = 0
+    ) -> bool:
         """It answered, with that version of the view. True when that is news."""
         if view >= newest:
             self._behind = None
         elif self._behind is None or view != self._view:
             self._behind = now
-        self._view = view
+        self._view, self._boot = view, boot
         news = (self._way, self._store) != (Way.HEARD, store)
         self._since, self._way, self._store, self._former = now, Way.HEARD, store, former
         return news

@@ -13,6 +13,7 @@ from dspm.errors import ConflictError, ProtocolError, UnavailableError, UsageErr
 from dspm.netram.client import split_address
 from dspm.netram.messages import (
     Activated,
+    CannotJoin,
     CreateOptions,
     DatasetEntry,
     Done,
@@ -121,6 +122,9 @@ class Service:
                 return Done()
             case Suspect(group_set, generation, suspect, store, lapsed_ms):
                 self.membership.suspect(node, group_set, generation, MemberEntry(suspect, store), lapsed_ms / 1e3)
+                return Done()
+            case CannotJoin(group_set, generation, store, why):
+                self.membership.cannot_join(node, group_set, generation, store, why)
                 return Done()
             case _:
                 raise ProtocolError(f"a registry does not answer {type(request).__name__}")

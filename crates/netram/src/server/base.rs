@@ -2,20 +2,21 @@
 //!
 //! Invariants: commits behind that one arrive by themselves and are held above the base; the primary keeps the pages for
 //! as long as this node says, every third of a lease, that it still reads them. Whatever breaks, the base is begun anew:
-//! nothing of a part is ever shown.
+//! nothing of a part is ever shown. With `join_rate` no more bytes a second are asked for, by all copies of this node.
 
 use super::flush;
 use super::group::SharedGroup;
 use super::node::Node;
 use crate::clock;
 use crate::random;
-use crate::wire::{Answer, Connection, Dialer};
+use crate::wire::{Answer, Connection, Dialer, from_json, json};
 use dspm_proto::auth::Role;
+use dspm_proto::control::{Control, NodeStatus};
 use dspm_proto::message::{self, DatasetSize, Read, ReadReply, Renew, RenewGroup, Renewed, SnapshotReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{
-    ClientId, DatasetId, Error, Generation, GroupId, Header, Instant, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId,
-    Token, limits,
+    ClientId, DatasetId, Error, Generation, GroupId, Header, Instant, Kind, Lsn, PAGE_SIZE, PageNo, Session, SetId,
+    StoreId, Token, limits,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DIAL: Duration = Duration::from_secs(1);
 
 /// Who serves the group.
+#[derive(Clone)]
 pub(super) struct Source {
     pub(super) address: String,
     pub(super) store: StoreId,
@@ -51,8 +53,32 @@ impl Node {
     ///
     /// # Errors
     /// [`Error::Unavailable`] and others that pass: begin again. [`Error::Full`]: when there is room on the disk.
-    pub(super) fn copy_base(self: &Arc<Self>, id: GroupId, group: &SharedGroup, from: Source) -> Result<(), Error> {
-        let (mut reader, sizes) = Reader::open(self, id, from)?;
+    pub(super) fn copy_base(
+        self: &Arc<Self>,
+        id: GroupId,
+        group: &SharedGroup,
+        from: &Source,
+        set: SetId,
+    ) -> Result<(), Error> {
+        let mut copied = 0;
+        let done = self.copy_pages(id, group, from, &mut |bytes| {
+            copied += bytes;
+            self.joins.add(set, bytes);
+        });
+        if done.is_err() {
+            self.joins.take_back(set, copied);
+        }
+        done
+    }
+
+    fn copy_pages(
+        self: &Arc<Self>,
+        id: GroupId,
+        group: &SharedGroup,
+        from: &Source,
+        copied: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
+        let (mut reader, sizes) = Reader::open(self, id, from.clone())?;
         let at = reader.at;
         let listed: Vec<(DatasetId, u64)> = sizes.iter().map(|s| (s.dataset, s.size)).collect();
         let mut base = {
@@ -70,25 +96,54 @@ impl Node {
                     base.write(dataset, page, lsn, &content)?;
                 }
                 self.counters.pages_copied.fetch_add(pages.len() as u64, Ordering::Relaxed);
+                let bytes = (pages.len() * PAGE_SIZE) as u64;
+                copied(bytes.min(size - from * PAGE_SIZE as u64));
+                reader.keep_to(self.options.join_rate, bytes)?;
             }
         }
         base.finish(&flush::Source(self.clone()))
     }
 }
 
-impl Reader {
-    fn open(node: &Node, group: GroupId, source: Source) -> Result<(Reader, Vec<DatasetSize>), Error> {
-        let session = Session { client: ClientId(random::id()), number: 1 };
+impl Node {
+    /// Bytes of these groups as the primary knows them.
+    pub(super) fn bytes_of(&self, groups: &[GroupId], from: &Source) -> Result<u64, Error> {
+        let mut primary = from.dial(self, None)?;
+        let mut bytes = 0;
+        for part in groups.chunks(limits::LISTED_MAX) {
+            let mut rest = part.to_vec();
+            while !rest.is_empty() {
+                let question = json(&Control::Status { groups: rest.clone(), held: false });
+                let until = std::time::Instant::now() + PATIENCE;
+                let answer = primary.ask(Header::new(Kind::Control), &question, &[], until)?.accept()?;
+                let status: NodeStatus = from_json(&answer.meta)?;
+                bytes += status.groups.iter().flat_map(|g| &g.sizes).map(|(_, size)| size).sum::<u64>();
+                rest.drain(..(status.covered as usize).clamp(1, rest.len()));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Source {
+    fn dial(&self, node: &Node, session: Option<Session>) -> Result<Connection, Error> {
         let dialer = Dialer {
             role: Role::Client,
             name: format!("{}, joining", node.options.name),
             cluster: node.options.cluster.clone(),
             key: node.options.key.clone(),
-            session: Some(session),
+            session,
             store: StoreId(0),
             callbacks: false,
         };
-        let connection = Connection::dial(&source.address, &dialer, DIAL)?;
+        Connection::dial(&self.address, &dialer, DIAL)
+    }
+}
+
+impl Reader {
+    fn open(node: &Node, group: GroupId, source: Source) -> Result<(Reader, Vec<DatasetSize>), Error> {
+        let session = Session { client: ClientId(random::id()), number: 1 };
+        let connection = source.dial(node, Some(session))?;
         let (lease, renewed) = (node.options.lease, clock::now());
         let mut reader = Reader { connection, group, source, session, lease, at: Lsn(0), renewed };
         let question = message::Snapshot { session, known: Lsn(0), floor: Lsn(0), read_lease: false };
@@ -102,6 +157,21 @@ impl Reader {
         let mut h = Header::new(kind);
         (h.group, h.generation, h.store) = (self.group, self.source.generation, self.source.store);
         self.connection.ask(h, meta, &[], std::time::Instant::now() + PATIENCE)?.accept()
+    }
+
+    /// Pauses after so many bytes, as a rate in bytes a second asks for; 0 asks for none.
+    fn keep_to(&mut self, rate: u64, bytes: u64) -> Result<(), Error> {
+        if rate == 0 {
+            return Ok(());
+        }
+        let mut left = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        while !left.is_zero() {
+            let part = left.min(self.lease / 3);
+            std::thread::sleep(part);
+            left -= part;
+            self.renew()?;
+        }
+        Ok(())
     }
 
     /// What is read stays there.

@@ -10,7 +10,7 @@ use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
 use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong, View};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
-use dspm_proto::{Error, GroupId, Header, Kind, limits};
+use dspm_proto::{Error, GroupId, Header, Kind, RecordId, limits};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -120,6 +120,7 @@ impl Node {
             Control::View(view) => {
                 from_registry(registry)?;
                 self.take_view(view)?;
+                self.joins.follow(&self.catalog().view);
                 self.refresh_links();
                 self.refresh_groups();
                 self.say(out, m, &Done { done: true });
@@ -148,10 +149,13 @@ impl Node {
                 drop(catalog);
                 self.say(out, m, &listing);
             }
-            Control::Activated { .. } | Control::Whole { .. } | Control::Suspect { .. } => {
+            Control::Activated { .. }
+            | Control::Whole { .. }
+            | Control::Suspect { .. }
+            | Control::CannotJoin { .. } => {
                 return Err(Error::Protocol("a node does not answer that".into()));
             }
-            Control::Status { groups } => self.say(out, m, &self.status(&groups)?),
+            Control::Status { groups, held } => self.say(out, m, &self.status(&groups, held)?),
         }
         Ok(())
     }
@@ -204,7 +208,7 @@ impl Node {
         }
     }
 
-    fn status(&self, asked: &[GroupId]) -> Result<NodeStatus, Error> {
+    fn status(&self, asked: &[GroupId], held: bool) -> Result<NodeStatus, Error> {
         if asked.len() > limits::LISTED_MAX {
             let text = format!("a status of {} groups; ask about at most {}", asked.len(), limits::LISTED_MAX);
             return Err(Error::Usage(text));
@@ -212,7 +216,7 @@ impl Node {
         let usage = self.store.usage();
         let own = self.counters.checksum_errors.load(Ordering::Relaxed);
         let lost = self.opened.reason.clone().filter(|_| self.opened.previous.0 != 0);
-        let (groups, covered) = self.statuses(asked);
+        let (groups, covered) = self.statuses(asked, held);
         Ok(NodeStatus {
             name: self.options.name.clone(),
             state: self.state(),
@@ -223,6 +227,7 @@ impl Node {
             frames_dirty: usage.dirty,
             checksum_errors: usage.checksum_errors + own,
             lost: lost.unwrap_or_default(),
+            joins: self.joins.list(),
             groups,
             covered,
         })
@@ -235,11 +240,12 @@ impl Node {
         }
     }
 
-    /// What is open here of those groups, as many of them as a page takes.
-    fn statuses(&self, asked: &[GroupId]) -> (Vec<GroupStatus>, u32) {
+    /// What is open here of those groups, and with `held` what could be, as many of them as a page takes.
+    fn statuses(&self, asked: &[GroupId], held: bool) -> (Vec<GroupStatus>, u32) {
         let (mut found, mut bytes, mut covered) = (Vec::new(), 0, 0);
         for id in asked {
-            let group = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            let open = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+            let group = if held { open.or_else(|| self.held_group(*id)) } else { open };
             covered += 1;
             let Some(group) = group else { continue };
             let status = group_status(&group.lock());
@@ -254,12 +260,12 @@ impl Node {
 }
 
 /// Most bytes of a group's JSON, its sizes aside, and of one size.
-const TEXT_OF_GROUP: usize = 300;
+const TEXT_OF_GROUP: usize = 360;
 const TEXT_OF_SIZE: usize = 44;
 
 fn group_status(g: &super::group::Group) -> GroupStatus {
     let (records, situation) = (&g.replica.records.group, g.replica.situation());
-    let tail = records.tail().lsn;
+    let RecordId { generation: written, lsn: tail, .. } = records.tail();
     GroupStatus {
         group: g.entry.group,
         primary: g.replica.setup().is_primary(),
@@ -276,5 +282,7 @@ fn group_status(g: &super::group::Group) -> GroupStatus {
             _ if g.is_joining() => "joining".into(),
             _ => "ok".into(),
         },
+        written,
+        whole: records.is_whole(),
     }
 }

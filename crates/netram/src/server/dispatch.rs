@@ -165,6 +165,7 @@ impl Node {
             Body::Pages { record, frames, deltas } => (record, Pages { meta, frames, deltas }),
             Body::NoRoom { record } => {
                 self.check_session(hello, &record)?;
+                self.shortages.refused(header.group);
                 return self.with_group(header.group, |g| {
                     g.replica.commit_without_room(caller, header.store, &record, clock::now());
                     Ok(())
@@ -200,6 +201,7 @@ impl Node {
             (Body::Pages { record, frames, deltas }, Role::Node) => (record, frames, deltas),
             (Body::NoRoom { record }, Role::Node) => {
                 self.store.claim(record.full_pages()); // the settle sends it again, and finds them
+                self.shortages.refused(header.group);
                 return Ok(());
             }
             (Body::Damaged, _) => {

@@ -110,6 +110,7 @@ pub(super) mod tests {
             dirty_max: 2 << 20,
             history_max: 1 << 20,
             outcome_retention: Duration::from_secs(60),
+            join_rate: 0,
             workers: 1,
         };
         Node::start(options).unwrap().0

@@ -77,11 +77,27 @@ impl Node {
         }
         let (entry, set) = self.catalog().group(id)?;
         let setup = self.setup(&entry, &set)?;
-        let records = StoreRecords::new(self.store.open_group(id)?, self.store.clone());
+        let records = StoreRecords::new(self.store.open_group(id)?, self.store.clone(), self.shortages.clone());
         let replica = Replica::new(records, setup, clock::now());
         let group = SharedGroup(Arc::new(Mutex::new(Group { entry, replica, armed: None })));
         groups.insert(id, group.clone());
         Ok(group)
+    }
+
+    /// A group that this node remembers without a part in its set, opened to be asked about: it obeys and serves nobody.
+    pub(crate) fn held_group(&self, id: GroupId) -> Option<SharedGroup> {
+        let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let known = self.store.recovered_groups().contains(&id) && !self.leaving().contains(&id);
+        if !known || groups.contains_key(&id) {
+            return groups.get(&id).cloned();
+        }
+        let (entry, set) = self.catalog().group(id).ok()?;
+        let records = self.store.open_group(id).ok()?;
+        let records = StoreRecords::new(records, self.store.clone(), self.shortages.clone());
+        let replica = Replica::new(records, self.setup_of(&entry, &set), clock::now());
+        let group = SharedGroup(Arc::new(Mutex::new(Group { entry, replica, armed: None })));
+        groups.insert(id, group.clone());
+        Some(group)
     }
 
     /// All groups that are open here.

@@ -16,6 +16,7 @@ mod flush;
 mod free;
 mod group;
 mod join;
+mod joins;
 mod links;
 mod metrics;
 mod node;
@@ -23,6 +24,7 @@ mod records;
 mod sender;
 mod sessions;
 mod sets;
+mod shortage;
 mod timers;
 mod worker;
 

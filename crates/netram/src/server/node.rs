@@ -3,10 +3,12 @@
 use super::catalog::Catalog;
 use super::control::Forwarded;
 use super::group::SharedGroup;
+use super::joins::Joins;
 use super::links::Links;
 use super::sender::Sender;
 use super::sessions::Sessions;
 use super::sets::Sets;
+use super::shortage::Shortages;
 use super::timers::Timers;
 use super::worker::{self, Mailbox};
 use super::{flush, join, metrics, sets};
@@ -51,6 +53,8 @@ pub struct NodeOptions {
     pub history_max: u64,
     /// How long the outcome of a commit can be asked.
     pub outcome_retention: Duration,
+    /// Bytes of pages a second that come to groups that the node joins; 0: as many as come.
+    pub join_rate: u64,
     /// Threads that serve connections.
     pub workers: usize,
 }
@@ -87,6 +91,8 @@ pub struct Node {
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
     pub(crate) sets: Sets,
+    pub(crate) joins: Joins,
+    pub(crate) shortages: Arc<Shortages>,
     pub(crate) timers: Timers,
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) senders: RwLock<HashMap<u64, Arc<Sender>>>,
@@ -143,6 +149,8 @@ impl Node {
             sessions: Sessions::default(),
             links: Links::default(),
             sets: Sets::default(),
+            joins: Joins::default(),
+            shortages: Arc::default(),
             timers: Timers::default(),
             mailboxes,
             senders: RwLock::default(),

@@ -1,5 +1,6 @@
 //! The store's side of a replica: dspm-txn decides, dspm-store keeps.
 
+use super::shortage::Shortages;
 use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
 use dspm_proto::{ClientId, Error, Lsn, PAGE_SIZE, RecordId, Refusal, Session};
 use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
@@ -17,11 +18,39 @@ pub(crate) struct Pages {
 pub(crate) struct StoreRecords {
     pub(crate) group: GroupStore,
     store: Arc<Store>,
+    shortages: Arc<Shortages>,
 }
 
 impl StoreRecords {
-    pub(crate) fn new(group: GroupStore, store: Arc<Store>) -> StoreRecords {
-        StoreRecords { group, store }
+    pub(crate) fn new(group: GroupStore, store: Arc<Store>, shortages: Arc<Shortages>) -> StoreRecords {
+        StoreRecords { group, store, shortages }
+    }
+
+    /// Notes whether there was room.
+    fn met<T>(&self, done: Result<T, Refusal>) -> Result<T, Refusal> {
+        match done {
+            Ok(_) => self.shortages.served(self.group.id()),
+            Err(Refusal::Full) => self.shortages.refused(self.group.id()),
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn put(&mut self, record: &Record, mut payload: Pages, origin: Origin) -> Result<(), Refusal> {
+        if origin == Origin::Commit && self.store.shortage(record.pages.len()).is_some() {
+            return Err(Refusal::Full);
+        }
+        let meta = std::mem::take(&mut payload.meta);
+        let frames = self.whole(record, payload)?;
+        let done = match origin {
+            Origin::Commit => self.group.append(record, &meta, frames),
+            Origin::Settle => self.group.append_settled(record, &meta, frames),
+        };
+        done.map_err(|e| match e {
+            Error::Full(_) => Refusal::Full,
+            Error::Refused(why) => why,
+            _ => Refusal::Corrupt, // a record that contradicts itself
+        })
     }
 
     /// One frame a page, whole: deltas are applied to a copy of the version that they name. (A settle sends none.)
@@ -109,21 +138,9 @@ impl Records for StoreRecords {
         }
     }
 
-    fn append(&mut self, record: &Record, mut payload: Pages, origin: Origin) -> Result<(), Refusal> {
-        if origin == Origin::Commit && self.store.shortage(record.pages.len()).is_some() {
-            return Err(Refusal::Full);
-        }
-        let meta = std::mem::take(&mut payload.meta);
-        let frames = self.whole(record, payload)?;
-        let done = match origin {
-            Origin::Commit => self.group.append(record, &meta, frames),
-            Origin::Settle => self.group.append_settled(record, &meta, frames),
-        };
-        done.map_err(|e| match e {
-            Error::Full(_) => Refusal::Full,
-            Error::Refused(why) => why,
-            _ => Refusal::Corrupt, // a record that contradicts itself
-        })
+    fn append(&mut self, record: &Record, payload: Pages, origin: Origin) -> Result<(), Refusal> {
+        let done = self.put(record, payload, origin);
+        self.met(done)
     }
 
     fn is_whole(&self) -> bool {
@@ -141,6 +158,7 @@ impl Records for StoreRecords {
     fn rebase(&mut self, tail: RecordId) {
         if let Err(e) = self.group.rebase(tail) {
             eprintln!("dspm-node: group {} cannot begin anew: {e}", self.group.id()); // it is asked again
+            self.shortages.refused(self.group.id());
         }
     }
 

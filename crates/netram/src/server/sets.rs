@@ -2,7 +2,8 @@
 //!
 //! Invariants: a set's grants follow its generation before its groups do; the registry is told that a set is activated
 //! when every group of it that the catalog knows is settled in that generation, and that this node is whole when every
-//! group is here. Both words are repeated until a view shows that they were heard.
+//! group is here; or that it cannot join, when a group has found no room for two leases. Each word is repeated until a
+//! view shows that it was heard.
 //!
 //! Fault model: views come late, or repeat; words and grants are lost.
 
@@ -138,7 +139,38 @@ impl Node {
         if let Some(set) = set.filter(|s| now.since(s.told) >= REPEAT) {
             set.told = now;
             let (set, generation) = (entry.id, entry.generation);
+            self.joins.whole(entry.id);
             self.forwarded.tell(&Control::Whole { set, generation, store: self.store_id });
+        }
+    }
+
+    /// This node has no room for what a set that it joins needs: it holds up the set's commits until it is let go.
+    pub(crate) fn tell_cannot_join(&self, id: SetId, why: &str) {
+        let mut sets = self.sets.lock();
+        let now = clock::now();
+        let joins =
+            |s: &OwnSet| s.entry.joining.iter().any(|m| m.node == self.options.name && m.store == self.store_id);
+        let Some(set) = sets.get_mut(&id).filter(|s| joins(s) && now.since(s.told) >= REPEAT) else { return };
+        set.told = now;
+        let (generation, store, why) = (set.entry.generation, self.store_id, why.to_owned());
+        if self.joins.cannot(id, generation, &why) {
+            eprintln!("dspm-node: cannot join set {:016x}: {why}", id.0);
+        }
+        self.forwarded.tell(&Control::CannotJoin { set: id, generation, store, why });
+    }
+
+    /// For how long a joining node may find no room before it says that it cannot join.
+    pub(crate) fn patience(&self) -> Duration {
+        2 * self.options.lease
+    }
+
+    /// Says of the sets that it joins which records find no room here.
+    fn tell_shortages(&self, now: Instant) {
+        for group in self.shortages.lasting(self.patience(), now) {
+            let set = self.catalog().set_of(group).map(|s| s.id);
+            if let Some(set) = set {
+                self.tell_cannot_join(set, &self.store.shortage_text());
+            }
         }
     }
 
@@ -188,6 +220,7 @@ impl Node {
         again.retain(|group| !open.contains_key(group));
         drop(open);
         self.activate(again);
+        self.tell_shortages(now);
         for q in questions {
             if let Some(sender) = self.links.to(&q.to) {
                 let mut h = Header::new(Kind::Grant);
