@@ -41,10 +41,11 @@ class Backoff(Generic[K]):
         self._pauses[key] = _Pause(now + length_s, length_s)
         return True
 
-    def end(self, key: K) -> None:
-        """The pause is over. How long it was stays known for a while."""
-        if (known := self._pauses.get(key)) is not None:
-            self._pauses[key] = _Pause(float("-inf"), known.length_s)
+    def end(self, key: K, now: float) -> None:
+        """A pause ends early. How long it was to be stays known for a while."""
+        known = self._pauses.get(key)
+        if known is not None and now < known.until:
+            self._pauses[key] = _Pause(now, known.length_s)
 
     def active(self, now: float) -> frozenset[K]:
         """What is left alone now."""

@@ -27,7 +27,7 @@ class Unable:
         place = set_id, node
         if place in self.places({node: heard}, now):
             return False
-        self._pauses.end(place)
+        self._pauses.end(place, now)
         self._boots = {p: b for p, b in self._boots.items() if p in self._pauses.active(now)}
         self._boots[place] = heard.boot
         self._pauses.note(place, now)

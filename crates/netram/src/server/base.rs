@@ -26,7 +26,14 @@ use std::time::Duration;
 const BATCH: u64 = limits::READ_PAGES_MAX as u64;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Batches a second where there is a rate to keep to: what else goes over the link waits for one at most.
+const BATCHES: u64 = 20;
 const DIAL: Duration = Duration::from_secs(1);
+
+/// Pages to ask for at once, at a rate in bytes a second.
+fn batch(rate: u64) -> u64 {
+    if rate == 0 { BATCH } else { (rate / BATCHES / PAGE_SIZE as u64).clamp(1, BATCH) }
+}
 
 /// Who serves the group.
 #[derive(Clone)]
@@ -89,8 +96,9 @@ impl Node {
         };
         for (dataset, size) in listed {
             let end = PageNo::count(size);
-            for from in (0..end).step_by(BATCH as usize) {
-                let pages: Vec<PageNo> = (from..end.min(from + BATCH)).map(PageNo).collect();
+            let batch = batch(self.options.join_rate);
+            for from in (0..end).step_by(batch as usize) {
+                let pages: Vec<PageNo> = (from..end.min(from + batch)).map(PageNo).collect();
                 let reply = reader.read(dataset, &pages)?;
                 for (page, lsn, content) in reply {
                     base.write(dataset, page, lsn, &content)?;
