@@ -59,7 +59,7 @@ def test_it_is_taken_back_when_the_cut_is_forgotten(tmp_path: Path) -> None:
         for _ in range(5):
             c.service._on_change()
         assert c.now("a") == alone and names(alone.dropped) == ["n2"]
-        until_then = max(x.until for x in c.service.membership._cuts._pairs.values())
+        until_then = max(x.until for x in c.service.membership._cuts._pairs._pauses.values())
         assert until_then > clock()
         await c.becomes("a", "n1", "n2")
         assert clock() >= until_then

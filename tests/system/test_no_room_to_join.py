@@ -155,7 +155,7 @@ def test_a_node_without_disk_for_it_is_let_go(
     without_backup(cluster, name)
     small(cluster, "64MiB", small_disk / "data")
     writes_until(db, 400, lambda: is_let_go(cluster))
-    assert "small" == set_of(cluster)["cannot_join"][0]["node"]
+    assert set_of(cluster)["cannot_join"][0]["node"] == "small"
     for _ in range(20):
         db.sql("INSERT INTO t(b) VALUES (randomblob(4000))")
     assert db.one("PRAGMA integrity_check") == "ok"
