@@ -59,9 +59,13 @@ impl<R: Records> Replica<R> {
 
     /// A joining member goes back to the settled tail, if that is in its history: nobody may have seen what is above.
     pub(crate) fn go_back(&mut self, m: &Complete) {
-        let above = self.setup.joins() && self.records.tail().lsn > m.tail.lsn;
-        let above = above && self.completed != Some(m.token); // a repeat: more was committed since
-        if above && self.identity(m.tail.lsn) == Some(m.tail) {
+        if self.completed == Some(m.token) {
+            return; // a repeat: more was committed since
+        }
+        if !self.setup.joins() {
+            return self.give_way(m.tail);
+        }
+        if self.records.tail().lsn > m.tail.lsn && self.identity(m.tail.lsn) == Some(m.tail) {
             self.records.cut(m.tail.lsn); // where it cannot the answer says so
         }
     }

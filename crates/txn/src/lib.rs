@@ -11,6 +11,7 @@
 mod asof;
 mod config;
 pub mod dataset;
+mod diverged;
 mod effect;
 mod grants;
 mod holder;

@@ -351,8 +351,11 @@ impl<R: Records> Replica<R> {
     pub fn replicate(&mut self, from: NodeNo, token: Token, record: &Record, payload: R::Payload, now: Instant) {
         let tail = self.records.tail();
         let next = record.id.lsn == tail.lsn.next() && record.predecessor == tail.hash;
-        if !self.setup.includes(from) || token != self.records.fence().token || !next {
-            return; // old, or repeated: the settle asks again for what is still missing
+        if !self.setup.includes(from) || token != self.records.fence().token {
+            return;
+        }
+        if !next {
+            return self.makes_way(record); // or it is old, or repeated: the settle asks again for what is still missing
         }
         match self.records.append(record, payload, Origin::Settle) {
             Ok(()) => {}

@@ -105,15 +105,18 @@ impl<R: Records> Replica<R> {
                     return;
                 }
                 let complete = settle.tails.iter().filter(|(n, _)| !self.setup.is_joining(**n));
-                let longest = complete.max_by_key(|(_, t)| (t.tail.generation, t.tail.lsn));
-                settle.phase = match longest {
-                    Some((&from, t)) if t.tail.lsn > own.lsn => Phase::Fetch { from, target: t.tail },
+                let rank = |id: RecordId| (id.generation, id.lsn);
+                settle.phase = match complete.max_by_key(|(_, t)| rank(t.tail)) {
+                    Some((&from, t)) if rank(t.tail) > rank(own) => Phase::Fetch { from, target: t.tail },
                     _ => complete_phase(own, &settle.tails, &self.setup),
                 };
+                if let Phase::Fetch { target, .. } = settle.phase {
+                    self.give_way(target);
+                }
                 self.send_settle(now);
                 self.drive_settle(now);
             }
-            Phase::Fetch { target, .. } if own.lsn >= target.lsn => {
+            Phase::Fetch { target, .. } if own == *target => {
                 settle.phase = complete_phase(own, &settle.tails, &self.setup);
                 self.send_settle(now);
                 self.drive_settle(now);
