@@ -35,6 +35,7 @@ _COMMANDS = {
     "ycsb": ("dspm.bench.ycsb.cli:app", "Run YCSB workloads."),
     "bench": ("dspm.bench.cli:app", "Measure against the machine's own floor."),
     "switchover": ("dspm.cli.operate:switchover", "Have another member serve a dataset."),
+    "recover": ("dspm.cli.recover:recover", "Explain sets that are down; let them go on with a loss."),
     "node": ("dspm.cli.daemons:app", "Run a node in the foreground, or drain one."),
     "registry": ("dspm.cli.daemons:registry", "Run the registry in the foreground."),
     "version": ("dspm.cli.inspect:version", "Print the versions."),

@@ -308,6 +308,11 @@ class NodeStatus(msgspec.Struct):
 
 T = TypeVar("T")
 
+# Made when the module is loaded, by one thread: msgspec lets a second one see a type that the first is still working
+# out, and ends the process.
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (Hello, Challenge, Proof, Pong, Located, Listing, Done, NodeStatus)
+}
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 
 
@@ -319,7 +324,8 @@ def encode(message: msgspec.Struct) -> bytes:
 def decode(meta: bytes, kind: type[T]) -> T:
     """A reply of that type, or ProtocolError."""
     try:
-        return msgspec.json.decode(meta, type=kind)
+        reply: T = _decoders[kind].decode(meta)
+        return reply
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise ProtocolError(f"a reply that cannot be read as {kind.__name__}: {e}", _HINT) from None
 

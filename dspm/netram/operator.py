@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +13,7 @@ import msgspec
 from dspm.errors import DspmError, UnavailableError, UsageError, from_code
 from dspm.netram.config import Config
 from dspm.netram.key import misfit
-from dspm.netram.messages import SetEntry
+from dspm.netram.messages import MemberEntry, SetEntry
 from dspm.netram.wire import operator_token
 
 UNAUTHORIZED = 401
@@ -62,7 +63,14 @@ class Operator:
 
     def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another member the primary of the dataset's set; returns the set when it serves."""
-        answer = self._call("POST", "/v1/switchover", {"dataset": dataset, "node": node})
+        return self._set(self._call("POST", "/v1/switchover", {"dataset": dataset, "node": node}))
+
+    def recover(self, set_id: int, generation: int, source: MemberEntry) -> SetEntry:
+        """Lets a set that is down go on from a node that may lack commits; returns the set when it serves."""
+        body = {"generation": generation, "node": source.node, "store": source.store}
+        return self._set(self._call("POST", f"/v1/sets/{set_id:016x}/recover", body))
+
+    def _set(self, answer: dict[str, Any]) -> SetEntry:
         try:
             return msgspec.convert(answer["set"], SetEntry)
         except (KeyError, msgspec.ValidationError):
@@ -72,7 +80,7 @@ class Operator:
         """Nodes with their states, and replica sets."""
         return self._call("GET", "/v1/view", None)
 
-    def _call(self, method: str, path: str, body: dict[str, str | None] | None) -> dict[str, Any]:
+    def _call(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
         try:
             reply = self._http.request(method, path, json=body)
             answer: dict[str, Any] = reply.json()

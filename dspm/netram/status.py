@@ -242,12 +242,25 @@ class Survey:
         }
 
     def _is_copy(self, node: str, store: int, group: GroupStatus | None) -> bool:
-        return self._holds(node, store) and (group is None or group.state != "unsettled")
+        return self.holds(node, store) and (group is None or group.state != "unsettled")
 
-    def _holds(self, node: str, store: int) -> bool:
+    def holds(self, node: str, store: int) -> bool:
         """It answers, with the memory that it is recorded with."""
         known = self._nodes.get(node)
         return known is not None and known.status.store == store
+
+    def store_of(self, node: str) -> int | None:
+        """What a node remembers; None when it does not answer."""
+        known = self._nodes.get(node)
+        return known.status.store if known else None
+
+    def held(self, node: str, groups: list[int]) -> dict[int, GroupStatus] | None:
+        """What a node holds of these groups, also without a part in their set; None when it stopped answering."""
+        return self._ask(self._nodes[node], lambda c: _ask_all(c, groups, held=True))
+
+    def is_down(self, s: SetEntry) -> bool:
+        """True when no complete member of the set answers with what it held."""
+        return not any(self.holds(m.node, m.store) for m in s.last_active)
 
     def sets(self, wanted: set[int]) -> list[dict[str, Any]]:
         """What `dspm status` says of these replica sets.
@@ -257,7 +270,7 @@ class Survey:
         return [self._set(s) for s in self.view.sets if s.id in wanted]
 
     def _set(self, s: SetEntry) -> dict[str, Any]:
-        down = not any(self._holds(m.node, m.store) for m in s.last_active)
+        down = self.is_down(s)
         lists = {k: [m.node for m in getattr(s, k)] for k in ("members", "joining", "dropped")}
         joins = {n.status.name: j for n in self._nodes.values() for j in n.status.joins if j.set == s.id}
         return {
@@ -278,11 +291,11 @@ def _progress(node: str, join: JoinStatus) -> dict[str, Any]:
     return {"node": node, "done": join.done, "total": join.total}
 
 
-def _ask_all(client: Client, groups: list[int]) -> dict[int, GroupStatus]:
+def _ask_all(client: Client, groups: list[int], held: bool = False) -> dict[int, GroupStatus]:
     """A node's word on all these groups, in as many questions as its answers need."""
     found: dict[int, GroupStatus] = {}
     while groups:
-        status = client.ask(Question(groups[:PAGE]), NodeStatus)
+        status = client.ask(Question(groups[:PAGE], held), NodeStatus)
         if not 0 < status.covered <= len(groups):
             raise ProtocolError(f"an answer about {status.covered} of {len(groups)} groups")
         found.update((g.group, g) for g in status.groups)

@@ -43,7 +43,7 @@ fn history(generations: &[u64]) -> (SimRecords, Vec<RecordId>) {
     let (mut records, mut ids, mut tail) = (SimRecords::default(), Vec::new(), RecordId::default());
     for g in generations {
         let r = record(*g, tail);
-        records.append(&r, (), Origin::Settle).unwrap();
+        assert_eq!(records.append(&r, (), Origin::Settle), Ok(()));
         tail = r.id;
         ids.push(tail);
     }

@@ -9,6 +9,9 @@ is the one after `next`; what is created, renamed or removed meanwhile may be in
 
 `POST /v1/nodes/NAME/drain` moves all sets away from a node, `DELETE` takes it into use again. `POST /v1/switchover`
 with {"dataset": NAME, "node": NAME or null} answers {"set": …} when another member serves the dataset's set.
+
+`POST /v1/sets/ID/recover` with {"generation": N, "node": NAME, "store": ID} lets a set that is down go on from a node
+that may lack acknowledged commits, and answers {"set": …} when it serves. ID of the path is in hexadecimal.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from starlette.routing import Route
 
 from dspm import __version__
 from dspm.errors import AuthError, ConflictError, DspmError, NotFoundError, UnavailableError, UsageError, code_of
-from dspm.netram.messages import NodeEntry, PlainView
+from dspm.netram.messages import MemberEntry, NodeEntry, PlainView
 from dspm.netram.registry.catalog import PAGE_MAX
 from dspm.netram.registry.service import Service
 from dspm.netram.wire import operator_token
 
 BODY_MAX = 64 << 10
+SET_DIGITS = 16
 T = TypeVar("T")
 
 
@@ -39,6 +43,14 @@ class Switchover(msgspec.Struct):
 
     dataset: str
     node: str | None = None
+
+
+class Recover(msgspec.Struct):
+    """Body of that request: the generation that the asker saw, and the node to go on from."""
+
+    generation: int
+    node: str
+    store: int
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -91,6 +103,13 @@ def build(service: Service, key: bytes) -> Starlette:
         asked = await _read(request, Switchover)
         return _json({"set": await service.switchover(asked.dataset, asked.node)})
 
+    async def recover(request: Request) -> Response:
+        asked, given = await _read(request, Recover), request.path_params["id"]
+        if len(given) > SET_DIGITS or not all(c in "0123456789abcdef" for c in given):
+            raise NotFoundError(f"there is no set {given[:40]!r}")
+        source = MemberEntry(asked.node, asked.store)
+        return _json({"set": await service.recover(int(given, 16), asked.generation, source)})
+
     async def remove(request: Request) -> Response:
         await service.remove(request.path_params["name"])
         return _json({"done": True})
@@ -104,6 +123,7 @@ def build(service: Service, key: bytes) -> Starlette:
             Route("/v1/nodes/{name}/drain", guarded(drain), methods=["POST"]),
             Route("/v1/nodes/{name}/drain", guarded(undrain), methods=["DELETE"]),
             Route("/v1/switchover", guarded(switchover), methods=["POST"]),
+            Route("/v1/sets/{id}/recover", guarded(recover), methods=["POST"]),
             Route("/v1/datasets/{name:path}", guarded(remove), methods=["DELETE"]),
         ]
     )

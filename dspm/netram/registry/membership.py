@@ -21,6 +21,7 @@ from dspm.netram.registry.cuts import Cuts
 from dspm.netram.registry.driver import Cluster, Standing, standing
 from dspm.netram.registry.pace import GRACE_S, Pace
 from dspm.netram.registry.pulse import Heard, Pulse, Way
+from dspm.netram.registry.recovering import recover
 from dspm.netram.registry.returning import readmit
 from dspm.netram.registry.unable import Unable
 
@@ -303,6 +304,22 @@ class Membership:
                 "failover = false: this registry changes the members of no set",
                 "set it to true in the registry's config, and start the registry again",
             )
+
+    def recover(self, set_id: int, generation: int, source: MemberEntry) -> SetEntry:
+        """Lets a set that is down go on from a node that may lack acknowledged commits. Returns the set.
+
+        Raises:
+            ConflictError, UnavailableError: see :func:`~dspm.netram.registry.recovering.recover`. Nothing is changed.
+        """
+        self._catalog.check_current()
+        entry = self._known(set_id)
+        new = recover(entry, generation, source, self._cluster(self._heard()))
+        given_up = [m.node for m in entry.last_active]
+        log.warning(
+            "an operator accepts the loss of commits", set=f"{set_id:016x}", goes_on_from=source.node, given_up=given_up
+        )
+        self._change([new])
+        return new
 
     def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Begins a generation of the dataset's set with another complete member as primary. Returns the set.

@@ -195,24 +195,35 @@ class Service:
     async def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another complete member the primary of the dataset's set; done when it serves."""
         wanted = self.membership.switchover(dataset, node)
+        if (now := await self._serves(wanted)).primary != wanted.primary:
+            raise UnavailableError(f"{wanted.primary} did not take over; {now.primary} serves", "try again")
+        return now
+
+    async def recover(self, set_id: int, generation: int, source: MemberEntry) -> SetEntry:
+        """Lets a set that is down go on from a node that may lack acknowledged commits; done when it serves."""
+        return await self._serves(self.membership.recover(set_id, generation, source))
+
+    async def _serves(self, wanted: SetEntry) -> SetEntry:
+        """Waits until the set is active in that generation, or in a later one."""
 
         def now() -> SetEntry:
             return self.catalog.sets[wanted.id]
 
         if not await self._until(lambda: now().generation > wanted.generation or now().state == "active"):
             raise UnavailableError(f"{wanted.primary} has not taken over in time", "`dspm status` shows the set")
-        if now().primary != wanted.primary:
-            raise UnavailableError(f"{wanted.primary} did not take over; {now().primary} serves", "try again")
         return now()
 
     def node_states(self) -> list[dict[str, Any]]:
         """Nodes with "serving", "down", "behind", "ahead" (of this registry's state) or "lost its memory", and whether
-        they are drained."""
-        found = []
+        they are drained; what they remember and, in seconds, since when they were silent."""
+        found, now = [], self.membership.clock()
         for p in self._peers.values():
             state, why = self._state(p)
             draining = p.node.name in self.catalog.draining
-            found.append({**msgspec.to_builtins(p.node), "state": state, "why": why, "draining": draining})
+            heard = self.membership.pulse(p.node.name).at(now)
+            silent_s = None if heard.store is None else round(heard.silent_s, 3)
+            memory = {"store": heard.store, "former": sorted(heard.former), "silent_s": silent_s, "way": heard.way}
+            found.append({**msgspec.to_builtins(p.node), "state": state, "why": why, "draining": draining, **memory})
         return found
 
     def _state(self, peer: Peer) -> tuple[str, str]:
