@@ -4,6 +4,7 @@ word over. It notices, decides nothing, and says so; a node that is behind is do
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from test_registry_service import registry, until
 
 from dspm.errors import DspmError, UnavailableError
 from dspm.netram.messages import CreateOptions, MemberEntry, NodeEntry, SetEntry
+from dspm.netram.registry import listening
+from dspm.netram.registry.pace import GRACE_S
 from dspm.netram.registry.pulse import BEHIND_S
 from dspm.netram.viewsum import view_sum
 
@@ -120,6 +123,52 @@ def test_a_view_that_contradicts_what_a_node_knows(tmp_path: Path) -> None:
         c.node("n3").contradicts = ""
         await until(lambda: not c.service.catalog.ahead)
         await c.set_of("b")
+
+    run(tmp_path, 3, body)
+
+
+def test_a_node_that_knows_better_and_comes_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the start with an old state: the only node that answers knows nothing newer than that state, and the one
+    that was dropped since would be made the set's only member."""
+
+    async def body(c: Cluster) -> None:
+        await c.set_of("a")
+        backup = (tmp_path / "registry.db").read_bytes()
+        n2 = await c.kill("n2")
+        await c.becomes("a", "n1", "n3")
+        await c.service.stop()
+        n1, n3 = await c.kill("n1"), await c.kill("n3")
+        old = await c.back(n2)
+        old.view = n2.view
+        monkeypatch.setattr(listening, "LISTEN_S", 3600.0)
+        start(c, tmp_path, backup)
+        before = c.now("a")
+        clock = c.service.membership.clock
+        began = clock()
+        await until(lambda: c.service._peers["n2"].store is not None and clock() > began + 2 * GRACE_S)
+        assert c.now("a") == before, "nothing is decided"
+        for decide in (lambda: c.service.catalog.drain("n2", True), lambda: c.service.catalog.remove("a")):
+            with pytest.raises(UnavailableError, match="just started, and has not heard n1, n3 yet"):
+                decide()
+        waits = asyncio.create_task(c.service.locate("b", CreateOptions(copies=1)))
+        (await c.back(n3)).view = n3.view
+        with pytest.raises(UnavailableError, match="older than what nodes know"):
+            await waits
+        assert c.now("a") == before and set(c.service.catalog.ahead) == {"n3"}
+        await n1.stop()
+
+    run(tmp_path, 3, body)
+
+
+def test_nodes_that_do_not_come_are_not_waited_for_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(c: Cluster) -> None:
+        await c.set_of("a")
+        await c.service.stop()
+        await c.kill("n2")
+        monkeypatch.setattr(listening, "LISTEN_S", 0.5)
+        start(c, tmp_path, (tmp_path / "registry.db").read_bytes())
+        assert (await c.set_of("b", copies=1)).primary in ("n1", "n3"), "who asks at once is answered when it may be"
+        await c.becomes("a", "n1", "n3")
 
     run(tmp_path, 3, body)
 

@@ -93,9 +93,11 @@ def build(service: Service, key: bytes) -> Starlette:
         return _json({"done": True})
 
     async def drain(request: Request) -> Response:
+        await service.ready()
         return _json({"sets": service.membership.drain(request.path_params["name"])})
 
     async def undrain(request: Request) -> Response:
+        await service.ready()
         service.membership.undrain(request.path_params["name"])
         return _json({"done": True})
 

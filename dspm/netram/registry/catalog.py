@@ -26,6 +26,7 @@ from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, Member
 from dspm.netram.names import check_name
 from dspm.netram.placement import Load, load_of, place
 from dspm.netram.registry import store as rows
+from dspm.netram.registry.listening import Listening
 from dspm.netram.registry.store import Store
 from dspm.netram.viewsum import view_sum
 
@@ -79,6 +80,8 @@ class Catalog:
         self._began: dict[int, int] = {}
         self.ahead: dict[str, str] = {}
         """Nodes that have a view which this state did not make, with what it is."""
+        self.listening = Listening((), 0.0)
+        """Until it is over nothing is decided either."""
         self._sum = (0, 0)
 
     @property
@@ -93,12 +96,20 @@ class Catalog:
             f" version {self.view_version}{more}"
         )
 
+    @property
+    def may_decide(self) -> bool:
+        """False while this state may be an old one."""
+        return not (self.ahead or self.listening.missing)
+
     def check_current(self) -> None:
         """Raises UnavailableError when nothing may be decided."""
         if self.ahead:
             raise UnavailableError(
                 self.trouble, "stop the registry, put the newer registry.db back into its directory, start it again"
             )
+        if self.listening.missing:
+            silent = ", ".join(sorted(self.listening.missing))
+            raise UnavailableError(f"the registry has just started, and has not heard {silent} yet", "try again")
 
     @contextmanager
     def _decide(self, changes_view: bool) -> Iterator[sqlite3.Connection]:

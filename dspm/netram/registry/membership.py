@@ -80,7 +80,7 @@ class Membership:
 
     def look(self) -> None:
         """Something was heard, or not heard, of a node: changes what there is to change."""
-        if self._catalog.ahead or self._is_late():
+        if not self._catalog.may_decide or self._is_late():
             return
         heard = self._heard()
         answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD and not h.is_behind}

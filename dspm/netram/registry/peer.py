@@ -206,6 +206,8 @@ class Peer:
             self._wake.set()
         self._pong = pong
         newest = self._catalog.view_version
+        if pong.view == newest or self.node.name in self._catalog.ahead:
+            self._catalog.listening.heard(self.node.name)
         if self._pulse.heard(self._clock(), pong.store, frozenset(pong.former), pong.view, newest, pong.boot):
             self._on_change()
 
@@ -323,7 +325,7 @@ class Peer:
         """Has the node free what was removed. One that cannot now (its disk may be full) is asked again."""
         owed = self._catalog.owed_to(self.node.name)
         loop = asyncio.get_running_loop()
-        if not owed or loop.time() < self._free_again or self._catalog.ahead:
+        if not owed or loop.time() < self._free_again or not self._catalog.may_decide:
             return
         for at in range(0, len(owed), FREE_MAX):
             part = owed[at : at + FREE_MAX]

@@ -30,6 +30,7 @@ from dspm.netram.messages import (
 )
 from dspm.netram.names import check_node_name
 from dspm.netram.registry.catalog import Catalog, exists
+from dspm.netram.registry.listening import Listening
 from dspm.netram.registry.membership import TICK_S, Membership, Rules
 from dspm.netram.registry.peer import Peer
 from dspm.netram.returned import what_waits
@@ -56,7 +57,8 @@ class Service:
         self.on_fault: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        """Dials all nodes."""
+        """Dials all nodes, and decides nothing before they were heard."""
+        self.catalog.listening = Listening(self.catalog.nodes, self.membership.clock())
         for node in self.catalog.nodes.values():
             self._peers[node.name] = self._dial(node)
 
@@ -77,6 +79,7 @@ class Service:
     async def _tick(self) -> None:
         try:
             while True:
+                self._listen()
                 self.membership.tick()
                 self._look()
                 for fault in (p.fault for p in self._peers.values()):
@@ -87,6 +90,15 @@ class Service:
             log.critical("fault of dspm: this registry ends", why=repr(e))
             self.fault = e
             self.on_fault()
+
+    def _listen(self) -> None:
+        if late := self.catalog.listening.give_up(self.membership.clock()):
+            log.warning("this registry goes on without having heard all nodes", not_heard=late)
+            self._on_change()
+
+    async def ready(self) -> None:
+        """Waits until a registry that has just started may decide something. Whether it may is told by who decides."""
+        await self._until(lambda: not self.catalog.listening.missing or bool(self.catalog.ahead))
 
     def _look(self) -> None:
         self.membership.look()
@@ -138,6 +150,8 @@ class Service:
     async def locate(self, name: str, create: CreateOptions | None) -> Located:
         """Where a dataset is; creates it if that is asked for and it is missing."""
         created = False
+        if name not in self.catalog.datasets:
+            await self.ready()
         if create is not None and name not in self.catalog.datasets:
             stores = {n: p.store for n, p in self._peers.items() if p.store is not None and p.answers}
             entry = self.catalog.create(name, create, stores)
@@ -157,6 +171,7 @@ class Service:
 
     async def remove(self, name: str) -> None:
         """Removes a dataset; done when every node that answers has heard it."""
+        await self.ready()
         self.catalog.remove(name)
         self._unheard.pop(name, None)
         log.info("dataset removed", name=name)
@@ -164,6 +179,7 @@ class Service:
 
     async def rename(self, name: str, to: str, aside: str | None = None) -> None:
         """Renames a dataset, and to `aside` what had its new name; done when every node that answers has heard it."""
+        await self.ready()
         for old, new in self.catalog.rename(name, to, aside):
             if old in self._unheard:
                 self._unheard[new] = self._unheard.pop(old)
@@ -181,6 +197,8 @@ class Service:
             raise ConflictError(
                 f"a node named {node.name!r} serves at {peer.node.address}", "give the new node another name"
             )
+        if self.catalog.nodes.get(node.name) != node:
+            await self.ready()
         self.catalog.put_node(node)
         if peer is None or peer.node != node:
             if peer is not None:
@@ -194,6 +212,7 @@ class Service:
 
     async def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another complete member the primary of the dataset's set; done when it serves."""
+        await self.ready()
         wanted = self.membership.switchover(dataset, node)
         if (now := await self._serves(wanted)).primary != wanted.primary:
             raise UnavailableError(f"{wanted.primary} did not take over; {now.primary} serves", "try again")
@@ -201,6 +220,7 @@ class Service:
 
     async def recover(self, set_id: int, generation: int, source: MemberEntry) -> SetEntry:
         """Lets a set that is down go on from a node that may lack acknowledged commits; done when it serves."""
+        await self.ready()
         return await self._serves(self.membership.recover(set_id, generation, source))
 
     async def _serves(self, wanted: SetEntry) -> SetEntry:
