@@ -35,6 +35,13 @@ def dspm() -> Run:
     return run
 
 
+def write_key(path: Path, text: str) -> None:
+    """A key file as it has to be: for its owner alone."""
+    path.touch(0o600)
+    path.chmod(0o600)
+    path.write_text(text)
+
+
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
     """A directory for `dspm up`; whatever runs there is ended, and its arenas are removed."""

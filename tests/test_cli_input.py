@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Run
+from conftest import Run, write_key
 
 from dspm.netram.config import load
 
@@ -61,7 +61,7 @@ CASES = [
 @pytest.mark.parametrize(("arguments", "status"), CASES, ids=lambda v: " ".join(v) if isinstance(v, list) else str(v))
 def test_wrong_input(dspm: Run, tmp_path: Path, arguments: list[str], status: int) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / "key").write_text("k")
+    write_key(tmp_path / "key", "k")
     (tmp_path / "one.toml").write_text('key_file = "key"\nnodes = ["127.0.0.1:1"]\nregistry = "http://127.0.0.1:1"\n')
     before = sorted(tmp_path.rglob("*"))
     r = dspm(*(a.replace("{tmp}", str(tmp_path)) for a in arguments))
@@ -120,7 +120,7 @@ def test_the_extension_is_a_file(dspm: Run) -> None:
 
 @pytest.mark.parametrize("option", ["--listen", "--metrics"])
 def test_a_port_in_use_is_named_with_who_may_have_it(dspm: Run, tmp_path: Path, option: str) -> None:
-    (tmp_path / "key").write_text("k")
+    write_key(tmp_path / "key", "k")
     (tmp_path / "one.toml").write_text('key_file = "key"\nregistry = "http://127.0.0.1:1"\nmemory = "16MiB"\n')
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -152,7 +152,7 @@ def test_a_key_that_does_not_fit_is_named_by_its_file(dspm: Run, tmp_path: Path,
     assert up.returncode == 0, up.stderr
     try:
         other = tmp_path / "other.key"
-        other.write_text("of another cluster")
+        write_key(other, "of another cluster")
         wrong = tmp_path / "wrong.toml"
         text = Path(json.loads(up.stdout)["config"]).read_text()
         wrong.write_text(text.replace(str(directory / "cluster.key"), str(other)))

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from conftest import write_key
 
 from dspm.netram.wire import operator_token
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    (tmp_path / "key").write_text("secret\n")
+    write_key(tmp_path / "key", "secret\n")
     (tmp_path / "c.toml").write_text('cluster = "c"\nkey_file = "key"\n')
     command = [sys.executable, "-m", "dspm.cli.main", "registry", "--dir", str(tmp_path / "r")]
     command += ["--config", str(tmp_path / "c.toml"), "--listen", "127.0.0.1:0"]

@@ -77,6 +77,8 @@ def _print(survey: Survey) -> None:
         shown = survey.sets(sets)
         print_table("", _SET_HEADINGS, [_set_row(s) for s in shown], frozenset({"generation"}))
         for s in shown:
+            if s["one_machine"]:
+                print(f"replica set {s['set']}: {' and '.join(s['one_machine'])} are on one machine, and fail with it")
             for n in s["cannot_join"]:
                 print(f"replica set {s['set']}: {n['node']} cannot join: {n['why']}")
     if head["registry_trouble"]:

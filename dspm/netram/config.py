@@ -77,10 +77,20 @@ class Config(msgspec.Struct, frozen=True):
         return read_key(Path(self.key_file))
 
 
+_OTHERS = 0o007
+"""What nobody but owner and group may do with a key file."""
+
+
 def read_key(path: Path) -> Key:
     """The key in that file."""
     hint = "`key_file` in the config names the file that holds the cluster's key"
     try:
+        mode = path.stat().st_mode & 0o777
+        if mode & _OTHERS:
+            raise UsageError(
+                f"the key file {path} is open to everybody on this machine (mode {mode:03o})",
+                f"`chmod 600 {path}`; whoever has the key can read and change all data",
+            )
         key = path.read_bytes().strip()
     except OSError as e:
         raise UsageError(f"the key file {path} cannot be read: {e.strerror}", hint) from None

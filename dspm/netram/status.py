@@ -9,6 +9,7 @@ what is created, renamed or removed meanwhile may be there or not, all else is t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -262,6 +263,12 @@ class Survey:
         """True when no complete member of the set answers with what it held."""
         return not any(self.holds(m.node, m.store) for m in s.last_active)
 
+    def _one_machine(self, s: SetEntry) -> list[str]:
+        """Members that fail at once with another one."""
+        machines = {n.name: n.machine for n in self.view.nodes}
+        count = Counter(machines.get(m.node) for m in s.members)
+        return sorted(m.node for m in s.members if count[machines.get(m.node)] > 1)
+
     def sets(self, wanted: set[int]) -> list[dict[str, Any]]:
         """What `dspm status` says of these replica sets.
 
@@ -281,6 +288,7 @@ class Survey:
             **lists,
             "waits_for": [m.node for m in s.last_active] if down else [],
             "history": s.history,
+            "one_machine": self._one_machine(s),
             "progress": [_progress(n, j) for n, j in joins.items() if n in lists["joining"]],
             "cannot_join": [{"node": n, "why": j.why} for n, j in joins.items() if j.why and n not in lists["members"]],
         }

@@ -186,17 +186,12 @@ impl Config {
     /// The cluster's key.
     ///
     /// # Errors
-    /// [`Error::Usage`] when no key file is configured, or it cannot be read, or is empty.
+    /// [`Error::Usage`] when no key file is configured, or that of [`ClusterKey::read`].
     pub fn key(&self) -> Result<ClusterKey, Error> {
         let path = self.key_file.as_ref().ok_or_else(|| {
             Error::Usage("no key_file is configured: it names the file that holds the cluster's key".into())
         })?;
-        let text = std::fs::read_to_string(path)
-            .map_err(|e| Error::Usage(format!("the key file {} cannot be read: {e}", path.display())))?;
-        if text.trim().is_empty() {
-            return Err(Error::Usage(format!("the key file {} is empty", path.display())));
-        }
-        Ok(ClusterKey::of_file(&text, path))
+        ClusterKey::read(path)
     }
 
     /// The cluster-wide name of what a program opened ([`crate::dataset_name`]).

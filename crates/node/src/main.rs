@@ -58,7 +58,7 @@ fn main() -> ExitCode {
     let ports = [("--metrics", options.metrics.clone().unwrap_or_default()), ("--listen", options.listen.clone())];
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => fail(&e, port_hint(&e, &ports)),
+        Err(e) => fail(&e, port_hint(&e, &ports).or_else(|| foreign_hint(&e))),
     }
 }
 
@@ -71,6 +71,12 @@ fn fail(e: &Error, hint: Option<String>) -> ExitCode {
         Error::Corrupt(_) => 4,
         _ => 1,
     })
+}
+
+/// What to do about a directory that another cluster's node used.
+fn foreign_hint(e: &Error) -> Option<String> {
+    let foreign = e.to_string().contains(" is of a node of the cluster ");
+    foreign.then(|| "give the node a --data-dir of its own, or start it with the config of that cluster".into())
 }
 
 /// What to do about an address that cannot be listened on; `ports` are what was asked for, and by which argument.
@@ -182,9 +188,9 @@ impl Arguments {
                  --insecure accepts that"
             )));
         }
-        let key_file = PathBuf::from(self.need("key-file")?);
-        let key = std::fs::read_to_string(&key_file)
-            .map_err(|e| Error::Usage(format!("key file {}: {e}", key_file.display())))?;
+        let key = ClusterKey::read(&PathBuf::from(self.need("key-file")?))?;
+        // Not for who is dialled: a stranger would learn the path.
+        let key = key.without_file();
         Ok(NodeOptions {
             name: self.need("name")?,
             cluster: self.text.get("cluster").cloned().unwrap_or_default(),
@@ -192,7 +198,7 @@ impl Arguments {
             metrics: self.text.get("metrics").cloned(),
             data_dir: self.need("data-dir")?.into(),
             arena: self.need("arena")?.into(),
-            key: ClusterKey::new(&key),
+            key,
             lease: Duration::from_millis(self.number("lease-ms", 300)?),
             flush_interval: Duration::from_millis(self.number("flush-interval-ms", 100)?),
             dirty_max: self.number("dirty-max-bytes", memory / 2)?,

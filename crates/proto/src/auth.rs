@@ -13,6 +13,7 @@ use crate::ids::{Session, StoreId};
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Who dials.
@@ -82,6 +83,9 @@ pub struct ClusterKey {
     file: String,
 }
 
+/// What nobody but owner and group may do with a key file.
+const OTHERS: u32 = 0o007;
+
 impl PartialEq for ClusterKey {
     fn eq(&self, other: &ClusterKey) -> bool {
         self.secret == other.secret
@@ -105,6 +109,31 @@ impl ClusterKey {
     /// The same, and which file has it: errors name that. Not for who is dialled: a stranger would learn the path.
     pub fn of_file(text: &str, file: &Path) -> ClusterKey {
         ClusterKey { file: file.display().to_string(), ..ClusterKey::new(text) }
+    }
+
+    /// The same, of no file.
+    pub fn without_file(self) -> ClusterKey {
+        ClusterKey { file: String::new(), ..self }
+    }
+
+    /// The key in a file.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it cannot be read, is empty, or can be read by everybody: whoever has the key can read and
+    /// change all data.
+    pub fn read(file: &Path) -> Result<ClusterKey, Error> {
+        let name = file.display();
+        let unreadable = |e: std::io::Error| Error::Usage(format!("the key file {name} cannot be read: {e}"));
+        let mode = std::fs::metadata(file).map_err(unreadable)?.permissions().mode() & 0o777;
+        if mode & OTHERS != 0 {
+            let text = format!("the key file {name} is open to everybody on this machine (mode {mode:03o}): chmod 600 it");
+            return Err(Error::Usage(text));
+        }
+        let text = std::fs::read_to_string(file).map_err(unreadable)?;
+        if text.trim().is_empty() {
+            return Err(Error::Usage(format!("the key file {name} is empty")));
+        }
+        Ok(ClusterKey::of_file(&text, file))
     }
 
     /// HMAC-SHA-256 over side, dialer's nonce and acceptor's nonce (each ended by a zero byte), in hexadecimal.

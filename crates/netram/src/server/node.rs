@@ -127,6 +127,8 @@ impl Node {
         let listener = TcpListener::bind(&options.listen).map_err(|e| cannot_listen(&options.listen, &e))?;
         let address = listener.local_addr()?.to_string();
         std::fs::create_dir_all(&options.data_dir)?;
+        let saved = options.data_dir.join("catalog.json");
+        check_cluster(&Catalog::open(&saved)?, &options)?; // before anything of a foreign directory is changed
         let (store, opened) = Store::open(StoreOptions {
             arena: options.arena.clone(),
             memory: options.memory,
@@ -136,7 +138,7 @@ impl Node {
             history_max: options.history_max,
             outcome_retention: options.outcome_retention,
         })?;
-        let catalog = Catalog::open(&options.data_dir.join("catalog.json"))?;
+        let catalog = Catalog::open(&saved)?;
         let (mailboxes, inboxes) = worker::mailboxes(options.workers)?;
         let node = Arc::new(Node {
             store,
@@ -236,6 +238,16 @@ impl Node {
     pub(crate) fn sender(&self, connection: u64) -> Option<Arc<Sender>> {
         self.senders.read().unwrap_or_else(PoisonError::into_inner).get(&connection).cloned()
     }
+}
+
+/// What a node of another cluster left would be taken for this one's: its view is newer, and its data nobody's.
+fn check_cluster(catalog: &Catalog, options: &NodeOptions) -> Result<(), Error> {
+    let (has, wanted) = (&catalog.view.cluster, &options.cluster);
+    if has.is_empty() || wanted.is_empty() || has == wanted {
+        return Ok(());
+    }
+    let dir = options.data_dir.display();
+    Err(Error::Usage(format!("the directory {dir} is of a node of the cluster {has:?}, not of {wanted:?}")))
 }
 
 fn cannot_listen(address: &str, e: &std::io::Error) -> Error {
