@@ -9,7 +9,7 @@ from peer import FakeNode
 from registry_cluster import Cluster, names, run
 from test_registry_service import KEY, registry, until
 
-from dspm.errors import ConflictError, NotFoundError, UnavailableError
+from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableError
 
 
 def test_a_node_is_drained_and_taken_back(tmp_path: Path) -> None:
@@ -61,5 +61,45 @@ def test_switchover(tmp_path: Path) -> None:
         await c.node("n4").report()
         await c.becomes("a", "n4", *({"n1", "n2", "n3"} - {gone}))
         assert (await c.service.switchover("a", "n4")).primary == "n4"
+
+    run(tmp_path, 3, body)
+
+
+def test_a_node_is_removed_when_it_is_drained_and_gone(tmp_path: Path) -> None:
+    async def body(c: Cluster) -> None:
+        service = c.service
+        await c.set_of("a")
+        await c.set_of("b", copies=1)
+        await service.remove("b")  # its set's record stays
+
+        async def refused(why: str, kind: type[DspmError] = ConflictError) -> None:
+            before = service.catalog.view()
+            with pytest.raises(kind, match=why):
+                await service.remove_node("n1")
+            assert service.catalog.view() == before
+
+        with pytest.raises(NotFoundError, match="no node named 'n9'"):
+            await service.remove_node("n9")
+        await refused("n1 is not drained")
+        for n in c.nodes:
+            n.joins = False
+        service.membership.drain("n1")
+        await refused("1 replica set still names n1")
+        for n in c.nodes:
+            n.joins = True
+            await n.report()
+        await until(lambda: "n1" not in names([*c.now("a").last_active, *c.now("a").dropped]))
+        await refused("n1 still answers")
+        n1 = await c.kill("n1")
+        await until(lambda: service.node_states()[0]["state"] == "down")
+        await service.remove_node("n1")
+        assert sorted(service.catalog.nodes) == ["n2", "n3"] and service.catalog.draining == set()
+        assert all("n1" not in names([*s.members, *s.dropped]) for s in service.catalog.sets.values())
+        assert registry(tmp_path).catalog.view() == service.catalog.view(), "written"
+        await until(lambda: [x["name"] for x in c.node("n2").view["nodes"]] == ["n2", "n3"])
+        back = FakeNode("n1", KEY, "c", n1.store)
+        c.nodes.remove(n1)
+        await c.add(back)
+        assert sorted(names((await c.set_of("new", copies=3)).members)) == ["n1", "n2", "n3"]
 
     run(tmp_path, 3, body)

@@ -8,10 +8,11 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from dspm.cli.arguments import GivenPath
-from dspm.cli.operate import drain
+from dspm.cli.operate import drain, remove
 
 app = App(name="node", help_format="plaintext")
 app.command(drain)
+app.command(remove)
 Flag = Annotated[bool, Parameter(negative="")]
 
 

@@ -36,7 +36,7 @@ _COMMANDS = {
     "bench": ("dspm.bench.cli:app", "Measure against the machine's own floor."),
     "switchover": ("dspm.cli.operate:switchover", "Have another member serve a dataset."),
     "recover": ("dspm.cli.recover:recover", "Explain sets that are down; let them go on with a loss."),
-    "node": ("dspm.cli.daemons:app", "Run a node in the foreground, or drain one."),
+    "node": ("dspm.cli.daemons:app", "Run a node in the foreground; drain or remove one."),
     "registry": ("dspm.cli.daemons:registry", "Run the registry in the foreground."),
     "version": ("dspm.cli.inspect:version", "Print the versions."),
 }

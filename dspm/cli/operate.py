@@ -1,4 +1,4 @@
-"""`dspm switchover` and `dspm node drain`: what an operator asks of the registry."""
+"""`dspm switchover`, `dspm node drain` and `remove`: what an operator asks of the registry."""
 
 from __future__ import annotations
 
@@ -60,3 +60,20 @@ def drain(name: str, /, *, undo: Flag = False, wait: Flag = False) -> None:
             time.sleep(_LOOK_AGAIN_S)
     which = "1 replica set" if sets == 1 else f"{sets} replica sets"
     print(f"{which} moved away from {name}" if wait else f"{which} to move away from {name}: `dspm status` shows it")
+
+
+def remove(name: str, /) -> None:
+    """Forget a node for good: one that is drained, that no replica set names any more, and that does not run.
+
+    Started again it is a new node.
+
+    Parameters
+    ----------
+    name
+        The node's name.
+    """
+    from dspm.netram.config import load_cluster
+    from dspm.netram.operator import of_cluster
+
+    with of_cluster(load_cluster()) as registry:
+        registry.remove_node(name)

@@ -56,6 +56,10 @@ class Operator:
         """Takes a node into use again."""
         self._call("DELETE", f"/v1/nodes/{quote(node, safe='')}/drain", None)
 
+    def remove_node(self, node: str) -> None:
+        """Forgets a node that is drained and gone."""
+        self._call("DELETE", f"/v1/nodes/{quote(node, safe='')}", None)
+
     def sets_of(self, node: str) -> int:
         """How many sets still name the node as one that holds them."""
         lists = ("members", "joining", "last_active")

@@ -7,7 +7,8 @@ Every request but /v1/health shows `Authorization: Bearer TOKEN`, where the toke
 is the one after `next`; what is created, renamed or removed meanwhile may be in it or not. `limit` is 1 to 1000, and
 1000 without one.
 
-`POST /v1/nodes/NAME/drain` moves all sets away from a node, `DELETE` takes it into use again. `POST /v1/switchover`
+`POST /v1/nodes/NAME/drain` moves all sets away from a node, `DELETE` takes it into use again; `DELETE
+/v1/nodes/NAME` forgets one that is drained and gone. `POST /v1/switchover`
 with {"dataset": NAME, "node": NAME or null} answers {"set": …} when another member serves the dataset's set.
 
 `POST /v1/sets/ID/recover` with {"generation": N, "node": NAME, "store": ID} lets a set that is down go on from a node
@@ -92,6 +93,10 @@ def build(service: Service, key: bytes) -> Starlette:
         await service.add_node(await _read(request, NodeEntry))
         return _json({"done": True})
 
+    async def remove_node(request: Request) -> Response:
+        await service.remove_node(request.path_params["name"])
+        return _json({"done": True})
+
     async def drain(request: Request) -> Response:
         await service.ready()
         return _json({"sets": service.membership.drain(request.path_params["name"])})
@@ -124,6 +129,7 @@ def build(service: Service, key: bytes) -> Starlette:
             Route("/v1/nodes", guarded(add_node), methods=["POST"]),
             Route("/v1/nodes/{name}/drain", guarded(drain), methods=["POST"]),
             Route("/v1/nodes/{name}/drain", guarded(undrain), methods=["DELETE"]),
+            Route("/v1/nodes/{name}", guarded(remove_node), methods=["DELETE"]),
             Route("/v1/switchover", guarded(switchover), methods=["POST"]),
             Route("/v1/sets/{id}/recover", guarded(recover), methods=["POST"]),
             Route("/v1/datasets/{name:path}", guarded(remove), methods=["DELETE"]),

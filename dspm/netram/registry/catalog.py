@@ -174,6 +174,21 @@ class Catalog:
             rows.put_node(db, node)
         self.nodes[node.name] = node
 
+    def remove_node(self, node: str) -> None:
+        """Forgets a node that no set with datasets names, and the sets without any that do."""
+        empty = [s.id for s in self.sets.values() if node in named(s) and not self._groups[s.id]]
+        with self._decide(changes_view=True) as db:
+            rows.remove_node(db, node)
+            for set_id in empty:
+                rows.remove_set(db, set_id)
+        for set_id in empty:
+            del self.sets[set_id]
+            for known in (self._groups, self._kinds, self._began):
+                known.pop(set_id, None)
+        del self.nodes[node]
+        self.draining.discard(node)
+        self._owed.pop(node, None)
+
     def create(self, name: str, options: CreateOptions, stores: dict[str, int]) -> DatasetEntry:
         """Places a new dataset on nodes of `stores` (those that answer, with their store ids)."""
         check_name(name)

@@ -16,7 +16,7 @@ import structlog
 from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableError, UsageError
 from dspm.netram.messages import MemberEntry, SetEntry
 from dspm.netram.registry import driver
-from dspm.netram.registry.catalog import Catalog
+from dspm.netram.registry.catalog import Catalog, named
 from dspm.netram.registry.cuts import Cuts
 from dspm.netram.registry.driver import Cluster, Standing, standing
 from dspm.netram.registry.pace import GRACE_S, Pace
@@ -277,6 +277,24 @@ class Membership:
             log.info("node is drained", node=node, sets=len(sets))
         return len(sets)
 
+    def check_removable(self, node: str) -> None:
+        """Raises ConflictError unless a node is drained, holds nothing that counts, and does not run."""
+        self._catalog.check_current()
+        self._check_known(node)
+        if node not in self._catalog.draining:
+            raise ConflictError(
+                f"{node} is not drained", f"`dspm node drain {node} --wait`, then end it, then remove it"
+            )
+        if sets := sum(node in named(s) for s in self._sets()):
+            which = "1 replica set still names" if sets == 1 else f"{sets} replica sets still name"
+            raise ConflictError(f"{which} {node}", "wait until `dspm status` shows it in none, also as dropped")
+        if self.pulse(node).at(self.clock()).way is Way.HEARD:
+            raise ConflictError(f"{node} still answers", "end its process first")
+
+    def forget(self, node: str) -> None:
+        """A node was removed."""
+        self._pulses.pop(node, None)
+
     def _check_others(self, node: str, sets: list[SetEntry]) -> None:
         """Refuses to drain a node whose sets the others cannot hold."""
         answering = {n for n, h in self._heard().items() if h.is_there} - self._catalog.draining - {node}
@@ -297,8 +315,7 @@ class Membership:
 
     def _check_operator(self, node: str) -> None:
         self._catalog.check_current()
-        if node not in self._catalog.nodes:
-            raise NotFoundError(f"there is no node named {node[:80]!r}", "`dspm status` lists the nodes")
+        self._check_known(node)
         if not self.rules.failover:
             raise UsageError(
                 "failover = false: this registry changes the members of no set",
@@ -320,6 +337,10 @@ class Membership:
         )
         self._change([new])
         return new
+
+    def _check_known(self, node: str) -> None:
+        if node not in self._catalog.nodes:
+            raise NotFoundError(f"there is no node named {node[:80]!r}", "`dspm status` lists the nodes")
 
     def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Begins a generation of the dataset's set with another complete member as primary. Returns the set.

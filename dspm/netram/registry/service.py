@@ -210,6 +210,16 @@ class Service:
             why = peer.refused or peer.trouble
             raise UnavailableError(f"the node {node.name} at {node.address} does not answer: {why}")
 
+    async def remove_node(self, node: str) -> None:
+        """Forgets a node that is drained and gone."""
+        await self.ready()
+        self.membership.check_removable(node)
+        self.catalog.remove_node(node)
+        await self._peers.pop(node).stop()
+        self.membership.forget(node)
+        log.info("node is removed", node=node)
+        self._poke()
+
     async def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another complete member the primary of the dataset's set; done when it serves."""
         await self.ready()

@@ -163,6 +163,17 @@ def put_node(db: sqlite3.Connection, node: NodeEntry) -> None:
     db.execute("INSERT OR REPLACE INTO nodes VALUES(?, ?, ?)", (node.name, node.address, node.machine))
 
 
+def remove_node(db: sqlite3.Connection, node: str) -> None:
+    """Forgets a node, and what it had yet to free."""
+    for table, column in (("nodes", "name"), ("draining", "node"), ("removed", "node")):
+        db.execute(f"DELETE FROM {table} WHERE {column} = ?", (node,))
+
+
+def remove_set(db: sqlite3.Connection, set_id: int) -> None:
+    """Forgets a set without datasets."""
+    db.execute("DELETE FROM sets WHERE id = ?", (_hex(set_id),))
+
+
 def put_set(db: sqlite3.Connection, entry: SetEntry) -> None:
     """Writes a set."""
     lists = (msgspec.json.encode(m) for m in (entry.members, entry.joining, entry.last_active, entry.dropped))
