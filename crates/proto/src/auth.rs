@@ -126,7 +126,8 @@ impl ClusterKey {
         let unreadable = |e: std::io::Error| Error::Usage(format!("the key file {name} cannot be read: {e}"));
         let mode = std::fs::metadata(file).map_err(unreadable)?.permissions().mode() & 0o777;
         if mode & OTHERS != 0 {
-            let text = format!("the key file {name} is open to everybody on this machine (mode {mode:03o}): chmod 600 it");
+            let text =
+                format!("the key file {name} is open to everybody on this machine (mode {mode:03o}): chmod 600 it");
             return Err(Error::Usage(text));
         }
         let text = std::fs::read_to_string(file).map_err(unreadable)?;

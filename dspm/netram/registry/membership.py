@@ -282,9 +282,7 @@ class Membership:
         self._catalog.check_current()
         self._check_known(node)
         if node not in self._catalog.draining:
-            raise ConflictError(
-                f"{node} is not drained", f"`dspm node drain {node} --wait`, then end it, then remove it"
-            )
+            raise ConflictError(f"{node} is not drained", f"`dspm node drain {node} --wait`, end it, then remove it")
         if sets := sum(node in named(s) for s in self._sets()):
             which = "1 replica set still names" if sets == 1 else f"{sets} replica sets still name"
             raise ConflictError(f"{which} {node}", "wait until `dspm status` shows it in none, also as dropped")
