@@ -75,6 +75,8 @@ def arguments(node: Node, config: Config, listen: str, metrics: str, insecure: b
         *("--dirty-max-bytes", str(config.dirty_max_bytes)),
         *("--history-max-bytes", str(config.history_max_bytes)),
         *("--outcome-retention-ms", str(config.outcome_retention_ms)),
+        *("--scrub-rate-bytes", str(config.scrub_rate_bytes)),
+        *("--scrub-interval-ms", str(config.scrub_interval_ms)),
         *("--metrics", metrics),
         *(["--insecure"] if insecure else []),
     ]

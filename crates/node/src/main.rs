@@ -33,6 +33,8 @@ starts a whole cluster on this machine, or `dspm node`, which reads the configur
   --dirty-max-bytes N       memory that commits not yet on disk may take (half of --memory)
   --history-max-bytes N     memory that one reader's old snapshot may pin (a quarter of --memory)
   --outcome-retention-ms N  how long the outcome of a commit can be asked (3600000)
+  --scrub-rate-bytes N      bytes a second that are looked at for damage; 0: only what is asked for (16777216)
+  --scrub-interval-ms N     from one look at everything to the next (86400000)
   --workers N               threads that serve connections (1)
   --insecure                listen off loopback although nothing is encrypted
   --help                    this text
@@ -136,7 +138,7 @@ struct Arguments {
     insecure: bool,
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 16] = [
     "name",
     "listen",
     "data-dir",
@@ -151,6 +153,8 @@ const KNOWN: [&str; 14] = [
     "dirty-max-bytes",
     "history-max-bytes",
     "outcome-retention-ms",
+    "scrub-rate-bytes",
+    "scrub-interval-ms",
 ];
 
 impl Arguments {
@@ -196,6 +200,8 @@ impl Arguments {
             dirty_max: self.number("dirty-max-bytes", memory / 2)?,
             history_max: self.number("history-max-bytes", memory / 4)?,
             outcome_retention: Duration::from_millis(self.number("outcome-retention-ms", 3_600_000)?),
+            scrub_rate: self.number("scrub-rate-bytes", 16 << 20)?,
+            scrub_interval: Duration::from_millis(self.number("scrub-interval-ms", 86_400_000)?),
             workers: self.number("workers", 1)? as usize,
             memory,
             listen,

@@ -151,6 +151,11 @@ impl Node {
             Control::Activated { .. } | Control::Whole { .. } | Control::Suspect { .. } => {
                 return Err(Error::Protocol("a node does not answer that".into()));
             }
+            Control::Scrub { pass, groups } => self.say(out, m, &self.scrub.ask(pass, groups)?),
+            Control::Damaged { group, dataset, pages } => {
+                self.reported(group, dataset, &pages)?;
+                self.say(out, m, &Done { done: true });
+            }
             Control::Status { groups } => self.say(out, m, &self.status(&groups)?),
         }
         Ok(())
@@ -222,6 +227,9 @@ impl Node {
             frames_used: usage.used,
             frames_dirty: usage.dirty,
             checksum_errors: usage.checksum_errors + own,
+            repaired: self.scrub.repaired.load(Ordering::Relaxed),
+            scrubbed_bytes: self.scrub.bytes.load(Ordering::Relaxed),
+            lost_pages: self.scrub.lost_pages(None),
             lost: lost.unwrap_or_default(),
             groups,
             covered,
@@ -242,7 +250,8 @@ impl Node {
             let group = self.groups.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
             covered += 1;
             let Some(group) = group else { continue };
-            let status = group_status(&group.lock());
+            let mut status = group_status(&group.lock());
+            status.lost_pages = self.scrub.lost_pages(Some(*id));
             bytes += TEXT_OF_GROUP + TEXT_OF_SIZE * status.sizes.len();
             found.push(status);
             if bytes >= limits::LISTED_BYTES {
@@ -276,5 +285,6 @@ fn group_status(g: &super::group::Group) -> GroupStatus {
             _ if g.is_joining() => "joining".into(),
             _ => "ok".into(),
         },
+        lost_pages: 0,
     }
 }
