@@ -340,7 +340,7 @@ impl Node {
                 }
                 Lookup::Disk { .. } => (PageVersion::default(), Source::Base(*page)),
                 Lookup::Lost { lsn, .. } => {
-                    return Err(self.damaged(m.header.group, read.dataset, &g.entry.name, *page, lsn));
+                    return Err(self.damaged(m.header.group, &read, *page, lsn));
                 }
                 Lookup::TooOld => {
                     return Err(Error::TooOld(format!("version {} of page {page} is no longer kept", read.at)));
@@ -353,7 +353,7 @@ impl Node {
         drop(g);
         for ((page, version), source) in read.pages.iter().zip(&mut reply.pages).zip(&mut content) {
             match source.load(version, base.as_ref(), read.at) {
-                Err(Error::Corrupt(_)) => return Err(self.damaged_base(&group, read.dataset, *page, read.at)),
+                Err(Error::Corrupt(_)) => return Err(self.damaged(m.header.group, &read, *page, read.at)),
                 loaded => loaded?,
             }
         }

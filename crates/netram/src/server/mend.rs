@@ -15,7 +15,7 @@ use dspm_proto::control::{Control, DatasetEntry, LostPage, SetEntry};
 use dspm_proto::message::{self, Read, ReadReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{
-    ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId, checksum,
+    ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, PAGE_SIZE, PageNo, Session, StoreId, checksum, limits,
 };
 use dspm_store::Loss;
 use std::sync::Arc;
@@ -39,6 +39,28 @@ struct Answers {
 }
 
 impl Node {
+    /// This node cannot answer a read for that page. All pages of the read are looked at soon: no reader comes back to those
+    /// that it gets from another member.
+    pub(crate) fn damaged(&self, group: GroupId, read: &Read, page: PageNo, lsn: Lsn) -> Error {
+        read.pages.iter().for_each(|p| self.scrub.suspect(group, read.dataset, *p));
+        let why = self.scrub.why_lost(group, read.dataset, page);
+        let name = self.catalog().group(group).map_or_else(|_| read.dataset.to_string(), |found| found.0.name);
+        let me = &self.options.name;
+        Error::Corrupt(format!("page {page} of dataset {name} (commit {lsn}) is damaged on node {me}{why}"))
+    }
+
+    /// What a client got for these pages did not check.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for too many.
+    pub(crate) fn reported(&self, group: GroupId, dataset: DatasetId, pages: &[u64]) -> Result<(), Error> {
+        if pages.len() > limits::READ_PAGES_MAX {
+            return Err(Error::Usage(format!("{} pages at once; at most {}", pages.len(), limits::READ_PAGES_MAX)));
+        }
+        pages.iter().for_each(|p| self.scrub.suspect(group, dataset, PageNo(*p)));
+        Ok(())
+    }
+
     /// One try to put something right.
     pub(super) fn mend(self: &Arc<Self>, trouble: Trouble) -> Tried {
         let source = Source(self.clone());

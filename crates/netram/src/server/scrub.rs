@@ -9,10 +9,9 @@
 //! and costs a look at that page.
 
 use super::flush::Source;
-use super::group::SharedGroup;
 use super::node::Node;
 use dspm_proto::control::{LostPage, ScrubReport};
-use dspm_proto::{DatasetId, Error, GroupId, Lsn, PAGE_SIZE, PageNo, limits};
+use dspm_proto::{DatasetId, Error, GroupId, PAGE_SIZE, PageNo};
 use dspm_store::Step;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -396,35 +395,6 @@ impl Node {
         r.waiting = inner.tried.keys().filter(|t| !is_lost(t)).count() as u64;
         (r.lost_pages, r.lost) = (lost.len() as u64, lost.into_iter().take(NAMED_MAX).collect());
         inner.reports.insert(r.pass, r.clone());
-    }
-
-    /// A page that this node cannot answer for; it is looked at soon.
-    pub(crate) fn damaged(&self, group: GroupId, dataset: DatasetId, name: &str, page: PageNo, lsn: Lsn) -> Error {
-        self.scrub.suspect(group, dataset, page);
-        let why = self.scrub.why_lost(group, dataset, page);
-        let me = &self.options.name;
-        Error::Corrupt(format!("page {page} of dataset {name} (commit {lsn}) is damaged on node {me}{why}"))
-    }
-
-    /// The same of a page in the base file.
-    pub(crate) fn damaged_base(&self, group: &SharedGroup, dataset: DatasetId, page: PageNo, at: Lsn) -> Error {
-        let (id, name) = {
-            let g = group.lock();
-            (g.entry.group, g.entry.name.clone())
-        };
-        self.damaged(id, dataset, &name, page, at)
-    }
-
-    /// What a client got for these pages did not check.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for too many.
-    pub(crate) fn reported(&self, group: GroupId, dataset: DatasetId, pages: &[u64]) -> Result<(), Error> {
-        if pages.len() > limits::READ_PAGES_MAX {
-            return Err(Error::Usage(format!("{} pages at once; at most {}", pages.len(), limits::READ_PAGES_MAX)));
-        }
-        pages.iter().for_each(|p| self.scrub.suspect(group, dataset, PageNo(*p)));
-        Ok(())
     }
 }
 
