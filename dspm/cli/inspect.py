@@ -73,7 +73,7 @@ def _print(survey: Survey) -> None:
         degraded = degraded or is_degraded(found)
         sets.update(d.set for d in page.datasets)
         table.rows([_row(d) for d in found])
-        lost += [f"LOST: no good copy of {d['lost_pages']} of the pages of {d['name']}" for d in found if d["lost_pages"]]
+        lost += [f"LOST: no good copy of {d['lost_pages']} pages of {d['name']}" for d in found if d["lost_pages"]]
     table.end()
     if sets:
         print_table("", _SET_HEADINGS, [_set_row(s) for s in survey.sets(sets)], frozenset({"generation"}))

@@ -19,8 +19,8 @@ UNAVAILABLE = 3
 def scrub(what: str | None = None, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
     """Have all nodes read everything that they hold, in memory and on disk, and repair what is damaged.
 
-    Exit status 0: all is sound, or repaired; 4: something is lost, or still waits to be repaired; 3: a node could not be
-    asked.
+    Exit status 0: all is sound, or repaired; 4: something is lost, or still waits to be repaired; 3: a node could not
+    be asked.
 
     Parameters
     ----------

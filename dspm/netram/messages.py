@@ -208,7 +208,9 @@ class Status(msgspec.Struct, tag_field="op", tag="status"):
     groups: list[int] = []
 
 
-Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | List | Scrub | Damaged | Status
+Request = (
+    Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | List | Scrub | Damaged | Status
+)
 
 
 class PlainView(msgspec.Struct):

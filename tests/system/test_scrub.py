@@ -1,5 +1,7 @@
-"""Bits that flip in a node's memory and on its disk: found, never served, repaired from a good copy, and what is lost is
-named while all the rest goes on."""
+"""Bits that flip in a node's memory and on its disk are found, never served, and repaired from a good copy.
+
+What is lost is named, and all the rest goes on.
+"""
 
 from __future__ import annotations
 

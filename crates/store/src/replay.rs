@@ -214,7 +214,8 @@ pub(crate) fn rebuild(
     for (i, _) in &disk.records {
         let entry = &scan.entries[*i];
         let record = Record::decode(&entry.header, &entry.meta)?;
-        let (frames, damaged) = read_frames(&mut g, &record, log, entry)?;
+        let mut damaged = Vec::new();
+        let frames = read_frames(&mut g, &record, log, entry, &mut damaged)?;
         g.append_settled(&record, &entry.meta, frames)?;
         damaged.into_iter().for_each(|(dataset, page)| g.lose_newest(dataset, page));
         g.slot.fence = Fence { generation: record.token.generation, token: record.token };
@@ -232,9 +233,9 @@ fn read_frames(
     record: &Record,
     log: &Log,
     entry: &LogEntry,
-) -> Result<(Vec<Option<FrameBuf>>, Vec<(DatasetId, PageNo)>), Error> {
+    damaged: &mut Vec<(DatasetId, PageNo)>,
+) -> Result<Vec<Option<FrameBuf>>, Error> {
     let mut image = 0;
-    let mut damaged = Vec::new();
     let mut frames = Vec::with_capacity(record.pages.len());
     for p in &record.pages {
         if p.payload == Payload::Zero {
@@ -249,7 +250,7 @@ fn read_frames(
         image += 1;
         frames.push(Some(frame));
     }
-    Ok((frames, damaged))
+    Ok(frames)
 }
 
 impl GroupStore {
