@@ -143,10 +143,6 @@ impl Store {
             check.losses = g.losses(dataset, page);
         });
         self.check_base_page(source, group, dataset, page, &mut check);
-        let found = |loss: &Loss| loss.checksum.is_some_and(|sum| self.mend_from_log(source, group, loss, sum));
-        let before = check.losses.len();
-        check.losses.retain(|loss| !found(loss));
-        check.mended += (before - check.losses.len()) as u64;
         check
     }
 
@@ -186,7 +182,9 @@ impl Store {
         }
     }
 
-    fn mend_from_log(&self, source: &dyn FlushSource, group: GroupId, loss: &Loss, sum: u64) -> bool {
+    /// Puts a page in the arena right from its image in the log, which is read for that. False: it is not there.
+    pub fn mend_from_log(&self, source: &dyn FlushSource, group: GroupId, loss: &Loss) -> bool {
+        let Some(sum) = loss.checksum else { return false };
         let view = lock(&self.log).view();
         let image = view.image(&*self.disk, (group, loss.lsn), (loss.dataset, loss.page, sum));
         image.is_some_and(|content| self.mend(source, group, loss, loss.lsn, &content).is_ok())

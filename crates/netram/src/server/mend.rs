@@ -1,4 +1,4 @@
-//! Putting right what is damaged here: from another copy on this node, else from another member of the set.
+//! Putting right what is damaged here: from another copy on this node, or from another member of the set.
 //!
 //! Invariants: content is asked for at a snapshot that sees exactly the version that is damaged, and the store takes it
 //! only with that version's checksum; where the base file's own entry may be the damage, it takes what a member shows at
@@ -98,11 +98,17 @@ impl Node {
             let answers = self.ask_others(&entry, &set, loss);
             missing.extend(self.take(source, &entry, loss, answers).err().map(|answers| (loss, answers)));
         }
-        if check.later || missing.iter().any(|m| m.1.silent) {
-            let tries = self.scrub.count_try(Trouble::Page(group, dataset, page));
-            if check.later || !Scrub::gives_up(tries) {
-                return Tried::Again;
-            }
+        let before = missing.len() as u64;
+        let silent = |missing: &[(&Loss, Answers)]| missing.iter().any(|m| m.1.silent);
+        let trouble = Trouble::Page(group, dataset, page);
+        let tries = if check.later || silent(&missing) { self.scrub.count_try(trouble) } else { 1 };
+        if tries == 1 {
+            // Last, and once: the log has to be read for it.
+            missing.retain(|(loss, _)| !self.store.mend_from_log(source, group, loss));
+            self.mended(before - missing.len() as u64);
+        }
+        if check.later || silent(&missing) && !Scrub::gives_up(tries) {
+            return Tried::Again;
         }
         if missing.is_empty() {
             self.scrub.is_whole(group, dataset, page);

@@ -256,6 +256,7 @@ impl Node {
             repaired: self.scrub.repaired.load(Ordering::Relaxed),
         };
         pass.report.all_bytes = self.bytes_of(&pass);
+        self.tell(&mut pass);
         self.look_again_at_lost(&pass);
         self.look(&mut pass);
         // What could not be put right at once gets its time, unless something else is asked.
