@@ -21,5 +21,7 @@ def test_arguments(stand_in: Path, tmp_path: Path) -> None:
         *("--data-dir", "/d", "--arena", "/dev/shm/a", "--memory", "67108864", "--key-file", str(tmp_path / "key")),
         *("--lease-ms", "1000", "--flush-interval-ms", "100"),
         *("--dirty-max-bytes", "16777216", "--history-max-bytes", "1048576", "--outcome-retention-ms", "3600000"),
-        *("--join-rate-bytes", "8388608", "--metrics", "127.0.0.1:9", "--insecure"),
+        *("--join-rate-bytes", "8388608"),
+        *("--scrub-rate-bytes", "16777216", "--scrub-interval-ms", "86400000"),
+        *("--metrics", "127.0.0.1:9", "--insecure"),
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from dspm.cli.output import JsonObject, Table, print_table
+from dspm.cli.output import JsonObject, Table, print_table, printable
 from dspm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,11 +67,13 @@ def _print(survey: Survey) -> None:
             print(f"{n['name']} {n['state']}: {n['why']}")
     table = Table("", _HEADINGS, frozenset({"lsn", "on disk"}))
     degraded, sets = False, set[int]()
+    lost: list[str] = []
     for page in survey.pages():
         found = survey.datasets(page)
         degraded = degraded or is_degraded(found)
         sets.update(d.set for d in page.datasets)
         table.rows([_row(d) for d in found])
+        lost += [f"LOST: no good copy of {d['lost_pages']} pages of {d['name']}" for d in found if d["lost_pages"]]
     table.end()
     if sets:
         shown = survey.sets(sets)
@@ -85,6 +87,8 @@ def _print(survey: Survey) -> None:
         print(f"REGISTRY: {head['registry_trouble']}.")
     if head["one_host"]:
         print("All nodes run on this one host: copies outlive processes here, not the machine.")
+    for line in lost:
+        print(f"{printable(line)}; `dspm scrub` names them.")
     if degraded:
         print("DEGRADED: some datasets have fewer copies than asked for, or their members are changing.")
 

@@ -28,6 +28,7 @@ _COMMANDS = {
     "mv": ("dspm.cli.datasets:mv", "Rename a dataset."),
     "import": ("dspm.cli.transfer:import_", "Make a dataset of a SQLite file."),
     "export": ("dspm.cli.transfer:export", "Write a dataset to a SQLite file."),
+    "scrub": ("dspm.cli.scrub:scrub", "Look for damage in all copies, and repair it."),
     "fsck": ("dspm.cli.fsck:fsck", "Check all files of a stopped node."),
     "log": ("dspm.cli.log:app", "Print a stopped node's disk log."),
     "config": ("dspm.cli.config:app", "Show the configuration."),

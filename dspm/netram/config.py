@@ -60,6 +60,8 @@ class Config(msgspec.Struct, frozen=True):
     failover: bool
     suspect_after_ms: int
     outcome_retention_ms: int
+    scrub_rate_bytes: int
+    scrub_interval_ms: int
     settings: list[Setting]
 
     def setting(self, key: str) -> Setting:

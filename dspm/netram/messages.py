@@ -192,6 +192,25 @@ class List(msgspec.Struct, tag_field="op", tag="list"):
     view: int = 0
 
 
+class Scrub(msgspec.Struct, tag_field="op", tag="scrub"):
+    """Client to node: looks for damage in all that it holds, or tells how far `pass_` is. Answered with ScrubReport.
+
+    With `groups` it looks at those only, and not at the log.
+    """
+
+    # "pass" is a keyword of Python.
+    pass_: int = msgspec.field(name="pass", default=0)
+    groups: list[int] = []
+
+
+class Damaged(msgspec.Struct, tag_field="op", tag="damaged"):
+    """Client to node: what it answered for these pages did not fit its checksum."""
+
+    group: int
+    dataset: int
+    pages: list[int]
+
+
 class Status(msgspec.Struct, tag_field="op", tag="status"):
     """Client to node: answered with NodeStatus, which tells of these groups, 1000 at most; with `held` also of those
     that it holds without a part in their set."""
@@ -200,7 +219,22 @@ class Status(msgspec.Struct, tag_field="op", tag="status"):
     held: bool = False
 
 
-Request = Ping | View | Datasets | Locate | Remove | Rename | Activated | Whole | Suspect | CannotJoin | List | Status
+Request = (
+    Ping
+    | View
+    | Datasets
+    | Locate
+    | Remove
+    | Rename
+    | Activated
+    | Whole
+    | Suspect
+    | CannotJoin
+    | List
+    | Scrub
+    | Damaged
+    | Status
+)
 
 
 class PlainView(msgspec.Struct):
@@ -273,6 +307,7 @@ class GroupStatus(msgspec.Struct):
     state: str = ""
     written: int = 0
     whole: bool = False
+    lost_pages: int = 0
 
 
 class JoinStatus(msgspec.Struct):
@@ -285,11 +320,42 @@ class JoinStatus(msgspec.Struct):
     why: str = ""
 
 
+class LostPage(msgspec.Struct):
+    """A page of which no good copy was found. `asked` is what the other members said, each with its name."""
+
+    name: str
+    dataset: int
+    page: int
+    lsn: int
+    asked: list[str] = []
+
+
+class ScrubReport(msgspec.Struct):
+    """How far one look at everything is, and what it found.
+
+    Of the damaged copies that it met, `repaired` are put right; `waiting` will be when something else ends, as a reader
+    of an old snapshot does. `lost` names the first of `lost_pages`.
+    """
+
+    state: Literal["waiting", "running", "done"]
+    pass_: int = msgspec.field(name="pass")
+    done_bytes: int = 0
+    all_bytes: int = 0
+    pages: int = 0
+    bad: int = 0
+    repaired: int = 0
+    waiting: int = 0
+    lost_pages: int = 0
+    lost: list[LostPage] = []
+    ms: int = 0
+
+
 class NodeStatus(msgspec.Struct):
     """A node's own account, and of the first `covered` groups asked about those that are open there.
 
     `lost` says why the memory of before its last start is gone; it is empty when it was kept. `registry` is why the
-    registry decides nothing, empty when it does. `joins` are the sets that it joins, and those that it could not.
+    registry decides nothing, empty when it does. `joins` are the sets that it joins, and those that it could not. `repaired` copies were damaged and are put right, since its start;
+    `lost_pages` are pages that are damaged here and of which no good copy was found.
     """
 
     name: str
@@ -304,6 +370,9 @@ class NodeStatus(msgspec.Struct):
     covered: int = 0
     registry: str = ""
     joins: list[JoinStatus] = []
+    repaired: int = 0
+    scrubbed_bytes: int = 0
+    lost_pages: int = 0
 
 
 T = TypeVar("T")

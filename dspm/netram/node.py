@@ -76,6 +76,8 @@ def arguments(node: Node, config: Config, listen: str, metrics: str, insecure: b
         *("--history-max-bytes", str(config.history_max_bytes)),
         *("--outcome-retention-ms", str(config.outcome_retention_ms)),
         *("--join-rate-bytes", str(config.join_rate_bytes)),
+        *("--scrub-rate-bytes", str(config.scrub_rate_bytes)),
+        *("--scrub-interval-ms", str(config.scrub_interval_ms)),
         *("--metrics", metrics),
         *(["--insecure"] if insecure else []),
     ]

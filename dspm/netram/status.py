@@ -205,6 +205,8 @@ class Survey:
             "frames_used": status.frames_used,
             "frames_dirty": status.frames_dirty,
             "checksum_errors": status.checksum_errors,
+            "repaired": status.repaired,
+            "scrubbed_bytes": status.scrubbed_bytes,
         }
 
     def datasets(self, page: Page) -> list[dict[str, Any]]:
@@ -223,6 +225,7 @@ class Survey:
                 **empty,
                 "joining": [],
                 "writer": None,
+                "lost_pages": 0,
             }
         groups = {m.node: page.groups.get(m.node, {}).get(d.group) for m in members.members}
         alive = [m.node for m in members.members if self._is_copy(m.node, m.store, groups[m.node])]
@@ -240,6 +243,7 @@ class Survey:
             "backups": [m.node for m in members.members if m.node != members.primary],
             "joining": [m.node for m in members.joining],
             "writer": f"{best.writer:016x}" if best and best.writer else None,
+            "lost_pages": max((g.lost_pages for g in groups.values() if g), default=0),
         }
 
     def _is_copy(self, node: str, store: int, group: GroupStatus | None) -> bool:

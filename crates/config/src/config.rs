@@ -68,6 +68,11 @@ pub struct Config {
     /// How long outcomes can be asked.
     #[serde(rename = "outcome_retention_ms", serialize_with = "millis")]
     pub outcome_retention: Duration,
+    /// Bytes a second that a node looks at for damage; 0: only when asked.
+    pub scrub_rate_bytes: u64,
+    /// From one look at everything to the next.
+    #[serde(rename = "scrub_interval_ms", serialize_with = "millis")]
+    pub scrub_interval: Duration,
     /// Every key with its value in words and where it came from.
     pub settings: Vec<Setting>,
 }
@@ -302,6 +307,8 @@ impl Chosen {
             failover: self.switch("failover"),
             suspect_after: self.time("suspect_after"),
             outcome_retention: self.time("outcome_retention"),
+            scrub_rate_bytes: self.size("scrub.rate"),
+            scrub_interval: self.time("scrub.interval"),
             settings: KEYS.iter().map(setting).collect(),
         }
     }

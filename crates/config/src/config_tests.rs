@@ -47,6 +47,7 @@ fn defaults_are_those_of_the_contract() {
     assert!(c.lease_reads && c.cache_prefetch && c.failover);
     assert_eq!(c.suspect_after, Duration::from_millis(400));
     assert_eq!(c.outcome_retention, Duration::from_secs(3600));
+    assert_eq!((c.scrub_rate_bytes, c.scrub_interval), (16 << 20, Duration::from_secs(24 * 3600)));
     assert_eq!(load(&dir.file(""), &[], &[("copies", "3")]).unwrap().min_copies, 2);
     assert_eq!(load(&dir.file(""), &[], &[("copies", "1")]).unwrap().min_copies, 1);
 }

@@ -123,6 +123,8 @@ pub const KEYS: &[Key] = &[
     key("lease_reads", "true", Kind::Switch, Scope::Cluster, "answer reads under a lease without a round trip; false where clocks can stop unseen"),
     key("failover", "true", Kind::Switch, Scope::Cluster, "the registry changes the members of replica sets by itself; false: a member that is down is waited for"),
     key("suspect_after", "400ms", Kind::Time(200, MINUTE), Scope::Cluster, "silence after which the registry replaces a node; one whose process is gone is replaced at once"),
+    key("scrub.rate", "16MiB", Kind::Size(0), Scope::Node, "bytes a second that a node looks at for damage in its memory and on its disk; 0: only when `dspm scrub` asks"),
+    key("scrub.interval", "24h", Kind::Time(1000, 365 * 24 * HOUR), Scope::Node, "from the end of one such look at everything to the next; the first begins a minute after the start"),
     key("outcome_retention", "1h", Kind::Time(0, 365 * 24 * HOUR), Scope::Cluster, "how long the outcome of a commit can be asked"),
 ];
 

@@ -5,7 +5,7 @@
 
 use crate::rng::Rng;
 use dspm_proto::auth::{Challenge, Hello, Proof};
-use dspm_proto::control::{Control, Done, Listing, Located, NodeStatus, Pong, View};
+use dspm_proto::control::{Control, Done, Listing, Located, NodeStatus, Pong, ScrubReport, View};
 use dspm_proto::message::{self as m, Field};
 use dspm_proto::record::Record;
 use dspm_proto::{Error, Header, Kind, Token};
@@ -104,6 +104,7 @@ fn control_reply(_: &Header, b: &[u8]) -> bool {
     json::<Located>(b)
         | json::<Listing>(b)
         | json::<NodeStatus>(b)
+        | json::<ScrubReport>(b)
         | json::<Pong>(b)
         | json::<View>(b)
         | json::<Done>(b)

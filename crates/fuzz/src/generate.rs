@@ -158,6 +158,9 @@ fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {
             r#"{"op":"status","groups":[1,2,18446744073709551615]}"#,
             r#"{"op":"status","groups":[1],"held":true}"#,
             r#"{"op":"cannot_join","set":5,"generation":2,"store":9,"why":"its memory (16 MiB) is in use"}"#,
+            r#"{"op":"scrub"}"#,
+            r#"{"op":"scrub","pass":3,"groups":[1,18446744073709551615]}"#,
+            r#"{"op":"damaged","group":1,"dataset":1,"pages":[0,7,18446744073709551615]}"#,
             r#"{"op":"ping"}"#,
             r#"{"op":"view","version":1,"cluster":"c","nodes":[{"name":"n1","address":"a:1","machine":"m"}],"sets":[{"id":5,"generation":1,"state":"active","primary":"n1","members":[{"node":"n1","store":9}]}]}"#,
             r#"{"op":"datasets","whole":false,"put":[],"del":["no such"],"drop":[1]}"#,
@@ -170,6 +173,7 @@ fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {
             r#"{"name":"n1","state":"serving","store":1,"frames":2,"frames_used":3,"frames_dirty":4,"checksum_errors":5,"groups":[{"group":1,"primary":true,"generation":1,"lsn":9,"committed":9,"flushed":8,"sizes":[[1,4096]],"writer":0,"waiting":0,"state":"ok"}],"lost":"no arena of this size was there","covered":1}"#,
             r#"{"name":"n1","store":1,"boot":1,"view":1,"datasets":0,"former":[3,2]}"#,
             r#"{"done":true}"#,
+            r#"{"pass":3,"state":"done","done_bytes":1,"all_bytes":1,"pages":2,"bad":1,"repaired":0,"waiting":0,"lost_pages":1,"lost":[{"name":"a","dataset":1,"page":7,"lsn":9,"asked":["n2: damaged"]}],"ms":4}"#,
         ],
         _ => &[r#"{"durability":"pm","copies":3}"#, r#"{"done":true}"#],
     };

@@ -34,6 +34,8 @@ starts a whole cluster on this machine, or `dspm node`, which reads the configur
   --history-max-bytes N     memory that one reader's old snapshot may pin (a quarter of --memory)
   --outcome-retention-ms N  how long the outcome of a commit can be asked (3600000)
   --join-rate-bytes N       pages a second that it copies when it joins a set, in bytes; 0: no limit (0)
+  --scrub-rate-bytes N      bytes a second that are looked at for damage; 0: only what is asked for (16777216)
+  --scrub-interval-ms N     from one look at everything to the next (86400000)
   --workers N               threads that serve connections (1)
   --insecure                listen off loopback although nothing is encrypted
   --help                    this text
@@ -143,7 +145,7 @@ struct Arguments {
     insecure: bool,
 }
 
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 17] = [
     "name",
     "listen",
     "data-dir",
@@ -159,6 +161,8 @@ const KNOWN: [&str; 15] = [
     "history-max-bytes",
     "outcome-retention-ms",
     "join-rate-bytes",
+    "scrub-rate-bytes",
+    "scrub-interval-ms",
 ];
 
 impl Arguments {
@@ -205,6 +209,8 @@ impl Arguments {
             history_max: self.number("history-max-bytes", memory / 4)?,
             outcome_retention: Duration::from_millis(self.number("outcome-retention-ms", 3_600_000)?),
             join_rate: self.number("join-rate-bytes", 0)?,
+            scrub_rate: self.number("scrub-rate-bytes", 16 << 20)?,
+            scrub_interval: Duration::from_millis(self.number("scrub-interval-ms", 86_400_000)?),
             workers: self.number("workers", 1)? as usize,
             memory,
             listen,

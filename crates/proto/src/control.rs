@@ -113,6 +113,26 @@ pub enum Control {
         #[serde(default)]
         view: u64,
     },
+    /// Client to node: looks for damage in everything that it holds, or tells how far that is. Answered with
+    /// [`ScrubReport`].
+    Scrub {
+        /// The pass asked about; 0 begins one.
+        #[serde(default)]
+        pass: u64,
+        /// Only of these groups, and not of the log; of everything if there are none.
+        #[serde(default)]
+        groups: Vec<GroupId>,
+    },
+    /// Client to node: what it answered for these pages did not fit its checksum. The node looks for itself. Answered with
+    /// [`Done`].
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// The dataset.
+        dataset: DatasetId,
+        /// Pages, at most [`READ_PAGES_MAX`](crate::limits::READ_PAGES_MAX).
+        pages: Vec<u64>,
+    },
     /// Client to node: answered with [`NodeStatus`].
     Status {
         /// Groups to tell about, at most [`LISTED_MAX`](crate::limits::LISTED_MAX).
@@ -339,6 +359,15 @@ pub struct NodeStatus {
     pub frames_dirty: u64,
     /// Bad checksums met since the start.
     pub checksum_errors: u64,
+    /// Damaged copies that were put right since the start.
+    #[serde(default)]
+    pub repaired: u64,
+    /// Bytes that were looked at for damage since the start.
+    #[serde(default)]
+    pub scrubbed_bytes: u64,
+    /// Pages that are damaged here and of which no good copy was found.
+    #[serde(default)]
+    pub lost_pages: u64,
     /// Why the memory of before its last start is gone; empty when it was kept.
     #[serde(default)]
     pub lost: String,
@@ -395,6 +424,58 @@ pub struct GroupStatus {
     /// True when the pages of before its records are all here.
     #[serde(default)]
     pub whole: bool,
+    /// Pages that are damaged here and of which no good copy was found.
+    #[serde(default)]
+    pub lost_pages: u64,
+}
+
+/// How far one look at everything is, and what it found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubReport {
+    /// Which pass.
+    pub pass: u64,
+    /// "waiting", "running" or "done".
+    pub state: String,
+    /// Bytes that were read.
+    pub done_bytes: u64,
+    /// Bytes that there were to read when it began, about.
+    pub all_bytes: u64,
+    /// Pages that were checked.
+    pub pages: u64,
+    /// Damaged copies of pages, entries of rings and segments of the log that it met.
+    pub bad: u64,
+    /// Of those, how many are put right.
+    pub repaired: u64,
+    /// Of those, how many will be when something else ends: a reader of an old snapshot, a node's absence.
+    pub waiting: u64,
+    /// How many pages are lost.
+    pub lost_pages: u64,
+    /// The first of them.
+    pub lost: Vec<LostPage>,
+    /// How long it took so far, milliseconds.
+    pub ms: u64,
+}
+
+/// A page of which no good copy was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostPage {
+    /// Name of the dataset.
+    pub name: String,
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// The page.
+    pub page: u64,
+    /// The commit that wrote it, or a later one.
+    pub lsn: u64,
+    /// What the other members said, each with its name.
+    pub asked: Vec<String>,
+}
+
+impl LostPage {
+    /// What the other members said, in one line.
+    pub fn said(&self) -> String {
+        self.asked.join("; ")
+    }
 }
 
 #[cfg(test)]

@@ -202,6 +202,11 @@ impl Arena {
         self.pins[self.layout.index(frame)].fetch_add(1, Ordering::AcqRel);
     }
 
+    /// True while somebody reads a frame of a group whose lock is held, or wrote it to the log just now.
+    pub(crate) fn is_pinned(&self, frame: FrameNo) -> bool {
+        self.pins[self.layout.index(frame)].load(Ordering::Acquire) != 0
+    }
+
     /// Ends a pin.
     pub(crate) fn unpin(&self, frame: FrameNo) {
         if self.pins[self.layout.index(frame)].fetch_sub(1, Ordering::AcqRel) == FREED | 1 {

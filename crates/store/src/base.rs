@@ -5,6 +5,7 @@
 //! later one. A page is served only if its checksum fits the sidecar. A write torn by a crash is healed by replaying
 //! the log from the last checkpoint, because everything that a checkpoint changes is newer than the one before.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,6 +15,7 @@ use dspm_proto::{DatasetId, Error, Generation, GroupId, Lsn, PAGE_SIZE, PageNo, 
 
 use crate::arena::{Arena, lock};
 use crate::disk::{Disk, DiskFile};
+use crate::step::step;
 
 const MAGIC: [u8; 8] = *b"DSPMBASE";
 const VERSION: u32 = 1;
@@ -69,6 +71,8 @@ pub(crate) struct BaseFile {
     /// Written by the checkpoint, read by readers: a page and its entry change together.
     guard: RwLock<()>,
     open: Mutex<Option<Arc<Handles>>>,
+    /// Pages that were found not to fit their entries, so that each is counted once.
+    damaged: Mutex<BTreeSet<u64>>,
 }
 
 /// Both files, open.
@@ -90,6 +94,7 @@ impl BaseFile {
             cut_at: AtomicU64::new(0),
             guard: RwLock::new(()),
             open: Mutex::new(None),
+            damaged: Mutex::default(),
         }
     }
 
@@ -97,6 +102,11 @@ impl BaseFile {
     pub(crate) fn dataset_of(path: &Path) -> Option<DatasetId> {
         let name = path.file_name()?.to_str()?.strip_suffix(".idx")?;
         u64::from_str_radix(name, 16).ok().filter(|_| name.len() == 16).map(DatasetId)
+    }
+
+    /// Pages that the file has a place for.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages.load(Ordering::Acquire)
     }
 
     /// True when the file has a place for the page.
@@ -226,6 +236,49 @@ impl BaseFile {
         }
     }
 
+    /// Checks pages from `first` on, as many as `data` has room for; returns those that do not fit their entries, and how
+    /// many were ever written. Opens the files for itself, so that those of datasets at rest do not stay open.
+    pub(crate) fn check(&self, first: u64, data: &mut [u8]) -> Result<(Vec<u64>, u64), Error> {
+        let pages = (data.len() / PAGE_SIZE) as u64;
+        let (index, file) = (self.disk.open(&self.index, false)?, self.disk.open(&self.data, false)?);
+        let mut entries = vec![0; (pages * ENTRY) as usize];
+        let _r = self.guard.read().unwrap_or_else(PoisonError::into_inner);
+        data.fill(0);
+        index.read_at(&mut entries, ENTRIES + first * ENTRY)?;
+        file.read_at(data, first * PAGE_SIZE as u64)?;
+        let all = entries.chunks_exact(ENTRY as usize).zip(data.chunks_exact(PAGE_SIZE)).zip(first..);
+        let bad = all.filter(|((entry, content), page)| !fits(*page, entry, content)).map(|(_, page)| page);
+        let bad = bad.take_while(|page| self.has_page(*page)).collect();
+        Ok((bad, entries.chunks_exact(ENTRY as usize).filter(|e| get_u64(e, 0) != 0).count() as u64))
+    }
+
+    /// Writes a page again that does not fit its entry, and the entry, durably. LSN 0: it is zeros that nobody wrote. No
+    /// checkpoint is under way. A crash leaves it damaged, as it was, or whole.
+    pub(crate) fn mend(&self, page: u64, lsn: Lsn, content: &[u8; PAGE_SIZE]) -> Result<(), Error> {
+        let h = self.handles()?;
+        let at = page * PAGE_SIZE as u64;
+        let rest = h.data.size().map_err(full)?.saturating_sub(at).min(PAGE_SIZE as u64) as usize;
+        let mut clipped = [0u8; PAGE_SIZE];
+        clipped[..rest].copy_from_slice(&content[..rest]);
+        let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
+        h.data.write_at(&clipped[..rest], at).map_err(full)?;
+        step("base page mended");
+        let mut entry = [0u8; ENTRY as usize];
+        if lsn.0 > 0 {
+            entry[..8].copy_from_slice(&lsn.0.to_le_bytes());
+            entry[8..].copy_from_slice(&(checksum(&clipped) ^ version_sum(page, lsn)).to_le_bytes());
+        }
+        h.index.write_at(&entry, ENTRIES + page * ENTRY).map_err(full)?;
+        step("base entry mended");
+        self.sync(&h)
+    }
+
+    /// True the first time that a page is reported to be damaged, until it is mended.
+    pub(crate) fn report(&self, page: u64, damaged: bool) -> bool {
+        let mut known = lock(&self.damaged);
+        if damaged { known.insert(page) } else { known.remove(&page) }
+    }
+
     /// Reads a page and its LSN, verified.
     pub(crate) fn read(&self, page: PageNo, out: &mut [u8; PAGE_SIZE]) -> Result<Lsn, Error> {
         let h = self.handles().map_err(|e| Error::Unavailable(format!("base file: {e}")))?;
@@ -234,16 +287,20 @@ impl BaseFile {
         h.index.read_at(&mut entry, ENTRIES + page.0 * ENTRY)?;
         out.fill(0);
         h.data.read_at(out, page.0 * PAGE_SIZE as u64)?;
-        let (lsn, sum) = (Lsn(get_u64(&entry, 0)), get_u64(&entry, 8));
-        // A page that nobody wrote has an entry of zeros and must be a hole.
-        let fits = match lsn.0 {
-            0 => sum == 0 && out.iter().all(|b| *b == 0),
-            _ => checksum(out) ^ version_sum(page.0, lsn) == sum,
-        };
-        if fits {
+        let lsn = Lsn(get_u64(&entry, 0));
+        if fits(page.0, &entry, out) {
             return Ok(lsn);
         }
         Err(Error::Corrupt(format!("page {page} of {}", self.data.display())))
+    }
+}
+
+/// True when a page is what its entry says. One that nobody wrote has an entry of zeros and must be a hole.
+fn fits(page: u64, entry: &[u8], content: &[u8]) -> bool {
+    let (lsn, sum) = (Lsn(get_u64(entry, 0)), get_u64(entry, 8));
+    match lsn.0 {
+        0 => sum == 0 && content.iter().all(|b| *b == 0),
+        _ => checksum(content) ^ version_sum(page, lsn) == sum,
     }
 }
 
@@ -289,7 +346,7 @@ impl BaseReader {
     /// horizon now); [`Error::Corrupt`] when page and checksum do not fit: it is counted, and `out` must not be used.
     pub fn read(&self, page: PageNo, at: Lsn, out: &mut [u8; PAGE_SIZE]) -> Result<Lsn, Error> {
         let lsn = self.file.read(page, out).inspect_err(|e| {
-            if matches!(e, Error::Corrupt(_)) {
+            if matches!(e, Error::Corrupt(_)) && self.file.report(page.0, true) {
                 self.arena.checksum_errors.fetch_add(1, Ordering::Relaxed);
             }
         })?;

@@ -76,7 +76,7 @@ impl GroupStore {
         };
         let mut room = bytes as i64;
         while t.upto < self.tail.lsn {
-            let Some(r) = self.record(t.upto.next()).filter(StoredRecord::is_complete) else { break };
+            let Some(r) = self.stored(t.upto.next(), true).filter(StoredRecord::is_complete) else { break };
             let images = r.record.pages.iter().filter(|p| p.payload != Payload::Zero).count();
             room -= entry_len(r.meta.len(), images) as i64;
             if room < 0 && !t.records.is_empty() {
@@ -93,7 +93,7 @@ impl GroupStore {
     /// make the log complete again.
     pub(crate) fn has_log_gap(&self) -> bool {
         let next = self.flushed().next();
-        next <= self.tail.lsn && !self.record(next).is_some_and(|r| r.is_complete())
+        next <= self.tail.lsn && !self.stored(next, true).is_some_and(|r| r.is_complete())
     }
 
     /// The ticket is in the synced log. Returns the LSN that is flushed now.
@@ -111,8 +111,8 @@ impl GroupStore {
         Some(t.upto)
     }
 
-    /// What a checkpoint has to write. None when it would not move, while a page is damaged here, or when what it
-    /// would write is no longer all there (a group rebuilt from disk keeps its tail only).
+    /// What a checkpoint has to write. None when it would not move, while a good copy of a page that is damaged here is
+    /// looked for, or when what it would write is no longer all there (a group rebuilt from disk keeps its tail only).
     pub(crate) fn checkpoint_work(
         &mut self,
         new_file: &dyn Fn(DatasetId) -> BaseFile,
@@ -124,7 +124,7 @@ impl GroupStore {
         let synced = if bridge_gap { self.tail.lsn } else { self.flushed() };
         let c = synced.min(self.committed()).min(self.horizon());
         let at = self.record_id(c).filter(|_| c > self.checkpointed() && c >= self.base.lsn.max(self.horizon()))?;
-        if self.datasets.values().any(|d| d.lost.keys().any(|k| k.1 <= c)) {
+        if self.datasets.values().any(|d| d.lost.iter().any(|(k, lost)| k.1 <= c && !lost.given_up)) {
             return None;
         }
         let group = self.id();
@@ -174,7 +174,8 @@ impl GroupStore {
         let (at, end) = (w.checkpoint.at.lsn, PageNo::count(w.checkpoint.size));
         let pages = leaves.iter().flat_map(|l| d.leaf_pages(*l)).filter(|p| *p < end);
         let newest = pages.filter_map(|page| {
-            let (frame, lsn) = d.frame_at(&self.arena, page, at)?;
+            let known = [d.frame_at(&self.arena, page, at), d.given_up_at(page, at)];
+            let (frame, lsn) = known.into_iter().flatten().max_by_key(|f| f.1)?;
             let shows = lsn > w.from && Some(lsn) > d.zero_at(page, at);
             shows.then(|| PageWork { page, lsn, sum: self.arena.sum(frame), frame: self.pin(frame) })
         });
@@ -191,6 +192,7 @@ impl GroupStore {
     pub(crate) fn checkpoint_done(&mut self, work: &GroupWork) {
         for w in &work.datasets {
             if let Some(d) = self.datasets.get_mut(&w.checkpoint.dataset) {
+                d.drop_lost(&self.arena, work.at.lsn);
                 d.set_base(Base { lsn: work.at.lsn, file: w.file.clone() });
             }
         }

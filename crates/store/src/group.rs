@@ -3,7 +3,8 @@
 //! Not locked: the node keeps it beside the group's replica state under one lock. Everything that must be in the
 //! arena before an answer is, when a method returns.
 //!
-//! Invariants: horizon ≤ committed ≤ tail; a page newer than `clean` is never freed, except by [`GroupStore::cut`];
+//! Invariants: horizon ≤ committed ≤ tail; a page newer than `clean` is never freed, except by [`GroupStore::cut`] and where
+//! the ring's entry is damaged;
 //! a record is published by one word of the ring, after everything that it needs.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -32,6 +32,18 @@ impl GroupStore {
         self.datasets.values_mut().for_each(|d| d.prune_sizes(horizon));
     }
 
+    /// [`GroupStore::set_horizon`] for a group whose next record cannot go to the log, since the ring's entry is damaged: it
+    /// passes what is not there, so that a checkpoint can. The ring would not be trusted after a restart anyway.
+    pub(crate) fn bridge(&mut self) {
+        let held = self.checkpoint_at.unwrap_or(Lsn(u64::MAX));
+        let horizon = self.wanted.min(self.slot.committed).min(held);
+        if self.has_log_gap() && horizon > self.slot.horizon {
+            self.slot.horizon = horizon;
+            self.place.write(&self.arena, &mut self.slot);
+            self.prune_superseded();
+        }
+    }
+
     /// Frees what is out of sight at the horizon. What is not known to be committed stays: a group rebuilt from disk
     /// may have to send such records to a member whose log ends earlier.
     pub(crate) fn prune_superseded(&mut self) {
@@ -89,7 +101,7 @@ impl GroupStore {
         }
     }
 
-    fn droppable(&self) -> Lsn {
+    pub(crate) fn droppable(&self) -> Lsn {
         self.slot.committed.min(self.clean())
     }
 
@@ -105,6 +117,11 @@ impl GroupStore {
         }
         let base = self.record_id(Lsn(self.base.lsn.0 + drop as u64));
         let base = base.ok_or_else(|| Error::Corrupt("a record of the ring cannot be read".into()))?;
+        self.fold_to(drop, base)
+    }
+
+    /// Drops that many records, the last of which is `base`.
+    pub(crate) fn fold_to(&mut self, drop: usize, base: RecordId) -> Result<(), Error> {
         let Some(state_at) = self.push_state(base)? else { return Ok(()) };
         step("state entry");
         self.records.drain(..drop);

@@ -44,6 +44,22 @@ pub(crate) struct Base {
     pub(crate) file: Arc<BaseFile>,
 }
 
+/// A version whose copy here is damaged. Its frame stays the group's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lost {
+    /// What its content must have.
+    pub(crate) sum: u64,
+    pub(crate) frame: FrameNo,
+    /// No good copy was found: log and base files take the damaged one along, under that checksum.
+    pub(crate) given_up: bool,
+}
+
+impl Lost {
+    pub(crate) fn new(sum: u64, frame: FrameNo) -> Lost {
+        Lost { sum, frame, given_up: false }
+    }
+}
+
 /// The newest content of a page at a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -64,7 +80,7 @@ pub(crate) struct Dataset {
     /// (page, LSN) of zeros written.
     pub(crate) zeros: BTreeSet<(u64, Lsn)>,
     /// (page, LSN) → versions whose frame was found damaged; the frame stays taken, so that the damage is found again.
-    pub(crate) lost: BTreeMap<(u64, Lsn), (u64, FrameNo)>,
+    pub(crate) lost: BTreeMap<(u64, Lsn), Lost>,
     pub(crate) base: Option<Base>,
     /// A base file is still to come: zeros and shrinkings have to be told from what nobody wrote.
     pub(crate) awaits: bool,
@@ -131,13 +147,13 @@ impl Dataset {
         }
     }
 
-    /// Adds the newest version of a page. True when an older one stands behind it.
+    /// Adds the newest version of a page. True when an older one stands behind it, or beside it, damaged.
     #[inline]
     pub(crate) fn insert(&mut self, arena: &Arena, page: u64, frame: FrameNo) -> bool {
         let leaf = self.leaves.entry(page / LEAF).or_insert([0; LEAF as usize]);
         let old = FrameNo(std::mem::replace(&mut leaf[(page % LEAF) as usize], frame.0));
         arena.set_older(frame, old);
-        old != FrameNo::NONE
+        old != FrameNo::NONE || self.is_damaged(page)
     }
 
     /// The newest frame of a page at or below an LSN.
@@ -177,7 +193,7 @@ impl Dataset {
     fn find_among(&self, page: u64, at: Lsn, frame: Option<(FrameNo, Lsn)>) -> Found {
         let newest = frame.map(|f| f.1);
         let zero = self.zero_at(page, at);
-        let lost = self.lost.range((page, Lsn(0))..=(page, at)).next_back().map(|(k, v)| (k.1, v.0));
+        let lost = self.lost.range((page, Lsn(0))..=(page, at)).next_back().map(|(k, v)| (k.1, v.sum));
         let base = self.base.as_ref().filter(|b| b.file.has_page(page)).map(|b| b.lsn);
         if let Some((lsn, sum)) = lost {
             if Some(lsn) > newest.max(zero) && Some(lsn) > base {
@@ -237,7 +253,7 @@ impl Dataset {
             self.zeros.remove(z);
         }
         let Some(newest) = newest else { return 0 };
-        let hidden: Vec<_> = self.lost.range((page, Lsn(0))..(page, newest)).map(|(k, v)| (*k, v.1)).collect();
+        let hidden: Vec<_> = self.lost.range((page, Lsn(0))..(page, newest)).map(|(k, v)| (*k, v.frame)).collect();
         for (key, frame) in &hidden {
             self.lost.remove(key);
             arena.free(*frame);
@@ -247,21 +263,72 @@ impl Dataset {
 
     /// Damaged versions that the base file holds, and the older ones that would stand for them, are forgotten.
     pub(crate) fn drop_lost(&mut self, arena: &Arena, base: Lsn) {
-        let lost: Vec<_> = self.lost.iter().filter(|(k, _)| k.1 <= base).map(|(k, v)| (*k, v.1)).collect();
+        let lost: Vec<_> = self.lost.iter().filter(|(k, _)| k.1 <= base).map(|(k, v)| (*k, v.frame)).collect();
         for ((page, lsn), frame) in lost {
             self.lost.remove(&(page, lsn));
             arena.free(frame);
-            let (mut newer, mut f) = (FrameNo::NONE, self.newest(page));
-            while f != FrameNo::NONE && arena.lsn(f) > lsn {
-                (newer, f) = (f, arena.older(f));
-            }
-            self.unlink(arena, page, newer);
-            while f != FrameNo::NONE {
-                let older = arena.older(f);
-                arena.free(f);
-                f = older;
-            }
+            self.drop_from(arena, page, lsn);
         }
+    }
+
+    /// Frees the versions of a page at or below an LSN; the base file stands for them.
+    pub(crate) fn drop_from(&mut self, arena: &Arena, page: u64, lsn: Lsn) {
+        let (newer, mut f) = self.newest_upto(arena, page, lsn);
+        if f == FrameNo::NONE {
+            return;
+        }
+        self.unlink(arena, page, newer);
+        while f != FrameNo::NONE {
+            let older = arena.older(f);
+            arena.free(f);
+            f = older;
+        }
+    }
+
+    /// The newest frame of a page at or below an LSN, behind the next newer one.
+    pub(crate) fn newest_upto(&self, arena: &Arena, page: u64, lsn: Lsn) -> (FrameNo, FrameNo) {
+        let (mut newer, mut f) = (FrameNo::NONE, self.newest(page));
+        while f != FrameNo::NONE && arena.lsn(f) > lsn {
+            (newer, f) = (f, arena.older(f));
+        }
+        (newer, f)
+    }
+
+    /// The oldest content of a page that is newer than an LSN: a version, zeros or damage.
+    pub(crate) fn newer_than(&self, arena: &Arena, page: u64, lsn: Lsn) -> Option<Lsn> {
+        let (newer, _) = self.newest_upto(arena, page, lsn);
+        let frame = (newer != FrameNo::NONE).then(|| arena.lsn(newer));
+        let behind = (page, lsn.next())..=(page, Lsn(u64::MAX));
+        let zero = self.zeros.range(behind.clone()).next().map(|z| z.1);
+        let cut = self.truncations.iter().filter(|t| t.0 > lsn && t.1 <= page).map(|t| t.0).min();
+        let lost = self.lost.range(behind).next().map(|(k, _)| k.1);
+        [frame, zero, cut, lost].into_iter().flatten().min()
+    }
+
+    /// The newest damaged version of a page at or below an LSN of which no good copy was found.
+    pub(crate) fn given_up_at(&self, page: u64, at: Lsn) -> Option<(FrameNo, Lsn)> {
+        let mut versions = self.lost.range((page, Lsn(0))..=(page, at)).rev();
+        versions.find(|(_, lost)| lost.given_up).map(|(key, lost)| (lost.frame, key.1))
+    }
+
+    fn is_damaged(&self, page: u64) -> bool {
+        !self.lost.is_empty() && self.lost.range((page, Lsn(0))..=(page, Lsn(u64::MAX))).next().is_some()
+    }
+
+    /// Takes a version out of the chain whose content turned out to be damaged. False when it is not there.
+    pub(crate) fn lose(&mut self, arena: &Arena, page: u64, frame: FrameNo) -> bool {
+        let lsn = arena.lsn(frame);
+        let (newer, f) = self.newest_upto(arena, page, lsn);
+        if f != frame {
+            return false;
+        }
+        if newer == FrameNo::NONE {
+            self.set_newest(page, arena.older(frame));
+        } else {
+            arena.set_older(newer, arena.older(frame));
+        }
+        self.lost.insert((page, lsn), Lost::new(arena.sum(frame), frame));
+        true
     }
 
     /// A base file holds everything up to `lsn` now. Nothing at or below it is lost.
@@ -298,11 +365,7 @@ impl Dataset {
 
     /// Puts a healed version back between older and newer ones.
     pub(crate) fn insert_sorted(&mut self, arena: &Arena, page: u64, frame: FrameNo) {
-        let lsn = arena.lsn(frame);
-        let (mut newer, mut f) = (FrameNo::NONE, self.newest(page));
-        while f != FrameNo::NONE && arena.lsn(f) > lsn {
-            (newer, f) = (f, arena.older(f));
-        }
+        let (newer, f) = self.newest_upto(arena, page, arena.lsn(frame));
         if newer == FrameNo::NONE {
             self.insert(arena, page, frame);
         } else {
@@ -313,15 +376,18 @@ impl Dataset {
 
     /// Numbers of the leaves, for [`Dataset::leaf_pages`].
     pub(crate) fn leaf_numbers(&self) -> Vec<u64> {
-        let mut numbers: Vec<u64> = self.leaves.keys().copied().collect();
+        let damaged = self.lost.keys().map(|k| k.0 / LEAF);
+        let mut numbers: Vec<u64> = self.leaves.keys().copied().chain(damaged).collect();
         numbers.sort_unstable();
+        numbers.dedup();
         numbers
     }
 
-    /// Pages of a leaf that have a frame.
+    /// Pages of a leaf that have a frame, in the chain or damaged.
     pub(crate) fn leaf_pages(&self, leaf: u64) -> impl Iterator<Item = u64> {
         let frames = self.leaves.get(&leaf).copied().unwrap_or_default();
-        (0..LEAF).filter(move |i| frames[*i as usize] != 0).map(move |i| leaf * LEAF + i)
+        let has = move |i: u64| frames[i as usize] != 0 || self.is_damaged(leaf * LEAF + i);
+        (0..LEAF).filter(move |i| has(*i)).map(move |i| leaf * LEAF + i)
     }
 
     /// Takes out the newest version of a page (it was cut, or it is on disk). The frame is the caller's to free.
@@ -341,8 +407,8 @@ impl Dataset {
 
     /// Forgets what came after an LSN, frames excepted.
     pub(crate) fn cut_lists(&mut self, arena: &Arena, to: Lsn) {
-        for (_, (_, frame)) in self.lost.iter().filter(|(k, _)| k.1 > to) {
-            arena.free(*frame);
+        for (_, lost) in self.lost.iter().filter(|(k, _)| k.1 > to) {
+            arena.free(lost.frame);
         }
         self.sizes.retain(|s| s.0 <= to);
         self.truncations.retain(|t| t.0 <= to);

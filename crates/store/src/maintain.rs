@@ -83,7 +83,7 @@ impl Store {
         }
     }
 
-    fn free_segments(&self) -> Result<(), LogError> {
+    pub(crate) fn free_segments(&self) -> Result<(), LogError> {
         let covered = lock(&self.covered).clone();
         let mut log = lock(&self.log);
         let freed = log.free_covered(&covered);
@@ -131,7 +131,7 @@ impl Store {
     }
 
     /// Brings a group's base files up to date, in the order that `checkpoint` describes. True when they moved.
-    fn checkpoint(&self, source: &dyn FlushSource, group: GroupId, bridge: bool) -> Result<bool, LogError> {
+    pub(crate) fn checkpoint(&self, source: &dyn FlushSource, group: GroupId, bridge: bool) -> Result<bool, LogError> {
         let dir = self.base_dir();
         let new_file = |dataset| BaseFile::new(self.disk.clone(), &dir, dataset);
         let mut work = None;

@@ -124,6 +124,11 @@ impl GroupStore {
 
     /// A record with its pages pinned, to send it again. None when the ring does not hold it (or it is damaged).
     pub fn record(&self, lsn: Lsn) -> Option<StoredRecord> {
+        self.stored(lsn, false)
+    }
+
+    /// [`GroupStore::record`]; for the log with the damaged pages of which no good copy was found.
+    pub(crate) fn stored(&self, lsn: Lsn, given_up: bool) -> Option<StoredRecord> {
         let (record, meta) = self.decoded(lsn).ok()??;
         let pages = record.pages.iter().map(|p| {
             if p.payload == Payload::Zero {
@@ -132,7 +137,10 @@ impl GroupStore {
             let d = self.datasets.get(&record.datasets[p.dataset as usize].dataset);
             match d.and_then(|d| d.frame_at(&self.arena, p.page.0, lsn)) {
                 Some((frame, l)) if l == lsn => StoredPage::Frame(self.pin(frame)),
-                _ => StoredPage::Gone,
+                _ => match d.and_then(|d| d.given_up_at(p.page.0, lsn)).filter(|f| given_up && f.1 == lsn) {
+                    Some((frame, _)) => StoredPage::Frame(self.pin(frame)),
+                    None => StoredPage::Gone,
+                },
             }
         });
         let pages = pages.collect();
@@ -190,24 +198,6 @@ impl GroupStore {
     pub fn base_reader(&self, dataset: DatasetId) -> Option<BaseReader> {
         let base = self.datasets.get(&dataset)?.base.as_ref()?;
         Some(BaseReader::new(self.arena.clone(), base.file.clone(), self.horizon()))
-    }
-
-    /// Puts the content of a page back that was found damaged ([`Lookup::Lost`]).
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when the content is not that version's; [`Error::NotFound`] when nothing is lost there.
-    pub fn heal(&mut self, dataset: DatasetId, page: PageNo, lsn: Lsn, content: &[u8]) -> Result<(), Error> {
-        let gone = || Error::NotFound(format!("no damaged version {lsn} of page {page}"));
-        let d = self.datasets.get_mut(&dataset).ok_or_else(gone)?;
-        let (sum, frame) = *d.lost.get(&(page.0, lsn)).ok_or_else(gone)?;
-        if content.len() != PAGE_SIZE {
-            return Err(Error::Usage(format!("a page of {} bytes", content.len())));
-        }
-        dspm_proto::record::verify_page(content, sum)?;
-        self.arena.map.write(self.arena.layout.page_at(frame), content);
-        d.lost.remove(&(page.0, lsn));
-        d.insert_sorted(&self.arena, page.0, frame);
-        Ok(())
     }
 
     /// What changed in (known, upto]; None when that is too much, or the records are gone: "drop your maps".

@@ -14,7 +14,7 @@ use dspm_proto::{ClientId, DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, Reco
 
 use crate::arena::Arena;
 use crate::group::{GroupStore, Hidden, Kept};
-use crate::index::{Base, Dataset};
+use crate::index::{Base, Dataset, Lost};
 use crate::layout::FrameNo;
 use crate::meta::{FrameMeta, Use};
 use crate::ring::Ring;
@@ -269,7 +269,7 @@ fn place_pages(
             return Err(Error::Corrupt(format!("page {} of dataset {} at {}", m.page, m.dataset, m.lsn)));
         }
         arena.checksum_errors.fetch_add(1, Ordering::Relaxed);
-        d.lost.insert((m.page.0, m.lsn), (m.checksum, frame));
+        d.lost.insert((m.page.0, m.lsn), Lost::new(m.checksum, frame));
     }
     match expected.into_keys().find(|k| k.2 > g.slot.horizon) {
         Some(k) => Err(Error::Corrupt(format!("group {}: page {} of LSN {} has no frame", g.id(), k.1, k.2))),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use dspm_proto::codec::get_u64;
 use dspm_proto::record::{Payload, Record, verify_page};
-use dspm_proto::{DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, RecordId};
+use dspm_proto::{DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, PageNo, RecordId};
 
 use crate::arena::Arena;
 use crate::base::{BaseFile, Checkpoint};
@@ -187,7 +187,8 @@ impl DiskGroup {
     }
 }
 
-/// Rebuilds one group in an empty arena.
+/// Rebuilds one group in an empty arena. A batch that checks may hold an image that does not: it was damaged in the arena
+/// already, and no good copy was found; another member may have one by now.
 pub(crate) fn rebuild(
     arena: &Arc<Arena>,
     id: GroupId,
@@ -213,8 +214,10 @@ pub(crate) fn rebuild(
     for (i, _) in &disk.records {
         let entry = &scan.entries[*i];
         let record = Record::decode(&entry.header, &entry.meta)?;
-        let frames = read_frames(&mut g, &record, log, entry)?;
+        let mut damaged = Vec::new();
+        let frames = read_frames(&mut g, &record, log, entry, &mut damaged)?;
         g.append_settled(&record, &entry.meta, frames)?;
+        damaged.into_iter().for_each(|(dataset, page)| g.lose_newest(dataset, page));
         g.slot.fence = Fence { generation: record.token.generation, token: record.token };
         g.slot.flushed = record.id.lsn;
     }
@@ -230,6 +233,7 @@ fn read_frames(
     record: &Record,
     log: &Log,
     entry: &LogEntry,
+    damaged: &mut Vec<(DatasetId, PageNo)>,
 ) -> Result<Vec<Option<FrameBuf>>, Error> {
     let mut image = 0;
     let mut frames = Vec::with_capacity(record.pages.len());
@@ -240,7 +244,9 @@ fn read_frames(
         }
         let mut frame = g.frame_for_replay()?;
         log.read_image(entry, image, &mut frame[..PAGE_SIZE])?;
-        verify_page(&frame[..], p.checksum)?;
+        if verify_page(&frame[..], p.checksum).is_err() {
+            damaged.push((record.datasets[p.dataset as usize].dataset, p.page));
+        }
         image += 1;
         frames.push(Some(frame));
     }

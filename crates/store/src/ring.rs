@@ -164,6 +164,12 @@ impl Ring {
         Ok(Some((header, meta, end)))
     }
 
+    /// Where a byte of the stream lies in the arena.
+    #[cfg(test)]
+    pub(crate) fn byte_at(&self, position: u64) -> usize {
+        self.place(position)
+    }
+
     /// Gives back the parts before the one that holds `head`. The slot already says so.
     pub(crate) fn drop_before(&mut self, head: u64) {
         while self.first < head / PART {

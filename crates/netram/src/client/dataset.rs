@@ -3,14 +3,14 @@
 use super::ask::is_outage;
 use super::cache::OPEN;
 use super::core::Client;
-use super::group::GroupClient;
+use super::group::{GroupClient, Peer};
 use super::link::Link;
 use super::send::SLOWEST_NS_PER_BYTE;
-use crate::wire::Answer;
-use dspm_proto::control::CreateOptions;
-use dspm_proto::message::{self, Read, ReadReply};
+use crate::wire::{Answer, json};
+use dspm_proto::control::{Control, CreateOptions};
+use dspm_proto::message::{self, PageVersion, Read, ReadReply};
 use dspm_proto::record::verify_page;
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, PageNo};
+use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PAGE_SIZE, PageNo};
 use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 /// Pages of the first batch of a sequential run, and of the largest.
 const AHEAD_LEAST: u64 = 8;
 const AHEAD_MOST: u64 = 256;
+/// How long a page that is damaged on all members is asked for: one of them may be putting it right.
+const MENDING: Duration = Duration::from_millis(500);
 
 /// A dataset of the cluster, opened by this process.
 pub struct ClusterDataset {
@@ -77,25 +79,8 @@ impl ClusterDataset {
             pages.truncate(1); // a bad page that nobody asked for does not fail the one that somebody did
             answer = self.ask_members(snapshot, &pages);
         }
-        let answer = answer?;
-        let reply: ReadReply = message::decode(&answer.meta)?;
-        if reply.pages.len() != pages.len() {
-            return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
-        }
-        let mut contents = answer.data.chunks_exact(PAGE_SIZE);
-        let mut checked: Vec<&[u8; PAGE_SIZE]> = Vec::with_capacity(pages.len());
-        for version in &reply.pages {
-            if version.lsn > snapshot.lsn {
-                return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", version.lsn, snapshot.lsn)));
-            }
-            checked.push(if version.zero {
-                &[0; PAGE_SIZE]
-            } else {
-                let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
-                verify_page(bytes, version.checksum)?;
-                bytes.try_into().map_err(|_| Error::Protocol("a page of another size".into()))?
-            });
-        }
+        let (reply, data) = answer?;
+        let checked = contents(&reply, &data)?;
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
         self.group.check_epoch(snapshot)?;
@@ -144,16 +129,16 @@ impl ClusterDataset {
         mine.into_iter().map(|(_, p)| p).collect()
     }
 
-    /// Any member holds the pages of a snapshot; the primary is asked first.
-    fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Answer, Error> {
-        let deadline = self.group.deadline();
+    /// Any member holds the pages of a snapshot; the primary is asked first. A copy that does not check is no answer.
+    fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<(ReadReply, Vec<u8>), Error> {
+        let (begun, deadline) = (Instant::now(), self.group.deadline());
         let session = self.group.client.session;
         let transfer = Duration::from_nanos((pages.len() * PAGE_SIZE) as u64 * SLOWEST_NS_PER_BYTE);
         let meta = message::encode(&Read { session, dataset: self.dataset, at: snapshot.lsn, pages: pages.to_vec() });
         loop {
             self.group.check_epoch(snapshot)?;
             let mut last = Error::Unavailable("the set has no members".into());
-            let mut moved = false;
+            let (mut moved, mut damaged) = (false, Vec::new());
             let place = self.group.place();
             let mut peers: Vec<_> = place.complete().collect();
             peers.sort_by_key(|p| p.link.is_down());
@@ -162,7 +147,11 @@ impl ClusterDataset {
                 let header = self.group.header(Kind::Read, &place, peer);
                 let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => match self.verified(snapshot, pages, peer, answer)? {
+                        Ok(answer) => return Ok(answer),
+                        Err(text) => damaged.push(text),
+                    },
+                    Err(Error::Corrupt(text)) => damaged.push(text),
                     // The primary showed that state; another member may have less, after a restart or having joined.
                     Err(e @ Error::TooOld(_)) if peer.name != place.primary().name => last = e,
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
@@ -172,11 +161,14 @@ impl ClusterDataset {
                     }
                 }
             }
-            if Instant::now() >= deadline {
-                return Err(match last {
-                    e @ Error::Corrupt(_) => e,
-                    e => self.group.outage(place.primary(), &e),
-                });
+            // A member that can put its copy right is about to: it is given a moment.
+            let all = damaged.len() == place.complete().count() && (pages.len() > 1 || begun.elapsed() >= MENDING);
+            let over = Instant::now() >= deadline;
+            if all || over && !damaged.is_empty() {
+                return Err(self.damaged(snapshot, pages, &damaged));
+            }
+            if over {
+                return Err(self.group.outage(place.primary(), &last));
             }
             if moved {
                 self.group.look_again(deadline)?;
@@ -186,13 +178,60 @@ impl ClusterDataset {
     }
 }
 
-fn ask(
-    client: &Client,
-    link: &Link,
-    header: dspm_proto::Header,
-    meta: &[u8],
-    deadline: Instant,
-) -> Result<Answer, Error> {
+impl ClusterDataset {
+    /// The answer of a member, every page checked; else which pages do not check. The member is told.
+    fn verified(
+        &self,
+        snapshot: &Snapshot,
+        pages: &[PageNo],
+        peer: &Peer,
+        answer: Answer,
+    ) -> Result<Result<(ReadReply, Vec<u8>), String>, Error> {
+        let reply: ReadReply = message::decode(&answer.meta)?;
+        if reply.pages.len() != pages.len() {
+            return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
+        }
+        if let Some(v) = reply.pages.iter().find(|v| v.lsn > snapshot.lsn) {
+            return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", v.lsn, snapshot.lsn)));
+        }
+        let contents = contents(&reply, &answer.data)?;
+        let bad = |((_, v), content): &((&PageNo, &PageVersion), &&[u8; PAGE_SIZE])| {
+            !v.zero && verify_page(&content[..], v.checksum).is_err()
+        };
+        let all = pages.iter().zip(&reply.pages).zip(&contents);
+        let bad: Vec<(u64, Lsn)> = all.filter(bad).map(|((page, v), _)| (page.0, v.lsn)).collect();
+        let Some((page, lsn)) = bad.first() else { return Ok(Ok((reply, answer.data))) };
+        let text = format!("page {page} (commit {lsn}) came from node {} with a wrong checksum", peer.name);
+        let (group, dataset) = (self.group.entry.group, self.dataset);
+        let report = Control::Damaged { group, dataset, pages: bad.iter().map(|b| b.0).collect() };
+        let patience = Instant::now() + self.group.lease * 2;
+        // Whether it hears of it or not, the page is asked of another member.
+        let _ = ask(&self.group.client, &peer.link, Header::new(Kind::Control), &json(&report), patience);
+        Ok(Err(text))
+    }
+
+    /// No member has a good copy.
+    fn damaged(&self, snapshot: &Snapshot, pages: &[PageNo], said: &[String]) -> Error {
+        let (name, at) = (&self.group.entry.name, snapshot.lsn);
+        let page = pages.first().copied().unwrap_or_default();
+        Error::Corrupt(format!("no good copy of page {page} of dataset {name} at commit {at}: {}", said.join("; ")))
+    }
+}
+
+/// The pages of an answer.
+fn contents<'a>(reply: &ReadReply, data: &'a [u8]) -> Result<Vec<&'a [u8; PAGE_SIZE]>, Error> {
+    let mut contents = data.chunks_exact(PAGE_SIZE);
+    let page = |version: &PageVersion| {
+        if version.zero {
+            return Ok(&[0; PAGE_SIZE]);
+        }
+        let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
+        bytes.try_into().map_err(|_| Error::Protocol("a page of another size".into()))
+    };
+    reply.pages.iter().map(page).collect()
+}
+
+fn ask(client: &Client, link: &Link, header: Header, meta: &[u8], deadline: Instant) -> Result<Answer, Error> {
     link.ask(|| client.dialer(false), header, meta, deadline)
 }
 

@@ -156,6 +156,11 @@ impl Node {
                 return Err(Error::Protocol("a node does not answer that".into()));
             }
             Control::Status { groups, held } => self.say(out, m, &self.status(&groups, held)?),
+            Control::Scrub { pass, groups } => self.say(out, m, &self.scrub.ask(pass, groups)?),
+            Control::Damaged { group, dataset, pages } => {
+                self.reported(group, dataset, &pages)?;
+                self.say(out, m, &Done { done: true });
+            }
         }
         Ok(())
     }
@@ -226,6 +231,9 @@ impl Node {
             frames_used: usage.used,
             frames_dirty: usage.dirty,
             checksum_errors: usage.checksum_errors + own,
+            repaired: self.scrub.repaired.load(Ordering::Relaxed),
+            scrubbed_bytes: self.scrub.bytes.load(Ordering::Relaxed),
+            lost_pages: self.scrub.lost_pages(None),
             lost: lost.unwrap_or_default(),
             joins: self.joins.list(),
             groups,
@@ -248,7 +256,8 @@ impl Node {
             let group = if held { open.or_else(|| self.held_group(*id)) } else { open };
             covered += 1;
             let Some(group) = group else { continue };
-            let status = group_status(&group.lock());
+            let mut status = group_status(&group.lock());
+            status.lost_pages = self.scrub.lost_pages(Some(*id));
             bytes += TEXT_OF_GROUP + TEXT_OF_SIZE * status.sizes.len();
             found.push(status);
             if bytes >= limits::LISTED_BYTES {
@@ -284,5 +293,6 @@ fn group_status(g: &super::group::Group) -> GroupStatus {
         },
         written,
         whole: records.is_whole(),
+        lost_pages: 0,
     }
 }

@@ -342,7 +342,7 @@ impl Node {
                 }
                 Lookup::Disk { .. } => (PageVersion::default(), Source::Base(*page)),
                 Lookup::Lost { lsn, .. } => {
-                    return Err(Error::Corrupt(format!("version {lsn} of page {page} is damaged on this member")));
+                    return Err(self.damaged(m.header.group, &read, *page, lsn));
                 }
                 Lookup::TooOld => {
                     return Err(Error::TooOld(format!("version {} of page {page} is no longer kept", read.at)));
@@ -353,8 +353,11 @@ impl Node {
         }
         // Pinned: neither disk nor socket keeps the group waiting.
         drop(g);
-        for (version, source) in reply.pages.iter_mut().zip(&mut content) {
-            source.load(version, base.as_ref(), read.at)?;
+        for ((page, version), source) in read.pages.iter().zip(&mut reply.pages).zip(&mut content) {
+            match source.load(version, base.as_ref(), read.at) {
+                Err(Error::Corrupt(_)) => return Err(self.damaged(m.header.group, &read, *page, read.at)),
+                loaded => loaded?,
+            }
         }
         let slices: Vec<&[u8]> = content.iter().filter_map(Source::bytes).collect();
         let bytes = slices.iter().map(|s| s.len()).sum();

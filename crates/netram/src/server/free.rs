@@ -111,6 +111,8 @@ pub(super) mod tests {
             history_max: 1 << 20,
             outcome_retention: Duration::from_secs(60),
             join_rate: 0,
+            scrub_rate: 0,
+            scrub_interval: Duration::from_secs(3600),
             workers: 1,
         };
         Node::start(options).unwrap().0

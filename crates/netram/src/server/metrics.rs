@@ -56,6 +56,16 @@ fn registry(node: &Node) -> Registry {
     all.register("alarms", "Things that cannot happen and did", count(&c.alarms));
     let bad = usage.checksum_errors + c.checksum_errors.load(Ordering::Relaxed);
     all.register("checksum_errors", "Bad copies met and not used", ConstCounter::new(bad));
+    let scrub = &node.scrub;
+    all.register("scrubbed_bytes", "Bytes that were looked at for damage", count(&scrub.bytes));
+    all.register("damaged_copies", "Damaged copies found in memory or on the disk", count(&scrub.bad));
+    all.register("repaired_copies", "Damaged copies put right", count(&scrub.repaired));
+    let lost = scrub.lost_pages(None) as i64;
+    all.register(
+        "lost_pages",
+        "Pages that are damaged here and of which no good copy was found",
+        ConstGauge::new(lost),
+    );
     all.register("frames", "Frames of the arena", ConstGauge::new(usage.frames as i64));
     all.register("frames_used", "Frames in use", ConstGauge::new(usage.used as i64));
     all.register("frames_dirty", "Frames not yet on the disk", ConstGauge::new(usage.dirty as i64));

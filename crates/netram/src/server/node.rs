@@ -5,13 +5,14 @@ use super::control::Forwarded;
 use super::group::SharedGroup;
 use super::joins::Joins;
 use super::links::Links;
+use super::scrub::Scrub;
 use super::sender::Sender;
 use super::sessions::Sessions;
 use super::sets::Sets;
 use super::shortage::Shortages;
 use super::timers::Timers;
 use super::worker::{self, Mailbox};
-use super::{flush, join, metrics, sets};
+use super::{flush, join, metrics, scrub, sets};
 use dspm_proto::auth::ClusterKey;
 use dspm_proto::{Error, GroupId, StoreId};
 use dspm_store::{Flusher, Opened, Store, StoreOptions};
@@ -55,6 +56,10 @@ pub struct NodeOptions {
     pub outcome_retention: Duration,
     /// Bytes of pages a second that come to groups that the node joins; 0: as many as come.
     pub join_rate: u64,
+    /// Bytes a second that are looked at for damage; 0: only what somebody asks for.
+    pub scrub_rate: u64,
+    /// From the end of one look at everything to the beginning of the next.
+    pub scrub_interval: Duration,
     /// Threads that serve connections.
     pub workers: usize,
 }
@@ -101,6 +106,7 @@ pub struct Node {
     pub(crate) freeing: Mutex<()>,
     leaving: Mutex<HashSet<GroupId>>,
     pub(crate) counters: Counters,
+    pub(crate) scrub: Scrub,
     connections: AtomicU64,
 }
 
@@ -160,6 +166,7 @@ impl Node {
             freeing: Mutex::default(),
             leaving: Mutex::default(),
             counters: Counters::default(),
+            scrub: Scrub::default(),
             connections: AtomicU64::new(1),
             options,
         });
@@ -172,6 +179,7 @@ impl Node {
         node.refresh_links();
         sets::start(&node)?;
         join::start(&node)?;
+        scrub::start(&node)?;
         let serving = Serving { address, metrics, opened, flusher };
         Ok((node, serving))
     }

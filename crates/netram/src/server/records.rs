@@ -2,7 +2,7 @@
 
 use super::shortage::Shortages;
 use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
-use dspm_proto::{ClientId, Error, Lsn, PAGE_SIZE, RecordId, Refusal, Session};
+use dspm_proto::{ClientId, Error, Lsn, PAGE_SIZE, RecordId, Refusal, Session, checksum};
 use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
 use dspm_txn::{Fence, Origin, Records};
 use std::sync::Arc;
@@ -67,9 +67,11 @@ impl StoreRecords {
                     deltas = rest;
                     let dataset = record.datasets[p.dataset as usize].dataset;
                     let mut page = self.store.alloc().ok_or(Refusal::Full)?;
+                    let mut based_on = None;
                     match self.group.lookup(dataset, p.page, self.group.tail().lsn) {
-                        Lookup::Frame { lsn, frame, .. } if lsn == p.base => {
+                        Lookup::Frame { lsn, frame, checksum } if lsn == p.base => {
                             page.copy_from_slice(self.group.page(frame));
+                            based_on = Some((frame, checksum));
                         }
                         // Each member forgets at its own time which commit made a page zeros; that these are the
                         // zeros that were meant is told by the checksum of the whole page below.
@@ -77,8 +79,11 @@ impl StoreRecords {
                         _ => return Err(Refusal::Missing), // the writer sends the page in full then
                     }
                     let content: &mut [u8; PAGE_SIZE] = &mut page;
-                    apply_delta(content, delta).map_err(|_| Refusal::Corrupt)?;
-                    verify_page(content, p.checksum).map_err(|_| Refusal::Corrupt)?;
+                    let applied = apply_delta(content, delta).and_then(|()| verify_page(content, p.checksum));
+                    // Where what it stands on is damaged here, the page in full puts that right.
+                    let damaged = |(frame, sum)| checksum(self.group.page(frame)) != sum;
+                    applied
+                        .map_err(|_| if based_on.is_some_and(damaged) { Refusal::Missing } else { Refusal::Corrupt })?;
                     Some(page)
                 }
             });

@@ -5,6 +5,7 @@
 //! Fault model: [`crate::disk`]. A failed write or sync is final: the caller makes the store suspect.
 
 mod batch;
+mod check;
 mod marks;
 mod scan;
 mod segment;

@@ -111,11 +111,11 @@ pub(crate) fn read_all(mut live: Vec<Segment>, scan: &mut Scan) -> Result<Vec<Se
     Ok(live)
 }
 
-struct ReadBatch {
-    entries: Vec<LogEntry>,
-    number: u64,
+pub(super) struct ReadBatch {
+    pub(super) entries: Vec<LogEntry>,
+    pub(super) number: u64,
     oldest: u64,
-    end: u64,
+    pub(super) end: u64,
 }
 
 fn header_at(window: &mut Window<'_>, at: u64, salt: u64) -> Option<Header> {
@@ -141,7 +141,7 @@ fn later_batch(window: &mut Window<'_>, from: u64, salt: u64, number: u64) -> bo
 }
 
 /// The batch that begins at `from`, if it is whole and the expected one (the log's first may have any number).
-fn read_batch(
+pub(super) fn read_batch(
     window: &mut Window<'_>,
     from: u64,
     salt: u64,

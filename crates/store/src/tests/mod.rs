@@ -16,6 +16,7 @@ mod rebase;
 mod rebase_crash;
 mod rebase_model;
 mod room;
+mod scrub;
 mod simdisk;
 mod support;
 mod unnamed_checkpoint;
