@@ -23,8 +23,8 @@ from dspm.errors import DataError, DspmError, UnavailableError, UsageError
 from dspm.netram import arenas, config, limits, netns, toml
 from dspm.netram.config import Config
 from dspm.netram.layout import Layout, NodeState, RegistryState, State, write_whole
-from dspm.netram.node import Node, arena_path, arguments, directory_tag, parse_announcement
 from dspm.netram.netns import Network
+from dspm.netram.node import Node, arena_path, arguments, directory_tag, parse_announcement
 from dspm.netram.operator import Operator
 from dspm.netram.process import Starting, await_dying, end_all
 
