@@ -68,6 +68,10 @@ class Network(msgspec.Struct, frozen=True):
             return f"{self.subnet}.{_FIRST_CLIENT + CLIENTS.index(host)}"
         return f"{self.subnet}.{_FIRST_NODE + self.nodes.index(host)}"
 
+    def mac(self, address: str) -> str:
+        """Hardware address of whoever has that address, also of a cable that is made again: others remember it."""
+        return ":".join(["02", *(self.tag[i : i + 2] for i in range(0, 8, 2)), f"{int(address.split('.')[3]):02x}"])
+
     def inside(self, host: str) -> list[str]:
         """What starts a command on that host."""
         return ["ip", "netns", "exec", self.namespace(host)]
@@ -138,19 +142,21 @@ def _taken() -> list[ipaddress.IPv4Network]:
 
 def make(network: Network) -> None:
     """Makes what is missing."""
-    lines = []
+    lines, own = [], f"{network.subnet}.1"
     if not _device(network.bridge):
-        # An address of its own: otherwise it is that of the port with the lowest, and changes with the ports.
-        mac = ":".join(["02", *(network.tag[i : i + 2] for i in range(0, 8, 2)), "01"])
-        lines += [f"link add {network.bridge} address {mac} type bridge"]
-    lines += [f"addr replace {network.subnet}.1/24 dev {network.bridge}", f"link set {network.bridge} up"]
+        # Without it the bridge has the lowest of its ports', and another one when they change.
+        lines += [f"link add {network.bridge} address {network.mac(own)} type bridge"]
+    lines += [f"addr replace {own}/24 dev {network.bridge}", f"link set {network.bridge} up"]
     for host in network.hosts:
         space, port = network.namespace(host), network.port(host)
+        cable = (
+            f"link add {port} type veth peer name {DEVICE} address {network.mac(network.address(host))} netns {space}"
+        )
         if not _namespace(space):
             lines += [f"link del {port}"] if _device(port) else []
-            lines += [f"netns add {space}", f"link add {port} type veth peer name {DEVICE} netns {space}"]
+            lines += [f"netns add {space}", cable]
         elif not _device(port):
-            lines += [f"link add {port} type veth peer name {DEVICE} netns {space}"]
+            lines += [cable]
         lines += [f"link set {port} master {network.bridge} up"]
     ip(lines=lines)
     for host in network.hosts:

@@ -27,7 +27,7 @@ class Bank:
         self._reads = [o for o in operations if o.invoked.operation == READ and o.outcome == OK]
         self._log: list[Row] = final.tables.get("transfer", [])
         self._balances = [b for _, b in final.tables.get("account", [])]
-        self._seq: dict[str, int] = {row[1]: row[0] for row in self._log}
+        self._seq: dict[str, int] = {row[1]: row[0] for row in reversed(self._log)}
 
     def problems(self) -> Iterator[Problem]:
         """All that is wrong."""

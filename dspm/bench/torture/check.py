@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from dspm.bench.torture.bank import Bank
-from dspm.bench.torture.history import FAIL, OK, SCAN, TRANSFER, TXN, Final, History, Operation
+from dspm.bench.torture.history import OK, SCAN, TRANSFER, TXN, Final, History, Operation
 from dspm.bench.torture.lists import Lists
 from dspm.bench.torture.problem import LOST, Problem
 
@@ -67,8 +67,8 @@ def _database(
     database: str, made: dict[str, Any], operations: list[Operation], finals: list[Final]
 ) -> Iterator[Problem]:
     for o in operations:
-        if o.invoked.operation == SCAN and _damaged(o):
-            yield Problem("damage", database, f"{o}: integrity_check says {o.value}, {o.done.error if o.done else ''}")
+        if _shows_damage(o):
+            yield Problem("damage", database, f"{o}: {o.done.error or o.value if o.done else ''}"[:500])
     if not finals:
         yield Problem("no-final", database, "nobody read the final state: what was acknowledged may be missing")
         return
@@ -84,8 +84,13 @@ def _database(
         yield from Lists(database, operations, finals[0]).problems()
 
 
-def _damaged(o: Operation) -> bool:
-    """An answer of the store that is wrong; that it gave none is no damage."""
-    return (o.outcome == OK and o.value != "ok") or (
-        o.outcome == FAIL and o.done is not None and "Corrupt" in o.done.error
-    )
+def _shows_damage(o: Operation) -> bool:
+    """SQLite found wrong bytes, which must never be served; or damage was found and no other copy answered a scan."""
+    said = o.done.error if o.done is not None else ""
+    if o.invoked.operation != SCAN:
+        return "CorruptError" in said
+    return (o.outcome == OK and o.value != "ok") or "CorruptError" in said or _IOERR_DATA in said
+
+
+_IOERR_DATA = f" {10 | 32 << 8}:"
+"""SQLITE_IOERR_DATA in an operation's error."""

@@ -2,8 +2,8 @@
 
 Edges: *ww*, the second wrote behind the first; *wr*, the second read what the first wrote; *rw*, the second wrote
 behind what the first read; *rt*, the second was asked after the first was acknowledged. A history of a strictly
-serializable store has no cycle of them. Shortest names first: G0 (ww), G1c (ww, wr), G-single (one rw), G2 (more than one), each
-with `-realtime` where it takes an rt edge.
+serializable store has no cycle of them. The simplest first: G0 (ww), G1c (ww, wr), G-single (one rw), G2 (more than
+one), each with `-realtime` where it takes an rt edge.
 """
 
 from __future__ import annotations

@@ -158,8 +158,9 @@ def _external(steps: list[Step]) -> Iterator[tuple[int, list[int] | None]]:
         if kind == "append":
             mine.append(value)
             continue
-        before = value[: len(value) - len(mine)]
-        if value[len(before) :] != mine or first.setdefault(key, before) != before:
+        before = value[: max(0, len(value) - len(mine))]
+        expected = first.setdefault(key, before)
+        if value != expected + mine:
             bad.add(key)
     for key, before in first.items():
         yield key, None if key in bad else before
