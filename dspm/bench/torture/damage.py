@@ -40,11 +40,12 @@ class Flip:
 
 
 def in_arena(path: Path, group: int, flushed: int, chance: random.Random) -> Flip | None:
-    """A bit of a page version that is on the node's disk, too; None if there is none."""
+    """A bit of a page's newest version, where that is on the node's disk, too; None if there is none."""
     arena = arenas.read(path, Report())
     if arena is None:
         return None
-    clean = [f for f in arena.pages.get(group, []) if f.lsn <= flushed]
+    newest = {f.page: f for f in sorted(arena.pages.get(group, []), key=lambda f: f.lsn)}
+    clean = [f for f in newest.values() if f.lsn <= flushed]
     if not clean:
         return None
     frame = chance.choice(clean)

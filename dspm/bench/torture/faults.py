@@ -1,8 +1,9 @@
 """The faults: what each kind does, to whom, and how it is undone.
 
 Fault model: processes crash, stop and go on; the memory of one machine is lost; links fail, one way too; a disk fills
-up; bits of clean data flip on one node. Never is more taken away than the copies cover: what harms a node begins only
-when all sets are whole (the runner waits), and takes one node at a time. A power cut of all members is another test.
+up; bits of clean data flip on one node. Never is more taken away than the copies cover: what takes a copy's content
+begins and ends when all sets are whole (the runner waits). Processes that are killed keep their memories: all members
+may be killed at once, and one while another is still joining. A power cut of all members is another test.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ HOLD_S = (0.2, 1.2)
 LONG_HOLD_S = (2.0, 4.0)
 LONG = 0.1
 """How often a fault lasts long."""
+HURRY = 0.3
+"""How often one that takes no memory away does not wait until all is whole after another such one."""
 SCAN_S = 15.0
 _REFILL_S = 0.05
 
@@ -38,6 +41,7 @@ class Choice:
     node: int
     other: int
     back: bool
+    hurry: bool
     hold_s: float
     seed: int
 
@@ -51,6 +55,7 @@ def choose(chance: random.Random, kinds: list[str]) -> Choice:
         node=chance.randrange(1 << 16),
         other=chance.randrange(1 << 16),
         back=chance.random() < 0.5,
+        hurry=chance.random() < HURRY,
         hold_s=chance.uniform(*(LONG_HOLD_S if chance.random() < LONG else HOLD_S)),
         seed=chance.randrange(1 << 32),
     )
@@ -75,6 +80,7 @@ class Faults:
             "writer-kill": self._kill_writer,
             "writer-stop": self._stop_writer,
             "writer-and-primary-kill": self._kill_both,
+            "all-members-kill": self._kill_members,
             "flip-memory": self._flip_memory,
             "flip-base-file": self._flip_base,
         }
@@ -95,6 +101,12 @@ class Faults:
     def is_light(kind: str) -> bool:
         """True for what takes nothing from the copies: it may come before all is whole again, or beside another."""
         return kind.startswith(("registry-", "writer-kill", "writer-stop"))
+
+    @staticmethod
+    def takes_copies(kind: str) -> bool:
+        """True for what takes content away that only the other copies still have. The memory of a process that was
+        killed, stopped or cut off is there again with it."""
+        return kind == "node-memory-lost" or kind.startswith("flip-")
 
     @contextmanager
     def held(self, choice: Choice) -> Iterator[str]:
@@ -148,6 +160,14 @@ class Faults:
         self._clients.kill(seat)
         yield f"{seat.host}-{seat.database.name}, {primary}"
         self._clients.start()
+        self._rig.mend()
+
+    def _kill_members(self, c: Choice) -> Iterator[str]:
+        """Their memories outlive the processes."""
+        members = self._rig.members(c.database.name)
+        for name in members:
+            self._rig.signal(name, signal.SIGKILL)
+        yield ", ".join(members)
         self._rig.mend()
 
     def _stop_writer(self, c: Choice) -> Iterator[str]:
@@ -211,8 +231,9 @@ class Faults:
         return damage.in_arena(self._rig.arena(node), dataset.group, status.flushed, random.Random(c.seed))
 
     def _member(self, c: Choice) -> str:
+        """Half of the time the primary, which is asked first."""
         members = self._rig.members(c.database.name)
-        return members[c.node % len(members)]
+        return members[0 if c.back else c.node % len(members)]
 
     def _flipped(self, c: Choice, node: str, flip: damage.Flip | None) -> Iterator[str]:
         """A process without a cache reads all of the database meanwhile."""

@@ -115,7 +115,7 @@ def away(times: list[float]) -> Away:
 
 def errors(history: History) -> dict[str, int]:
     """How often operations failed with which words; numbers and names are left out of them."""
-    texts = Counter(_NUMBERS.sub("#", e.error)[:160] for e in history.events if e.error)
+    texts = Counter(_NUMBERS.sub("#", e.error.partition("\n")[0])[:200] for e in history.events if e.error)
     return dict(texts.most_common(ERRORS_MAX))
 
 

@@ -57,6 +57,7 @@ class Runner:
         self._chance = random.Random(seed)
         self._say = say
         self._end = time.monotonic() + START_S + faults * FAULT_S
+        self._copies_taken = False
         self.story = Story(faults)
 
     def go(self) -> None:
@@ -82,8 +83,9 @@ class Runner:
         alone = self._faults.is_light(choice.kind) or self._chance.random() > BESIDE
         if self.story.done + 1 >= self.story.asked:
             alone = True
-        if not self._faults.is_light(choice.kind) and not self._whole():
-            choice, alone = beside, True  # harm that takes no copy away is still possible
+        if not self._may_begin(choice):
+            choice, alone = beside, True
+        self._copies_taken |= self._faults.takes_copies(choice.kind)
         begun, before = time.monotonic(), self.story.done
         try:
             with ExitStack() as held:
@@ -96,6 +98,17 @@ class Runner:
             self.story.stuck.append(f"{choice.kind}: {e}")
         self._recover(time.monotonic_ns(), choice.kind, self.story.done - before)
         self._say(f"  {time.monotonic() - begun:4.1f} s, {self._progress.count} writes acknowledged so far")
+
+    def _may_begin(self, choice: Choice) -> bool:
+        """Waits until it takes nothing away that is not held elsewhere; False if that lasts too long."""
+        if self._faults.is_light(choice.kind):
+            return True
+        if choice.hurry and not self._copies_taken and not self._faults.takes_copies(choice.kind):
+            return True
+        if not self._whole():
+            return False
+        self._copies_taken = False
+        return True
 
     def _do(self, held: ExitStack, choice: Choice) -> None:
         number = self.story.done + 1
