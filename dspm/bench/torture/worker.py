@@ -46,6 +46,16 @@ _SCHEMA = {
 }
 
 
+def _connect(database: str) -> apsw.Connection:
+    """Whoever gives up early may find nobody at first; the run has a deadline for what nobody ever finds."""
+    while True:
+        try:
+            return dspm.connect(database)
+        except apsw.Error as e:
+            print(f"{database}: {e}", file=sys.stderr)
+            time.sleep(PAUSE_S)
+
+
 class Worker:
     """One connection, one operation at a time."""
 
@@ -57,7 +67,7 @@ class Worker:
         self._seed = seed
         self._count = 0
         self._stage = ""
-        self.db = dspm.connect(database)
+        self.db = _connect(database)
         self.db.set_busy_timeout(BUSY_MS)
 
     def do(self, operation: str, value: Any, steps: Callable[[], Any]) -> bool:
