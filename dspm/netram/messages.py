@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -281,6 +282,8 @@ class NodeStatus(msgspec.Struct):
 T = TypeVar("T")
 
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+_making_one = threading.Lock()
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -291,9 +294,19 @@ def encode(message: msgspec.Struct) -> bytes:
 def decode(meta: bytes, kind: type[T]) -> T:
     """A reply of that type, or ProtocolError."""
     try:
-        return msgspec.json.decode(meta, type=kind)
+        return _decoder(kind).decode(meta)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise ProtocolError(f"a reply that cannot be read as {kind.__name__}: {e}", _HINT) from None
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """One thread at a time makes decoders: msgspec notes what it knows of a class before it knows all of it, and another
+    thread that comes upon such a note ends the whole process (a NULL in its C code)."""
+    found = _decoders.get(kind)
+    if found is None:
+        with _making_one:
+            found = _decoders[kind] = msgspec.json.Decoder(kind)
+    return found
 
 
 def decode_request(meta: bytes) -> Request:

@@ -30,6 +30,7 @@ DEVICE = "eth0"
 
 REGISTRY_PORT, NODE_PORT, METRICS_PORT = 7400, 7401, 7402
 _RANGE = "10.213"
+_SPECIFIC = 16
 _FIRST_NODE, _FIRST_CLIENT = 11, 101
 _SECONDS = 30
 _HINT = "run it as root, with iproute2 installed; without --netns all of it runs on loopback"
@@ -134,10 +135,11 @@ def plan(tag: str, nodes: list[str]) -> Network:
 
 
 def _taken() -> list[ipaddress.IPv4Network]:
-    """What this machine has routes to; a default route is to nowhere in particular."""
+    """What this machine has routes to. Those of whole providers and of tunnels for everything are in nobody's way."""
     routes = json.loads(ip("-j", "-4", "route", "show", "table", "all") or "[]")
     found = [r["dst"] for r in routes if r.get("dst", "default") != "default"]
-    return [ipaddress.IPv4Network(d, strict=False) for d in found]
+    networks = [ipaddress.IPv4Network(d, strict=False) for d in found]
+    return [n for n in networks if n.prefixlen >= _SPECIFIC]
 
 
 def make(network: Network) -> None:
