@@ -300,7 +300,7 @@ def decode(meta: bytes, kind: type[T]) -> T:
 
 
 def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
-    """One thread at a time makes decoders: msgspec notes what it knows of a class before it knows all of it, and another
+    """One thread at a time makes decoders: msgspec notes what it knows of a class before it knows all of it, and a
     thread that comes upon such a note ends the whole process (a NULL in its C code)."""
     found = _decoders.get(kind)
     if found is None:
