@@ -77,24 +77,12 @@ impl ClusterDataset {
             pages.truncate(1); // a bad page that nobody asked for does not fail the one that somebody did
             answer = self.ask_members(snapshot, &pages);
         }
-        let answer = answer?;
-        let reply: ReadReply = message::decode(&answer.meta)?;
-        if reply.pages.len() != pages.len() {
-            return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
-        }
+        let Pages { reply, answer } = answer?;
         let mut contents = answer.data.chunks_exact(PAGE_SIZE);
         let mut checked: Vec<&[u8; PAGE_SIZE]> = Vec::with_capacity(pages.len());
         for version in &reply.pages {
-            if version.lsn > snapshot.lsn {
-                return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", version.lsn, snapshot.lsn)));
-            }
-            checked.push(if version.zero {
-                &[0; PAGE_SIZE]
-            } else {
-                let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
-                verify_page(bytes, version.checksum)?;
-                bytes.try_into().map_err(|_| Error::Protocol("a page of another size".into()))?
-            });
+            let content = if version.zero { &[0; PAGE_SIZE][..] } else { contents.next().unwrap_or_default() };
+            checked.push(content.try_into().map_err(|_| Error::Protocol("a page of another size".into()))?);
         }
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
@@ -144,8 +132,8 @@ impl ClusterDataset {
         mine.into_iter().map(|(_, p)| p).collect()
     }
 
-    /// Any member holds the pages of a snapshot; the primary is asked first.
-    fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Answer, Error> {
+    /// Any member holds the pages of a snapshot; the primary is asked first, and who gives a damaged page is passed over.
+    fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Pages, Error> {
         let deadline = self.group.deadline();
         let session = self.group.client.session;
         let transfer = Duration::from_nanos((pages.len() * PAGE_SIZE) as u64 * SLOWEST_NS_PER_BYTE);
@@ -162,7 +150,10 @@ impl ClusterDataset {
                 let header = self.group.header(Kind::Read, &place, peer);
                 let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
                 match ask(&self.group.client, &peer.link, header, &meta, patience) {
-                    Ok(answer) => return Ok(answer),
+                    Ok(answer) => match check(answer, snapshot, pages) {
+                        Err(e @ Error::Corrupt(_)) => last = e, // in its memory, or on the way: the next one's may be good
+                        checked => return checked,
+                    },
                     // The primary showed that state; another member may have less, after a restart or having joined.
                     Err(e @ Error::TooOld(_)) if peer.name != place.primary().name => last = e,
                     Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
@@ -172,7 +163,8 @@ impl ClusterDataset {
                     }
                 }
             }
-            if Instant::now() >= deadline {
+            let ahead = pages.len() > 1 && matches!(last, Error::Corrupt(_)); // not worth waiting for
+            if ahead || Instant::now() >= deadline {
                 return Err(match last {
                     e @ Error::Corrupt(_) => e,
                     e => self.group.outage(place.primary(), &e),
@@ -184,6 +176,30 @@ impl ClusterDataset {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// A member's answer, every page of which is what its checksum says.
+struct Pages {
+    reply: ReadReply,
+    answer: Answer,
+}
+
+fn check(answer: Answer, snapshot: &Snapshot, pages: &[PageNo]) -> Result<Pages, Error> {
+    let reply: ReadReply = message::decode(&answer.meta)?;
+    if reply.pages.len() != pages.len() {
+        return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
+    }
+    let mut contents = answer.data.chunks_exact(PAGE_SIZE);
+    for version in &reply.pages {
+        if version.lsn > snapshot.lsn {
+            return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", version.lsn, snapshot.lsn)));
+        }
+        if !version.zero {
+            let content = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
+            verify_page(content, version.checksum)?;
+        }
+    }
+    Ok(Pages { reply, answer })
 }
 
 fn ask(
