@@ -77,7 +77,7 @@ class Worker:
         try:
             result = steps()
         except apsw.Error as e:
-            said = f"{self._stage}: {type(e).__name__} {getattr(e, 'extendedresult', 0)}: {_native.last_error() or e}"
+            said = f"{self._stage}: {_reason(e)}"
             unknown = self._stage == "COMMIT" and "outcome" in said
             self._recorder.note(INFO if unknown else FAIL, operation, value, self._database, said)
             self._roll_back()
@@ -184,6 +184,13 @@ class Worker:
         found = self.db.execute("PRAGMA integrity_check").get
         self.db.execute("COMMIT")
         note(OK, FINAL, {"integrity": found}, where)
+
+
+def _reason(e: apsw.Error) -> str:
+    """SQLite's code, and the VFS's own words; who only has to wait for another one gets none from it."""
+    code = getattr(e, "extendedresult", 0)
+    words = str(e) if isinstance(e, apsw.BusyError) and code == apsw.SQLITE_BUSY else _native.last_error() or str(e)
+    return f"{type(e).__name__} {code}: {words}"
 
 
 def _parts(rows: Any) -> Iterator[list[Any]]:
