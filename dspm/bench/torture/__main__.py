@@ -56,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
         print(f"dspm: error: {e}", file=sys.stderr)
         print(f"hint: {e.hint or 'see docs/torture.md'}", file=sys.stderr)
         return e.exit_code
+    except OSError as e:
+        print(f"dspm: error: {e.filename or 'a file'}: {e.strerror or e}", file=sys.stderr)
+        print("hint: check permissions and room", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("dspm: interrupted", file=sys.stderr)
         return 130

@@ -93,7 +93,7 @@ class Runner:
                 if not alone:
                     self._do(held, beside)
                 time.sleep(choice.hold_s)
-        except DspmError as e:
+        except (DspmError, OSError) as e:
             self._say(f"  {choice.kind}: {e}")
             self.story.stuck.append(f"{choice.kind}: {e}")
         self._recover(time.monotonic_ns(), choice.kind, self.story.done - before)
