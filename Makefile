@@ -1,5 +1,6 @@
 # make build   .venv with dspm, its library and its tools        make test   all tests        make lint   all checks
 # make demo    YCSB, a killed writer, nothing lost               make sim    the simulator (SEEDS=n | SEED=k)
+# make torture faults on real processes (FAULTS=n, SEED=k)
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,11 +15,12 @@ NATIVE := dspm/_native
 SOURCES := dspm tests setup.py
 PYTEST_WORKERS ?= 2
 SEEDS ?= 200
+FAULTS ?= 60
 INPUTS ?= 10000000
 
 say = @printf '\n== %s\n' $(1)
 
-.PHONY: build demo test test-rust test-python sqlite-tests fuzz lint sim sim-mutants wheel lock clean tools native
+.PHONY: build demo test test-rust test-python sqlite-tests fuzz lint sim sim-mutants torture wheel lock clean tools native
 
 build: $(VENV)/.installed native
 	@$(VENV)/bin/dspm --version >/dev/null
@@ -93,6 +95,10 @@ sim: | tools
 
 sim-mutants: | tools
 	@$(CARGO) run --release --locked -p dspm-sim -- --mutants
+
+# Processes, links and disks that fail under load (docs/torture.md); as root with links and full disks.
+torture: build
+	@$(PY) -m dspm.bench.torture --faults $(FAULTS) $(if $(SEED),--seed $(SEED))
 
 wheel: $(VENV)/.packages
 	@$(PY) -m pip wheel --disable-pip-version-check --no-deps --no-build-isolation -w build .

@@ -19,6 +19,7 @@ def up(
     memory: str | None = None,
     durability: str | None = None,
     set: Annotated[list[str] | None, Parameter(negative="", consume_multiple=False)] = None,
+    netns: Annotated[bool, Parameter(negative="")] = False,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Start a cluster on this machine, or whatever is missing of it. Returns when it serves.
@@ -39,6 +40,9 @@ def up(
         memory (the default): a commit outlives all copies but one. disk: a power cut too.
     set
         KEY=VALUE: a setting for the config file, such as cache.size=16MiB. Can be repeated.
+    netns
+        Every node, the registry and three hosts for clients in network namespaces of their own, joined by a bridge
+        (root, iproute2). Nothing is encrypted between them. `down` removes them.
     json
         Print where everything is, as JSON.
     """
@@ -54,11 +58,13 @@ def up(
     for key, option in (("copies", copies), ("memory", memory), ("durability", durability)):
         if option is not None:
             settings[key] = option
-    info = start(dir, Asked(nodes, settings))
+    info = start(dir, Asked(nodes, settings, netns))
     if json:
         print_json(info)
         return
     print(f"{len(info['nodes'])} nodes serve; registry {info['registry']['url']}")
+    for host in info.get("netns", {}).get("clients", []):
+        print(f"on {host['name']}, {host['address']}: ip netns exec {host['namespace']} COMMAND")
     print(f"export DSPM_CONFIG={info['config']}")
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import msgspec
 
+from dspm.errors import DspmError
+from dspm.netram import netns
 from dspm.netram.node import SHARED_MEMORY, directory_tag
 from dspm.netram.process import Process, end_all
 
@@ -24,12 +26,13 @@ class Note(msgspec.Struct):
     directory: str
     device: int
     processes: list[Process] = []
+    network: netns.Network | None = None
 
 
-def leave_note(directory: Path, processes: list[Process]) -> None:
+def leave_note(directory: Path, processes: list[Process], network: netns.Network | None = None) -> None:
     """Says whose arenas lie under this directory's tag, and which processes use them."""
     path = _note_path(directory)
-    note = Note(str(directory.resolve()), directory.stat().st_dev, processes)
+    note = Note(str(directory.resolve()), directory.stat().st_dev, processes, network)
     temporary = path.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as f:
@@ -42,7 +45,7 @@ def remove_orphans() -> None:
     for path in SHARED_MEMORY.glob(f"dspm-{os.getuid()}-*.dir"):
         note = _read(path)
         if note and _is_deleted(note) and not any(p.is_running for p in note.processes):
-            _remove(path)
+            _remove(path, note.network)
 
 
 def clear(directory: Path) -> None:
@@ -51,7 +54,7 @@ def clear(directory: Path) -> None:
     note = _read(path)
     if note is not None:
         end_all(note.processes)
-    _remove(path)
+    _remove(path, note.network if note else None)
 
 
 def _note_path(directory: Path) -> Path:
@@ -68,7 +71,10 @@ def _read(path: Path) -> Note | None:
         return None
 
 
-def _remove(note: Path) -> None:
+def _remove(note: Path, network: netns.Network | None) -> None:
+    if network is not None:
+        with contextlib.suppress(DspmError):
+            netns.remove(network)
     for path in [*SHARED_MEMORY.glob(f"{note.stem}-*.arena"), note]:
         with contextlib.suppress(OSError):
             path.unlink()

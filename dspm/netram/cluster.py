@@ -20,9 +20,10 @@ from typing import Any
 import msgspec
 
 from dspm.errors import DataError, DspmError, UnavailableError, UsageError
-from dspm.netram import arenas, config, limits, toml
+from dspm.netram import arenas, config, limits, netns, toml
 from dspm.netram.config import Config
 from dspm.netram.layout import Layout, NodeState, RegistryState, State, write_whole
+from dspm.netram.netns import Network
 from dspm.netram.node import Node, arena_path, arguments, directory_tag, parse_announcement
 from dspm.netram.operator import Operator
 from dspm.netram.process import Starting, await_dying, end_all
@@ -40,6 +41,7 @@ class Asked:
 
     nodes: int | None
     settings: Mapping[str, str]
+    netns: bool = False
 
 
 class Registered(msgspec.Struct):
@@ -84,6 +86,8 @@ def down(directory: Path) -> bool:
         registry = [p for p in running if state and p == state.registry.process]
         end_all(registry)  # first: it would take the nodes for dead and change their sets
         end_all([p for p in running if p not in registry])
+        if state is not None and state.network is not None:
+            netns.remove(state.network)
     arenas.remove_orphans()
     return bool(running)
 
@@ -109,6 +113,8 @@ def _check_new(asked: Asked) -> dict[str, str]:
     _check(wanted, nodes)
     limits.check_memory(nodes, wanted.memory_bytes)
     limits.check_room(nodes, wanted.memory_bytes)
+    if asked.netns:
+        netns.check()
     settings = {
         s.key: s.value
         for s in wanted.settings
@@ -132,6 +138,8 @@ def _check_known(layout: Layout, state: State, asked: Asked) -> Config:
     hint = f"leave the options out, use another --dir, or edit {layout.config} between `dspm down` and `dspm up`"
     if asked.nodes not in (None, len(state.nodes)):
         raise UsageError(f"the cluster in {layout.directory} has {len(state.nodes)} nodes, not {asked.nodes}", hint)
+    if asked.netns and state.network is None:
+        raise UsageError(f"the cluster in {layout.directory} has no network namespaces", hint)
     if not layout.config.exists() or not layout.key.exists():
         raise DataError(f"{layout.config} or {layout.key} is missing", "put it back, or move the directory aside")
     now = config.load_file(layout.config)
@@ -163,7 +171,8 @@ class _First:
         self._remove(keep_lock=True)  # what an earlier first `up` left when it was killed
         names = [f"n{i}" for i in range(1, (NODES_DEFAULT if asked.nodes is None else asked.nodes) + 1)]
         nodes = [NodeState(n, f"{n}@local", str(layout.nodes / n), str(arena_path(layout.directory, n))) for n in names]
-        state = State(nodes, RegistryState())
+        network = netns.plan(directory_tag(layout.directory), names) if asked.netns else None
+        state = State(nodes, RegistryState(), network=network)
         layout.write_state(state)  # before all else: it says that the rest is ours
         layout.make_directories()
         layout.make_key()
@@ -171,7 +180,7 @@ class _First:
         rest = {k: v for k, v in settings.items() if k != "cluster"}
         text = toml.render(cluster, str(layout.key), [], "", rest)
         write_whole(layout.config, text.encode())
-        arenas.leave_note(layout.directory, [])
+        arenas.leave_note(layout.directory, [], network)
         return state
 
     @contextlib.contextmanager
@@ -189,6 +198,10 @@ class _First:
         layout = self._layout
         with contextlib.suppress(DspmError):
             arenas.clear(layout.directory)
+        with contextlib.suppress(DspmError):
+            state = layout.read_state()
+            if state is not None and state.network is not None:
+                netns.remove(state.network)
         if self._made and not keep_lock:
             shutil.rmtree(layout.directory, ignore_errors=True)
             return
@@ -205,6 +218,7 @@ class _Run:
         self._layout = layout
         self._state = state
         self._config = settings
+        self._network = state.network
         self._started: list[Starting] = []
 
     def go(self) -> dict[str, Any]:
@@ -226,6 +240,8 @@ class _Run:
         missing = [n for n in self._state.nodes if not n.process.is_running]
         self._layout.make_directories()
         self._check_room(missing)
+        if self._network is not None:
+            netns.make(self._network)
         try:
             starting = [(n, self._start_node(n)) for n in missing]
             registry = self._start_registry()
@@ -257,7 +273,7 @@ class _Run:
 
     def _save(self) -> None:
         self._layout.write_state(self._state)
-        arenas.leave_note(self._layout.directory, self._state.processes())
+        arenas.leave_note(self._layout.directory, self._state.processes(), self._network)
 
     def _spawn(self, name: str, what: str, command: list[str]) -> Starting:
         layout = self._layout
@@ -266,11 +282,20 @@ class _Run:
         self._started.append(daemon)
         return daemon
 
+    def _at(self, host: str, port: int) -> str:
+        """Where a daemon listens that never did: any port of loopback, or its own on a host of its own."""
+        return "127.0.0.1:0" if self._network is None else f"{self._network.address(host)}:{port}"
+
+    def _inside(self, host: str) -> list[str]:
+        return [] if self._network is None else self._network.inside(host)
+
     def _start_node(self, n: NodeState) -> Starting:
         Path(n.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
         node = Node(n.name, n.machine, n.data_dir, n.arena_file)
-        listen, metrics = n.address or "127.0.0.1:0", n.metrics or "127.0.0.1:0"
-        daemon = self._spawn(n.name, f"node {n.name}", arguments(node, self._config, listen, metrics))
+        listen = n.address or self._at(n.name, netns.NODE_PORT)
+        metrics = n.metrics or self._at(n.name, netns.METRICS_PORT)
+        command = arguments(node, self._config, listen, metrics, insecure=self._network is not None)
+        daemon = self._spawn(n.name, f"node {n.name}", [*self._inside(n.name), *command])
         n.process = daemon.process
         return daemon
 
@@ -279,8 +304,10 @@ class _Run:
         if registry.process.is_running:
             return None
         command = [sys.executable, "-P", "-m", "dspm.cli.main", "registry", "--config", str(self._layout.config)]
-        command += ["--dir", str(self._layout.registry), "--listen", registry.address or "127.0.0.1:0"]
-        daemon = self._spawn("registry", "the registry", command)
+        listen = registry.address or self._at(netns.REGISTRY, netns.REGISTRY_PORT)
+        command += ["--dir", str(self._layout.registry), "--listen", listen]
+        command += ["--insecure"] if self._network is not None else []
+        daemon = self._spawn("registry", "the registry", [*self._inside(netns.REGISTRY), *command])
         registry.process = daemon.process
         return daemon
 
@@ -326,4 +353,16 @@ class _Run:
                 }
                 for n in self._state.nodes
             ],
+            **({} if self._network is None else {"netns": _describe_network(self._network)}),
         }
+
+
+def _describe_network(network: Network) -> dict[str, Any]:
+    """`ip netns exec NAMESPACE` runs a command on a host."""
+    hosts = [{"name": h, "namespace": network.namespace(h), "address": network.address(h)} for h in network.hosts]
+    return {
+        "bridge": network.bridge,
+        "address": f"{network.subnet}.1",
+        "hosts": hosts,
+        "clients": [h for h in hosts if h["name"] in netns.CLIENTS],
+    }

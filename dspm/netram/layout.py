@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from dspm.errors import AccessError, DataError, DspmError
+from dspm.netram.netns import Network
 from dspm.netram.process import NONE, Process
 
 
@@ -51,6 +52,7 @@ class State(msgspec.Struct):
     registry: RegistryState
     format: int = 1
     complete: bool = False
+    network: Network | None = None
 
     def processes(self) -> list[Process]:
         """All that were started last."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -354,7 +355,8 @@ class NodeStatus(msgspec.Struct):
     """A node's own account, and of the first `covered` groups asked about those that are open there.
 
     `lost` says why the memory of before its last start is gone; it is empty when it was kept. `registry` is why the
-    registry decides nothing, empty when it does. `joins` are the sets that it joins, and those that it could not. `repaired` copies were damaged and are put right, since its start;
+    registry decides nothing, empty when it does. `joins` are the sets that it joins, and those that it could not.
+    `repaired` copies were damaged and are put right, since its start;
     `lost_pages` are pages that are damaged here and of which no good copy was found.
     """
 
@@ -377,12 +379,9 @@ class NodeStatus(msgspec.Struct):
 
 T = TypeVar("T")
 
-# Made when the module is loaded, by one thread: msgspec lets a second one see a type that the first is still working
-# out, and ends the process.
-_decoders: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (Hello, Challenge, Proof, Pong, Located, Listing, Done, NodeStatus)
-}
 _request_decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_decoders: dict[type[Any], msgspec.json.Decoder[Any]] = {}
+_making_one = threading.Lock()
 
 
 def encode(message: msgspec.Struct) -> bytes:
@@ -393,10 +392,19 @@ def encode(message: msgspec.Struct) -> bytes:
 def decode(meta: bytes, kind: type[T]) -> T:
     """A reply of that type, or ProtocolError."""
     try:
-        reply: T = _decoders[kind].decode(meta)
-        return reply
+        return _decoder(kind).decode(meta)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise ProtocolError(f"a reply that cannot be read as {kind.__name__}: {e}", _HINT) from None
+
+
+def _decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """One thread at a time makes decoders: msgspec notes what it knows of a class before it knows all of it, and a
+    thread that comes upon such a note ends the whole process (a NULL in its C code)."""
+    found = _decoders.get(kind)
+    if found is None:
+        with _making_one:
+            found = _decoders[kind] = msgspec.json.Decoder(kind)
+    return found
 
 
 def decode_request(meta: bytes) -> Request:

@@ -6,26 +6,17 @@ import os
 import subprocess
 from pathlib import Path
 
+from dspm.bench.torture.links import NOBODY
+from dspm.netram.netns import why_not
+
 from .cluster import BIN, Cluster, clean_environment, eventually
 
-CUT_MAC = "02:00:00:00:00:99"
+__all__ = ["HandMade", "Host", "Link", "ip", "why_not"]
 
 
 def ip(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Runs `ip`."""
     return subprocess.run(["ip", *arguments], capture_output=True, text=True, check=check, timeout=20)
-
-
-def why_not() -> str:
-    """Why namespaces cannot be used here; empty if they can."""
-    if os.geteuid() != 0:
-        return "network namespaces need root"
-    try:
-        made = ip("netns", "add", probe := f"dspm-probe-{os.getpid()}", check=False)
-    except FileNotFoundError:
-        return "network namespaces need the command `ip` (iproute2)"
-    ip("netns", "del", probe, check=False)
-    return f"network namespaces cannot be made: {made.stderr.strip()}" if made.returncode else ""
 
 
 class Host:
@@ -70,7 +61,7 @@ class Link:
         if way == "both":
             ip("-n", self.right.name, "link", "set", self._right_if, "down")
         else:
-            self._neighbour(way, "replace", "lladdr", CUT_MAC, "nud", "permanent")
+            self._neighbour(way, "replace", "lladdr", NOBODY, "nud", "permanent")
 
     def heal(self, way: str) -> None:
         """Undoes `cut`."""
