@@ -1,4 +1,5 @@
 use super::*;
+use std::os::unix::fs::PermissionsExt;
 
 /// A directory that is removed at the end of the test.
 struct Dir(PathBuf);
@@ -118,7 +119,12 @@ fn keys_are_read_from_their_file() {
     let dir = Dir::new("key");
     let path = dir.file("key_file = \"cluster.key\"\n");
     assert_eq!(load(&path, &[], &[]).unwrap().key().unwrap_err().code(), 2);
+    let mode = |mode| std::fs::set_permissions(dir.0.join("cluster.key"), PermissionsExt::from_mode(mode)).unwrap();
     std::fs::write(dir.0.join("cluster.key"), " \n").unwrap();
+    mode(0o604);
+    let open = load(&path, &[], &[]).unwrap().key().unwrap_err();
+    assert!(open.code() == 2 && open.to_string().contains("open to everybody on this machine (mode 604)"), "{open}");
+    mode(0o640);
     assert!(load(&path, &[], &[]).unwrap().key().unwrap_err().to_string().contains("is empty"));
     std::fs::write(dir.0.join("cluster.key"), "secret\n").unwrap();
     assert_eq!(load(&path, &[], &[]).unwrap().key().unwrap(), ClusterKey::new("secret"));
