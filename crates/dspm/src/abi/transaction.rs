@@ -185,7 +185,9 @@ pub struct CPart {
 pub unsafe extern "C" fn dspm_commit_together(parts: *mut CPart, count: usize, err: *mut CError) -> c_int {
     let commit = || {
         if parts.is_null() || !parts.is_aligned() || !(1..=PARTS_MAX).contains(&count) {
-            return Err(Error::Usage(format!("{count} transactions in one commit; from 1 to {PARTS_MAX} are possible")));
+            return Err(Error::Usage(format!(
+                "{count} transactions in one commit; from 1 to {PARTS_MAX} are possible"
+            )));
         }
         // SAFETY: the caller's promise; not null, aligned, and few.
         let parts = unsafe { std::slice::from_raw_parts_mut(parts, count) };

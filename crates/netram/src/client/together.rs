@@ -11,7 +11,7 @@
 //!
 //! Fault model: that of a single commit, at every step and in every group.
 
-use super::commit::{LAST_WORD, conflict, with_cause};
+use super::commit::{conflict, with_cause};
 use super::group::{GroupClient, Place, State};
 use super::send::{Built, Commit};
 use dspm_proto::message::Resolved;
@@ -196,12 +196,7 @@ impl GroupClient {
     }
 
     /// Says that the prepared record is committed, or learns that somebody said so.
-    fn resolve_prepared(
-        &self,
-        prepared: &Prepared,
-        commit: &mut Commit<'_>,
-        deadline: Instant,
-    ) -> Result<(), Error> {
+    fn resolve_prepared(&self, prepared: &Prepared, commit: &mut Commit<'_>, deadline: Instant) -> Result<(), Error> {
         let until = self.last_word(deadline);
         match self.resolution(prepared) {
             Some(built) if self.send_to_all(&prepared.place, &built, commit, until).is_ok() => return Ok(()),
