@@ -254,3 +254,6 @@ impl GroupClient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
