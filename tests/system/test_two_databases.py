@@ -17,8 +17,9 @@ import pytest
 
 from .child import Children, Session, SqlError
 from .cluster import Cluster, fresh
-from .conftest import Clusters, rounds
+from .conftest import Clusters, rounds, seconds
 from .ledger import Ledger
+from .test_torture import torture
 
 BUSY, IOERR, FULL = 5, 10, 13
 PAST_THE_LEASE_S = 1.0
@@ -158,6 +159,22 @@ def test_primaries_killed(four: Cluster, children: Children, with_writer: bool) 
 def test_primaries_killed_often(four: Cluster, children: Children, with_writer: bool) -> None:
     """Guards the same, often."""
     kill_primaries(pair(four, children), rounds(20), with_writer)
+
+
+def test_a_few_faults(four: Cluster, children: Children) -> None:
+    """Guards the same under faults that meet: nodes, registry and writers are killed, stopped and continued."""
+    torture(pair(four, children), seed=int(os.environ.get("SYSTEM_SEED", "2")), length=4)
+
+
+@pytest.mark.slow
+@pytest.mark.seconds(3600)
+@pytest.mark.parametrize("durability", ["memory", "disk"])
+def test_many_faults(clusters: Clusters, children: Children, durability: str) -> None:
+    """Guards the same for longer, with a seed that is printed when it fails."""
+    harmed = clusters(4, copies=2, durability=durability)
+    seed = int(os.environ.get("SYSTEM_SEED", str(random.randrange(1 << 32))))
+    torture(pair(harmed, children), seed, seconds(60))
+    harmed.end()
 
 
 @pytest.mark.parametrize("lost", ["name", "other"])
