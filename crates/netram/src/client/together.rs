@@ -109,7 +109,9 @@ fn prepare(
     }
     share.group.take_off(place, &built)?;
     sent.push(Prepared { id, token, place: place.clone() });
-    share.group.send_to_all(place, &built, &mut share.commit, deadline)
+    share.group.send_to_all(place, &built, &mut share.commit, deadline)?;
+    share.group.let_others_ask();
+    Ok(())
 }
 
 /// Sends the decision. [`Error::OutcomeUnknown`]: nobody can tell; any other error: it is not, and never will be.
@@ -231,6 +233,13 @@ impl GroupClient {
         let meta = record.seal();
         state.holder.follow(record.id, place.members())?;
         Some(Built { record, meta, deltas: Vec::new(), full: Vec::new() })
+    }
+
+    /// How long the other groups take nobody knows: who begins to read meanwhile asks the primary, which shows what was
+    /// before.
+    fn let_others_ask(&self) {
+        self.lock().holder.stall();
+        self.notify();
     }
 
     /// Nobody but a settle can tell what becomes of the record in flight, and the caller is going to ask for it.

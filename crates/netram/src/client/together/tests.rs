@@ -4,10 +4,11 @@ use super::super::fake::{FakeNode, groups_of};
 use super::*;
 use crate::clock;
 use crate::wire::{error_reply, frame, reply_to};
-use dspm_proto::message::{self, Ack, Outcome, OutcomeReply};
+use dspm_proto::message::{self, Ack, Outcome, OutcomeReply, SnapshotReply};
 use dspm_proto::{DatasetId, Generation, GroupId, Header, PAGE_SIZE, PageNo, Refusal};
-use dspm_txn::dataset::{Change, PageBuf, Snapshot};
+use dspm_txn::dataset::{Change, Intent, PageBuf, Snapshot};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 static ZEROS: PageBuf = [0; PAGE_SIZE];
@@ -18,6 +19,7 @@ enum Reply {
     Held,
     Fenced,
     Silence,
+    Full,
 }
 
 /// A node that keeps a list of what it hears, in short words: what, the group, the LSN.
@@ -45,6 +47,7 @@ fn scripted(
             match answer {
                 Reply::Held => Some(frame(own(header), &ack, 0)),
                 Reply::Fenced => Some(error_reply(header.kind, header.request, &Error::Refused(Refusal::Fenced))),
+                Reply::Full => Some(error_reply(header.kind, header.request, &Error::Refused(Refusal::Full))),
                 Reply::Silence => None,
             }
         }
@@ -53,6 +56,12 @@ fn scripted(
             say("outcome", header.group, asked.id.lsn);
             let reply = OutcomeReply { committed: committed(header.group, asked.id.lsn), ..OutcomeReply::default() };
             Some(frame(reply_to(header), &message::encode(&reply), 0))
+        }
+        Kind::Snapshot => {
+            let tail = RecordId { generation: Generation(1), lsn: Lsn(4), hash: 40 + header.group.0 };
+            let state = message::State { tail, ..Default::default() };
+            say("shown", header.group, tail.lsn);
+            Some(frame(own(header), &message::encode(&SnapshotReply { state, ..Default::default() }), 0))
         }
         Kind::Resolved => {
             let resolved: Resolved = message::decode(meta).unwrap();
@@ -219,6 +228,31 @@ fn a_resolution_in_doubt_is_asked_for_by_its_prepared_record() {
         let cache = &groups[1].client.cache;
         assert!(cache.read(DatasetId(2), PageNo(0), Lsn(6), 0, &mut page) && page == ZEROS, "the commit's own page");
     }
+}
+
+/// Guards readers beside a commit that waits for room: the decider takes its record only when a participant was read.
+#[test]
+fn who_reads_a_participant_does_not_wait_for_the_decider() {
+    let read = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&read);
+    let full = move |r: &Record| match r.part {
+        Part::Decides if !asked.load(Ordering::SeqCst) => Reply::Full,
+        _ => Reply::Held,
+    };
+    let s = scripted(full, |_, _| unreachable!("nothing is in doubt"));
+    let groups = reserved(&s.node, 2);
+    let (participant, heard) = (groups[1].clone(), s.heard.clone());
+    let reader = std::thread::spawn(move || {
+        while !heard.lock().unwrap().iter().any(|h| h == "decides 1 5") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let shown = participant.begin(DatasetId(2), Intent::Read).unwrap();
+        read.store(true, Ordering::SeqCst);
+        shown.lsn
+    });
+    assert_eq!(run(&groups, &mut snapshots(2)), Ok(Lsn(5)));
+    assert_eq!(reader.join().unwrap(), Lsn(4), "before the commit");
+    assert_eq!(groups[1].lock().holder.tail().lsn, Lsn(6));
 }
 
 /// A lie, or a loss beyond what copies cover: it is neither a yes nor a no.
