@@ -60,6 +60,9 @@ int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, s
                           dspm_error *err);
 int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,
                             uint64_t size, uint64_t *lsn, dspm_error *err);
+typedef struct { const dspm_transaction *transaction; const uint64_t *pages; const void *content; size_t count;
+                 uint64_t size; uint64_t lsn; } dspm_part;
+int dspm_commit_together(dspm_part *parts, size_t count, dspm_error *err);
 int dspm_transaction_confirm(dspm_transaction *transaction, dspm_error *err);
 int dspm_transaction_finish(dspm_transaction *transaction, uint64_t *lsn, uint64_t *size, dspm_snapshot **out,
                             dspm_error *err);

@@ -19,7 +19,7 @@ TOTALS = "SELECT count(*), sum(a), sum(length(b)), sum(length(c)), min(b), max(b
 
 
 def run_script(s: Session) -> None:
-    """All chapters, on the database `main` with `aux`, `copy` and `back` beside it."""
+    """All chapters, on the database `main` with `aux`, `third`, `copy` and `back` beside it."""
     with opened(s, "main") as db:
         set_up(s, db)
         for chapter in CHAPTERS:
@@ -149,7 +149,7 @@ def full_text(s: Session, db: apsw.Connection) -> None:
 
 
 def attached(s: Session, db: apsw.Connection) -> None:
-    """A database beside it; each transaction writes one of the two and reads both."""
+    """A database beside it, then one more: transactions write one of them and read both, or write all."""
     other = 1024 if s.case.page_size != 1024 else 4096
     s.run(db, "ATTACH '{aux}' AS aux", f"PRAGMA aux.page_size={other}", "PRAGMA aux.journal_mode=TRUNCATE")
     for synchronous in ("FULL", "OFF"):
@@ -158,10 +158,26 @@ def attached(s: Session, db: apsw.Connection) -> None:
         s.run(db, "BEGIN", "INSERT INTO t(b) SELECT 'from z ' || b FROM z", "SELECT count(*) FROM z, t", "COMMIT")
         s.run(db, "BEGIN IMMEDIATE", "UPDATE z SET b = (SELECT max(b) FROM t)", "COMMIT", "SELECT count(*) FROM z")
         s.run(db, "BEGIN", "DELETE FROM z", "ROLLBACK", "SELECT count(*), max(b) FROM z", TOTALS)
+        all_of_them(s, db)
     s.run(db, "CREATE TEMP TABLE scratch AS SELECT * FROM t, z", "SELECT count(*) FROM scratch", "DROP TABLE scratch")
     s.check(db, "attached", "aux")
     # VACUUM takes the page size that was asked for last, of whatever database.
     s.run(db, "DETACH aux", "PRAGMA synchronous=FULL", f"PRAGMA page_size={s.case.page_size}")
+
+
+def all_of_them(s: Session, db: apsw.Connection) -> None:
+    """Transactions that write two databases, then three."""
+    found = "SELECT (SELECT total(a) FROM t), (SELECT total(a) FROM z), (SELECT max(b) FROM z)"
+    s.run(db, "BEGIN", "UPDATE t SET b = b || '+' WHERE a < 9", "UPDATE z SET b = b || '+'", found, "COMMIT", found)
+    s.run(db, "BEGIN IMMEDIATE", "INSERT INTO t(b) SELECT b FROM z", "DELETE FROM z WHERE a % 5 = 0", "COMMIT", found)
+    s.run(db, "UPDATE z SET b = (SELECT b FROM t WHERE t.a = z.a)", found)
+    if s.case.rolls_back:
+        s.run(db, "BEGIN", "UPDATE z SET b = 'lost'", "DELETE FROM t", found, "ROLLBACK", found)
+        s.run(db, "BEGIN", "SAVEPOINT one", "UPDATE z SET a = a + 1000", "UPDATE t SET b = 'lost'", "ROLLBACK TO one")
+        s.run(db, "UPDATE z SET b = 'kept' WHERE a < 9", "UPDATE t SET b = 'kept' WHERE a = 3", "COMMIT", found)
+    s.run(db, "ATTACH '{third}' AS third", "CREATE TABLE IF NOT EXISTS third.y(a, b)", "BEGIN")
+    s.run(db, "INSERT INTO y SELECT a, b FROM z", "UPDATE z SET b = 'three'", "UPDATE t SET b = 'three' WHERE a = 1")
+    s.run(db, "COMMIT", found, "SELECT count(*), total(a) FROM y", "DETACH third", "SELECT count(*) FROM y")
 
 
 def vacuum(s: Session, db: apsw.Connection) -> None:

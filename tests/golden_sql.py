@@ -148,7 +148,7 @@ class Session:
 
     def named(self, sql: str) -> str:
         """The step with the target's names of databases."""
-        for name in ("main", "aux", "copy", "back"):
+        for name in ("main", "aux", "third", "copy", "back"):
             sql = sql.replace(f"{{{name}}}", self.target.uri(name))
         return sql
 

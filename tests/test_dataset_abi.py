@@ -27,7 +27,7 @@ static dspm_error err;
 #define DO(call) do { if (call) { fprintf(stderr, "%d %s\n", err.code, err.message); return 1; } } while (0)
 
 int main(void) {
-  dspm_dataset *ds; dspm_transaction *t, *second; dspm_snapshot *before, *after, *turn, *last, *past;
+  dspm_dataset *ds, *other; dspm_transaction *t, *second; dspm_snapshot *before, *after, *turn, *last, *past;
   uint64_t lsn, size, pages[2] = {0, 5}, list[3] = {5, 1, 0};
   char content[2 * DSPM_PAGE_SIZE], back[3 * DSPM_PAGE_SIZE], *json;
   memset(content, 'a', DSPM_PAGE_SIZE); memset(content + DSPM_PAGE_SIZE, 'b', DSPM_PAGE_SIZE);
@@ -72,6 +72,25 @@ int main(void) {
   DO(dspm_snapshot_read(before, 0, 3, back, &err));
   if (back[0] || back[3 * DSPM_PAGE_SIZE - 1]) return 8;
   dspm_snapshot_end(before); dspm_snapshot_end(after);
+  DO(dspm_dataset_open(NULL, "renamed", 0, NULL, &ds, &err));
+  DO(dspm_dataset_open(NULL, "beside", DSPM_CREATE, NULL, &other, &err));
+  DO(dspm_transaction_new(ds, &t, &err)); DO(dspm_transaction_new(other, &second, &err));
+  DO(dspm_transaction_reserve(t, DSPM_ANY_LSN, 1000, &lsn, &size, &err));
+  {
+    dspm_part parts[2] = {{t, pages, content, 2, 6 * 4096, 0}, {second, pages, content, 1, 4096, 0}};
+    if (dspm_commit_together(parts, 2, &err) != DSPM_E_USAGE) return 20;
+    DO(dspm_transaction_reserve(second, DSPM_ANY_LSN, 1000, &lsn, &size, &err));
+    if (dspm_commit_together(parts, 0, &err) != DSPM_E_USAGE) return 21;
+    if (dspm_commit_together(NULL, 2, &err) != DSPM_E_USAGE) return 22;
+    if (dspm_commit_together(parts, DSPM_PARTS_MAX + 1, &err) != DSPM_E_USAGE) return 23;
+    memset(content, 'c', DSPM_PAGE_SIZE);
+    DO(dspm_commit_together(parts, 2, &err));
+    if (parts[0].lsn != 2 || !parts[1].lsn) return 24;
+    DO(dspm_transaction_read(second, 0, 1, back, &err));
+    if (back[0] != 'c') return 25;
+  }
+  dspm_transaction_free(t); dspm_transaction_free(second); dspm_dataset_close(ds); dspm_dataset_close(other);
+  DO(dspm_remove(NULL, "beside", &err));
   DO(dspm_remove(NULL, "renamed", &err));
   return dspm_locate(NULL, "renamed", &json, &err) == DSPM_E_NOT_FOUND ? 0 : 9;
 }

@@ -68,7 +68,7 @@ def test_same_answers_and_same_bytes(case: Case, files: Path) -> None:
     for found, who in ((native, "dspm"), (python, "dspm-py")):
         for number, (expected, answered) in enumerate(zip(plain.steps, found.steps, strict=True)):
             assert answered == expected, f"{who}, step {number}: {expected[0]}"
-    for name in ("main", "aux", "copy", "back"):
+    for name in ("main", "aux", "third", "copy", "back"):
         check_same(f"{name} of dspm and of dspm-py", native.target.image(name), python.target.image(name))
         if case.journal != "wal":  # where SQLite writes pages in another order
             check_same(f"{name} as file and as dataset", image(plain, name), image(native, name))

@@ -329,11 +329,12 @@ def test_exclusive_keeps_others_from_writing_until_normal(connect: Open, db: aps
     other.execute("INSERT INTO t VALUES(5)")
 
 
-@pytest.mark.parametrize(
-    "setting", ["SELECT 1", "PRAGMA synchronous=OFF", "PRAGMA journal_mode=MEMORY", "PRAGMA aux.journal_mode=PERSIST"]
-)
-@pytest.mark.parametrize("cache", [-2000, 1], ids=["cached", "spilled"])
-def test_two_written_databases_are_refused(db: apsw.Connection, name: str, setting: str, cache: int) -> None:
+SETTINGS = ["SELECT 1", "PRAGMA synchronous=OFF", "PRAGMA journal_mode=MEMORY", "PRAGMA aux.journal_mode=PERSIST"]
+BOTH = "SELECT (SELECT group_concat(DISTINCT a) FROM t) || '-' || (SELECT group_concat(DISTINCT a) FROM u)"
+
+
+def with_another(db: apsw.Connection, name: str, setting: str, cache: int) -> None:
+    """Attaches a second database with a table u, and sets both up."""
     db.execute(f"ATTACH '{name}-aux' AS aux")
     db.execute("CREATE TABLE aux.u(a)")
     db.execute("INSERT INTO t VALUES('main')")
@@ -342,22 +343,68 @@ def test_two_written_databases_are_refused(db: apsw.Connection, name: str, setti
     db.execute(setting.replace("PRAGMA ", "PRAGMA aux.") if "aux" not in setting else setting).fetchall()
     db.execute(f"PRAGMA main.cache_size={cache}")
     db.execute(f"PRAGMA aux.cache_size={cache}")
+
+
+def change_both(db: apsw.Connection, to: str) -> None:
+    db.execute("BEGIN")
+    for table in "tu":
+        db.execute(f"INSERT INTO {table} SELECT hex(zeroblob(3000)) FROM (SELECT 1 UNION SELECT 2 UNION SELECT 3)")
+        db.execute(f"UPDATE {table} SET a = ?", (to,))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("cache", [-2000, 1], ids=["cached", "spilled"])
+def test_two_written_databases_are_one_commit(db: apsw.Connection, name: str, setting: str, cache: int) -> None:
+    with_another(db, name, setting, cache)
     with Dataset.open(name) as one, Dataset.open(f"{name}-aux") as two:
         before = one.lsn, two.lsn
-        db.execute("BEGIN")
-        for table in "tu":
-            db.execute(f"INSERT INTO {table} SELECT hex(zeroblob(3000)) FROM (SELECT 1 UNION SELECT 2 UNION SELECT 3)")
-            db.execute(f"UPDATE {table} SET a = 'lost'")
-        assert code(db, "COMMIT") & 0xFF == apsw.SQLITE_IOERR
-        assert not db.in_transaction
-        assert "can write only one dspm database" in rows(db, "PRAGMA main.dspm_error") + rows(
-            db, "PRAGMA aux.dspm_error"
-        )
+        change_both(db, "both")
         assert (one.lsn, two.lsn) == before
-    assert (rows(db), rows(db, "SELECT group_concat(a) FROM u")) == ("main", "aux")
-    db.execute("UPDATE t SET a = 'next'")
-    db.execute("UPDATE u SET a = 'next'")
-    assert (rows(db), rows(db, "SELECT group_concat(a) FROM u")) == ("next", "next")
+        db.execute("COMMIT")
+        # The second one's commit, and the record that says that it counts.
+        assert (one.lsn, two.lsn) == (before[0] + 1, before[1] + 2)
+        assert rows(db, BOTH) == "both-both"
+        change_both(db, "lost")
+        db.execute("ROLLBACK")
+        assert (rows(db, BOTH), one.lsn, two.lsn) == ("both-both", before[0] + 1, before[1] + 2)
+    db.execute("DETACH aux")
+    other = dspm.connect(name)
+    other.execute(f"ATTACH '{name}-aux' AS aux")
+    assert rows(other, BOTH) == "both-both"
+    for schema in ("main", "aux"):
+        assert rows(other, f"PRAGMA {schema}.integrity_check") == "ok"
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("cache", [-2000, 1], ids=["cached", "spilled"])
+def test_one_that_cannot_take_it_fails_both(db: apsw.Connection, name: str, setting: str, cache: int) -> None:
+    with_another(db, name, setting, cache)
+    with Dataset.open(name) as one, Dataset.open(f"{name}-aux") as two:
+        before = one.lsn, two.lsn
+        change_both(db, "lost")
+        # The nodes of these tests have 128 MiB: one transaction may take a third of that.
+        db.execute("INSERT INTO u VALUES(zeroblob(?))", (44 << 20,))
+        assert code(db, "COMMIT") == apsw.SQLITE_FULL
+        assert not db.in_transaction
+        for schema in ("main", "aux"):
+            assert "a transaction of" in rows(db, f"PRAGMA {schema}.dspm_error")
+        assert (one.lsn, two.lsn) == before
+    assert rows(db, BOTH) == "main-aux"
+    change_both(db, "next")
+    db.execute("COMMIT")
+    assert rows(db, BOTH) == "next-next"
+
+
+def test_databases_opened_differently_do_not_commit_together(db: apsw.Connection, vfs: str, name: str) -> None:
+    """They are two clients, as those of two clusters are: neither can speak for the other."""
+    db.execute(f"ATTACH 'file:{name}-aux?vfs={vfs}&namespace=' AS aux")
+    db.execute("CREATE TABLE aux.u(a)")
+    change_both(db, "lost")
+    assert code(db, "COMMIT") & 0xFF == apsw.SQLITE_IOERR
+    assert "cannot commit together" in rows(db, "PRAGMA main.dspm_error")
+    assert (rows(db), rows(db, "SELECT group_concat(a) FROM u")) == (None, None)
+    for table in "tu":
+        db.execute(f"INSERT INTO {table} VALUES('alone')")
 
 
 def test_a_super_journal_of_another_vfs_is_refused(db: apsw.Connection, vfs: str, name: str, tmp_path: Path) -> None:

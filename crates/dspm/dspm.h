@@ -173,6 +173,23 @@ int dspm_transaction_read(const dspm_transaction *transaction, uint64_t first, s
 int dspm_transaction_commit(dspm_transaction *transaction, const uint64_t *pages, const void *content, size_t count,
                             uint64_t size, uint64_t *lsn, dspm_error *err);
 
+/* What one of several transactions changes, each as in dspm_transaction_commit; `lsn` is filled in. */
+typedef struct {
+  const dspm_transaction *transaction;
+  const uint64_t *pages;
+  const void *content;
+  size_t count;
+  uint64_t size;
+  uint64_t lsn;
+} dspm_part;
+
+#define DSPM_PARTS_MAX 129
+
+/* Commits all of these transactions or none, whatever dies; otherwise as dspm_transaction_commit. They are of different
+   datasets of one cluster, at most DSPM_PARTS_MAX. Who reads several datasets may see the commit in one a moment before
+   another. DSPM_E_CONFLICT, DSPM_E_FULL: nothing was committed in any. After any error release all of them. */
+int dspm_commit_together(dspm_part *parts, size_t count, dspm_error *err);
+
 /* Asks, with one round trip, whether this is still the writer: DSPM_E_CONFLICT if not. For the end of a transaction
    that wrote nothing. */
 int dspm_transaction_confirm(dspm_transaction *transaction, dspm_error *err);

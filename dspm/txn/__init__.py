@@ -13,7 +13,7 @@ from dspm.txn.catalog import Entry, list_datasets, locate, remove, rename
 from dspm.txn.dataset import Dataset, Status
 from dspm.txn.pages import COMMIT_PAGES_MAX, PAGE_SIZE, PageNo, page_count
 from dspm.txn.snapshot import Snapshot
-from dspm.txn.transaction import Transaction
+from dspm.txn.transaction import Transaction, commit_together
 
 __all__ = [
     "COMMIT_PAGES_MAX",
@@ -24,6 +24,7 @@ __all__ = [
     "Snapshot",
     "Status",
     "Transaction",
+    "commit_together",
     "list_datasets",
     "locate",
     "page_count",

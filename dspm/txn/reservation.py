@@ -11,7 +11,7 @@ waits for the turn; what the transaction showed last stays readable after it, wh
 from __future__ import annotations
 
 import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dspm import _native
@@ -77,6 +77,15 @@ class Reservation:
         """
         return commit_pages(self._handle, pages, size)
 
+    @staticmethod
+    def commit_together(parts: Sequence[tuple[Reservation, Mapping[int, bytes], int]]) -> list[int]:
+        """Commits pages and size of each, or nothing of any, and goes on as the only writer of all. Returns the LSNs.
+
+        Raises:
+            As :meth:`commit`; UsageError for datasets of two clusters.
+        """
+        return commit_parts([(r._handle, pages, size) for r, pages, size in parts])
+
     def confirm(self) -> None:
         """Asks, with one round trip, whether this is still the writer.
 
@@ -108,3 +117,19 @@ def commit_pages(handle: Any, pages: Mapping[int, bytes], size: int) -> int:
     lsn = ffi.new("uint64_t *")
     _native.call("dspm_transaction_commit", handle, listed, content, len(numbers), size, lsn)
     return int(lsn[0])
+
+
+def commit_parts(parts: Sequence[tuple[Any, Mapping[int, bytes], int]]) -> list[int]:
+    """Commits by several of the library's transactions, all or none; returns the LSNs."""
+    ffi, _ = _native.load()
+    c_parts = ffi.new("dspm_part[]", len(parts))
+    buffers = []  # alive until the call is over
+    for c_part, (handle, pages, size) in zip(c_parts, parts, strict=True):
+        numbers = sorted(pages)
+        listed = ffi.from_buffer("uint64_t[]", array.array("Q", numbers))
+        content = ffi.from_buffer("char[]", b"".join(pages[n] for n in numbers))
+        buffers.append((listed, content))
+        c_part.transaction, c_part.pages, c_part.content = handle, listed, content
+        c_part.count, c_part.size = len(numbers), size
+    _native.call("dspm_commit_together", c_parts, len(parts))
+    return [int(c_part.lsn) for c_part in c_parts]

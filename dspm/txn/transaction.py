@@ -7,13 +7,14 @@ off; growing again, in the same transaction or years later, never shows what was
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from dspm import _native
 from dspm.errors import BusyError, FullError, UsageError
 from dspm.txn.pages import COMMIT_PAGES_MAX, PAGE_SIZE, PAGES_MAX, PageNo, page_count
-from dspm.txn.reservation import commit_pages
+from dspm.txn.reservation import commit_pages, commit_parts
 from dspm.txn.snapshot import checked_count, read_range
 
 if TYPE_CHECKING:
@@ -170,13 +171,7 @@ class Transaction:
             OutcomeUnknownError: nobody could be asked whether it is committed.
             UnavailableError: no answer within `commit_timeout`.
         """
-        self._open()
-        self._fill_last()
-        # Pages that were cut off in between and are inside the size again are zeros now.
-        regrown = range(page_count(self._kept), min(page_count(self._size_before), page_count(self.size)))
-        if len(regrown) + len(self._written) > COMMIT_PAGES_MAX:
-            raise FullError(f"more than {COMMIT_PAGES_MAX} pages in one commit", "commit after the truncation")
-        changed = {**dict.fromkeys(regrown, bytes(PAGE_SIZE)), **self._written}
+        changed = self._changed()
         try:
             lsn = commit_pages(self._open(), changed, self.size)
         except FullError:
@@ -188,6 +183,16 @@ class Transaction:
         self._start(lsn, self.size)
         return self.lsn
 
+    def _changed(self) -> dict[int, bytes]:
+        """All pages that the commit changes."""
+        self._open()
+        self._fill_last()
+        # Pages that were cut off in between and are inside the size again are zeros now.
+        regrown = range(page_count(self._kept), min(page_count(self._size_before), page_count(self.size)))
+        if len(regrown) + len(self._written) > COMMIT_PAGES_MAX:
+            raise FullError(f"more than {COMMIT_PAGES_MAX} pages in one commit", "commit after the truncation")
+        return {**dict.fromkeys(regrown, bytes(PAGE_SIZE)), **self._written}
+
     def _begin_again(self) -> None:
         """Reserves anew after a commit that did not happen, with all changes, if the state is still the newest."""
         _, lib = _native.load()
@@ -197,3 +202,43 @@ class Transaction:
         except BaseException:
             self._end()
             raise
+
+
+def commit_together(transactions: Sequence[Transaction]) -> list[int]:
+    """Commits what several open transactions wrote, in all of their datasets or in none, whatever dies.
+
+    All go on as the only writers, and the ends of their blocks have nothing left to commit. Returns the LSNs in the
+    same order. Who reads several datasets may see the commit in one a moment before another. After an error all of
+    these transactions are over, but for FullError: then it can be tried again when there may be room.
+
+        with a.transaction() as from_, b.transaction() as to:
+            ...
+            commit_together([from_, to])
+
+    Args:
+        transactions: of different datasets of one cluster, at most 129. Writers that take the same datasets should
+            begin their transactions in the same order, or they wait for each other until one gives up.
+
+    Raises:
+        ConflictError: one was fenced, and another commit came; nothing was committed in any.
+        FullError: no room in the nodes' memory, or too much for one commit; nothing was committed in any.
+        OutcomeUnknownError: nobody could be asked whether it is committed.
+        UnavailableError: no answer within `commit_timeout`; nothing was committed in any.
+        UsageError: a transaction twice or over, or datasets of two clusters.
+    """
+    if not transactions:
+        return []
+    parts = [(t._open(), t._changed(), t.size) for t in transactions]
+    try:
+        lsns = commit_parts(parts)
+    except FullError:
+        for t in transactions:
+            t._begin_again()
+        raise
+    except BaseException:
+        for t in transactions:
+            t._end()
+        raise
+    for t, lsn in zip(transactions, lsns, strict=True):
+        t._start(lsn, t.size)
+    return lsns

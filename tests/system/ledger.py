@@ -25,6 +25,10 @@ class Ledger:
     kills: int = 0
     errors: list[str] = field(default_factory=list)
 
+    def command(self) -> tuple[object, ...]:
+        """The writers' program and what it is told before the writer's number."""
+        return ("ledger", self.name)
+
     def writer(self, number: int = 0, **env: str) -> Writer:
         """Starts a writer; one at a time may have a number."""
         return Writer(self, number, env)
@@ -34,6 +38,11 @@ class Ledger:
         reader = reader or self.children.session(self.cluster, self.name)
         rows = reader.sql("SELECT seq, writer, n FROM ledger ORDER BY seq")
         assert reader.one("PRAGMA integrity_check") == "ok"
+        self.check(rows)
+        return len(rows)
+
+    def check(self, rows: list[list[int]]) -> None:
+        """These rows (seq, writer, n) are the acknowledged ones, and at most one more for each killed writer."""
         assert [r[0] for r in rows] == list(range(len(rows))), "a gap in the ledger"
         found: dict[int, list[int]] = {}
         for _, writer, n in rows:
@@ -45,7 +54,6 @@ class Ledger:
             assert len(ns) >= acked, f"LOST: writer {writer} was told of {acked} rows, {len(ns)} are there"
             extra += len(ns) - acked
         assert extra <= self.kills, f"{extra} rows that nobody was told of, after {self.kills} kills"
-        return len(rows)
 
 
 class Writer:
@@ -55,8 +63,9 @@ class Writer:
         self.ledger = ledger
         self.number = number
         self._lines = Lines()
+        program, *told = ledger.command()
         self.process = ledger.children.start(
-            ledger.cluster, "ledger", ledger.name, number, env=env, stdout=self._lines.fd
+            ledger.cluster, str(program), *told, number, env=env, stdout=self._lines.fd
         )
         eventually("the ledger's writer is ready", lambda: bool(self._lines.read()) or self._ended())
 

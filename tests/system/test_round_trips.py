@@ -65,6 +65,26 @@ def test_a_commit_takes_one(warm: Session) -> None:
     assert fewest(warm, explicit) == TIMES
 
 
+@pytest.mark.parametrize("pragma", ["synchronous=FULL", "synchronous=OFF"], ids=["super-journal", "without"])
+def test_a_commit_over_two_databases_takes_three(warm: Session, pragma: str) -> None:
+    """Guards "prepare, decide, resolve": three for two databases, and none for reading in between."""
+    warm.sql("ATTACH ? AS aux", fresh("trips-too"))
+    warm.sql("CREATE TABLE aux.u(a INTEGER PRIMARY KEY, b)")
+    warm.sql("INSERT INTO u VALUES(0, 0)")
+    for schema in ("main", "aux"):
+        warm.sql(f"PRAGMA {schema}.{pragma}")
+
+    def both() -> None:
+        for _ in range(TIMES):
+            warm.sql("BEGIN IMMEDIATE")
+            warm.sql("UPDATE t SET b = b + 1 WHERE a = 0")
+            warm.sql("UPDATE u SET b = b + 1")
+            warm.sql("COMMIT")
+            warm.sql("SELECT * FROM t, u")
+
+    assert fewest(warm, both) == 3 * TIMES
+
+
 def test_a_transaction_without_a_change(warm: Session) -> None:
     """Guards empty and rolled back transactions: no commit. An empty COMMIT may ask whether it was the writer."""
 

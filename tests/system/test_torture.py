@@ -75,9 +75,8 @@ class Torturer:
         self.ledger.verify()
 
 
-def torture(cluster: Cluster, children: Children, seed: int, length: float) -> None:
-    ledger = Ledger(cluster, children, fresh("torture"))
-    torturer = Torturer(cluster, ledger, seed)
+def torture(ledger: Ledger, seed: int, length: float) -> None:
+    torturer = Torturer(ledger.cluster, ledger, seed)
     end = time.monotonic() + length
     try:
         while time.monotonic() < end:
@@ -96,11 +95,12 @@ def trio(request: pytest.FixtureRequest, clusters: Clusters) -> Cluster:
 
 def test_a_few_faults(trio: Cluster, children: Children) -> None:
     """Guards invariants 1 to 3 under faults that meet: what was acknowledged is there, in order, once."""
-    torture(trio, children, seed=int(os.environ.get("SYSTEM_SEED", "1")), length=6)
+    torture(Ledger(trio, children, fresh("torture")), seed=int(os.environ.get("SYSTEM_SEED", "1")), length=6)
 
 
 @pytest.mark.slow
 @pytest.mark.seconds(3600)
 def test_many_faults(trio: Cluster, children: Children) -> None:
     """Guards the same for longer, with a seed that is printed when it fails."""
-    torture(trio, children, int(os.environ.get("SYSTEM_SEED", str(random.randrange(1 << 32)))), seconds(60))
+    seed = int(os.environ.get("SYSTEM_SEED", str(random.randrange(1 << 32))))
+    torture(Ledger(trio, children, fresh("torture")), seed, seconds(60))

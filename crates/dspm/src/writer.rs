@@ -10,7 +10,7 @@
 use crate::datasets::{OpenDataset, OpenSnapshot, page, read_pages};
 use dspm_netram::client::ClusterDataset;
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Change, Dataset, Intent, PageBuf, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{Change, Dataset, Intent, Other, PageBuf, Reserved, Snapshot, Ticket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -219,6 +219,53 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.release();
     }
+}
+
+/// What one of several transactions changes.
+pub(crate) struct Part<'a> {
+    pub(crate) writer: &'a Writer,
+    pub(crate) numbers: &'a [u64],
+    pub(crate) content: &'a [u8],
+    pub(crate) size: u64,
+}
+
+/// Commits all of them or none, and all stay reserved. Answers their LSNs. One that changes nothing makes no LSN; the
+/// first time it is asked whether it is the writer.
+pub(crate) fn commit_together(parts: &[Part<'_>]) -> Result<Vec<u64>, Error> {
+    // Locked in one order, whatever order each caller lists them in.
+    let mut order: Vec<&Writer> = parts.iter().map(|p| p.writer).collect();
+    order.sort_by_key(|w| std::ptr::from_ref(*w));
+    if order.windows(2).any(|two| std::ptr::eq(two[0], two[1])) {
+        return Err(Error::Usage("a transaction twice in one commit".into()));
+    }
+    let mut states: Vec<(*const Writer, MutexGuard<'_, State>)> =
+        order.into_iter().map(|w| (std::ptr::from_ref(w), w.state())).collect();
+    states.sort_by_key(|(w, _)| parts.iter().position(|p| std::ptr::eq(p.writer, *w)));
+    let (mut stores, mut changes) = (Vec::new(), Vec::new());
+    for (part, (_, state)) in parts.iter().zip(&states) {
+        let snapshot = state.reserved.as_ref().ok_or_else(not_reserved)?;
+        let pages = change(part.numbers, part.content, part.size)?;
+        let store = part.writer.dataset.store()?;
+        if pages.is_empty() && part.size == snapshot.size && !state.committed {
+            store.confirm(snapshot)?;
+        }
+        stores.push(store);
+        changes.push((pages, part.size));
+    }
+    let changes: Vec<_> = changes.iter().map(|(pages, size)| Change { pages, size: *size }).collect();
+    let mut written: Vec<Other<'_>> = Vec::new();
+    for (((_, state), change), store) in states.iter_mut().zip(&changes).zip(&stores) {
+        let State { reserved, committed, .. } = &mut **state;
+        let snapshot = reserved.as_mut().ok_or_else(not_reserved)?;
+        if !change.pages.is_empty() || change.size != snapshot.size {
+            *committed = true; // only who holds the reservation looks at it, and an error ends that
+            written.push(Other { dataset: *store, snapshot, change });
+        }
+    }
+    if let Some((first, others)) = written.split_first_mut() {
+        first.dataset.commit_with(first.snapshot, first.change, others)?;
+    }
+    Ok(states.iter().filter_map(|(_, state)| state.reserved.as_ref()).map(|s| s.lsn.0).collect())
 }
 
 fn not_reserved() -> Error {

@@ -80,6 +80,8 @@ impl Node {
                 let generation = self.slots[group].config.generation;
                 return self.report(group, Body::Activated { generation }, ctx);
             }
+            // No client commits over several groups yet.
+            Effect::Inquire { .. } | Effect::Decide { .. } | Effect::Resolved { .. } => return,
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };
         self.answer(group, to, answer, ctx);

@@ -9,7 +9,7 @@ use crate::cache::Changes;
 use crate::disk::{Base, Credulous, Disk};
 use crate::rng::Rng;
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Lsn, PageNo, RecordId, Refusal, Session, Token};
+use dspm_proto::{ClientId, Link, Lsn, PageNo, Part, RecordId, Refusal, Session, Token};
 use dspm_txn::{Fence, Origin, Records};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -274,8 +274,23 @@ impl Records for SimRecords {
         self.newest.iter().find(|(c, _)| *c == client).map(|n| n.1)
     }
 
+    fn part(&self, lsn: Lsn) -> Part {
+        self.record(lsn).map_or(Part::Alone, |r| r.part)
+    }
+
+    fn links(&self, lsn: Lsn) -> Vec<Link> {
+        self.record(lsn).map_or_else(Vec::new, |r| r.links.clone())
+    }
+
+    fn close(&mut self, _: Lsn) {} // every record behind the start is kept
+
+    fn without_pages(_: Vec<u8>) {}
+
     fn append(&mut self, record: &Record, (): (), origin: Origin) -> Result<(), Refusal> {
         if self.short && (origin == Origin::Commit || self.lies.no_reserve) {
+            return Err(Refusal::Full);
+        }
+        if record.part == Part::Aborts && self.synced() < self.last() {
             return Err(Refusal::Full);
         }
         let client = record.session.client;

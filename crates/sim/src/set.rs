@@ -57,6 +57,7 @@ impl GroupConfig {
     /// What the machine of a node is told.
     pub(crate) fn setup(&self, me: Member, boot: u32, started: dspm_proto::Instant, term: Arc<Term>) -> Setup {
         Setup {
+            group: self.id,
             generation: self.generation,
             primary: self.primary,
             members: self.members.clone(),

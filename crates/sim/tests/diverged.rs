@@ -3,7 +3,7 @@
 
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record};
 use dspm_proto::{
-    ClientId, DatasetId, Generation, GroupId, Instant, Lsn, PAGE_SIZE, PageNo, RecordId, Session, StoreId, Token,
+    ClientId, DatasetId, Generation, GroupId, Instant, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Session, StoreId, Token,
 };
 use dspm_sim::records::SimRecords;
 use dspm_txn::{Effect, Member, Origin, Records, Replica, Setup, Term};
@@ -24,8 +24,8 @@ fn record(generation: u64, base: RecordId) -> Record {
         transaction: lsn.0,
         predecessor: base.hash,
         floor: base.lsn,
-        stage: 0,
-        staged: 0,
+        part: Part::Alone,
+        links: Vec::new(),
         datasets: vec![DatasetChange { dataset: DatasetId(1), size: PAGE_SIZE as u64 }],
         pages: vec![page],
     };
@@ -62,6 +62,7 @@ impl Pair {
         let now = Instant(1_000_000_000);
         let replica = |(me, records)| {
             let setup = Setup {
+                group: GroupId(1),
                 generation: Generation(9),
                 primary: 0,
                 members: MEMBERS.to_vec(),

@@ -58,8 +58,10 @@ pub struct Handle {
     pub epoch: Option<Epoch>,
     /// How often this handle was moved to another time ([`Handle::set_as_of`]).
     pub moves: u32,
-    /// This transaction may not be published: it would be one of several.
+    /// This transaction may not be published: another VFS decides it, or its publish failed.
     pub refused: bool,
+    /// This transaction was published; what SQLite still has to say about it changes nothing.
+    pub decided: bool,
     /// A super-journal of another VFS that this transaction was refused for.
     pub foreign_super: Option<Box<[u8]>>,
     /// `locking_mode=EXCLUSIVE` was asked for …
@@ -94,6 +96,7 @@ impl Handle {
             epoch: None,
             moves: 0,
             refused: false,
+            decided: false,
             foreign_super: None,
             exclusive: false,
             holding: false,

@@ -13,6 +13,7 @@
 //! For the same reason a handle that wrote of late fetches the lease where it begins, before anybody knows whether it
 //! will write this time.
 
+use crate::connection;
 use crate::errors::{Code, During};
 use crate::ffi;
 use crate::fork::process;
@@ -170,6 +171,7 @@ impl Handle {
             return Err(Code(ffi::READONLY));
         }
         self.check_present()?;
+        process().stages.remove_of(connection::of(self) as usize);
         self.ticket_idle = false;
         self.wrote |= 1;
         let Some(snapshot) = &self.snapshot else {
@@ -198,7 +200,7 @@ impl Handle {
         // the replay skipped or failed, it would show rows that the store never had.
         self.distrust_cache |= self.is_written();
         self.overlay = None;
-        self.refused = false;
+        (self.refused, self.decided) = (false, false);
         process().stages.remove(self.place);
         process().journals.delete_leftover(&self.journal);
         self.dataset.release_write();

@@ -1,22 +1,22 @@
-//! A transaction becomes one commit of the dataset.
+//! A transaction becomes one commit: of its dataset, or of the datasets of all databases that it wrote.
 //!
 //! Invariant: one change counter an LSN. Where SQLite left the counter as it was (it does from the second commit on in
 //! its own exclusive locking mode), the counter becomes the snapshot's + 1, so that no snapshot reader takes old pages
-//! for current ones. A failed publish leaves the handle at its snapshot, with nothing gathered, and the pager is made to
-//! drop its cache: the counter of a lost transaction and of the one that won are the same number.
+//! for current ones. A failed publish leaves every handle at its snapshot, with nothing gathered, and the pagers are made
+//! to drop their caches: the counter of a lost transaction and of the one that won are the same number.
 //!
 //! A lost race is BUSY_SNAPSHOT only where no other statement of the connection is open. SQLite ends a failed commit's
 //! pager in an error state for the IOERR family and FULL alone; after any other code a statement that stays open goes
 //! on in the cache, and would show the rows of the transaction that lost.
 
 use crate::connection;
-use crate::errors::{Code, During};
+use crate::errors::{Code, During, code};
 use crate::handle::Handle;
 use crate::header;
 use crate::lock::Lock;
 use crate::overlay::{Base, Overlay, read_snapshot};
 use dspm_proto::{Error, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{Change, Snapshot};
+use dspm_txn::dataset::{Change, Dataset, Other, PageBuf, Snapshot};
 
 /// What tells the size after the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,45 +27,97 @@ pub enum SizeFrom {
     Header,
 }
 
-impl Handle {
-    /// Commits what was gathered. If that is nothing there is no commit and no LSN, but a write transaction still asks
-    /// whether it was the group's writer to the end.
-    pub fn publish(&mut self, size_from: SizeFrom) -> Result<(), Code> {
-        if !self.is_written() {
-            let confirmed = match &self.snapshot {
-                Some(snapshot) if self.lock >= Lock::Reserved => self.dataset.confirm(snapshot),
-                _ => Ok(()),
-            };
-            return confirmed.map_err(|e| self.fail(&e, During::Commit));
-        }
-        match self.try_publish(size_from) {
-            Ok(()) => Ok(()),
-            Err(e) => {
-                self.distrust_cache = true;
-                if let (Some(snapshot), Some(overlay)) = (&self.snapshot, &mut self.overlay) {
-                    overlay.restart(snapshot.size);
-                }
-                let during =
-                    if connection::has_other_statements(self) { During::CommitBesideReaders } else { During::Commit };
-                Err(self.fail(&e, during))
-            }
+/// A handle of the transaction, and what tells its size.
+pub type Publishing<'a> = (&'a mut Handle, SizeFrom);
+
+/// Commits what the handles gathered, in all of their datasets or in none. If that is nothing there is no commit and no
+/// LSN, but a write transaction still asks whether it was the group's writer to the end.
+pub fn publish(group: &mut [Publishing<'_>]) -> Result<(), Code> {
+    for (handle, _) in group.iter_mut().filter(|(handle, _)| !handle.is_written()) {
+        let confirmed = match &handle.snapshot {
+            Some(snapshot) if handle.lock >= Lock::Reserved => handle.dataset.confirm(snapshot),
+            _ => Ok(()),
+        };
+        if let Err(e) = confirmed {
+            return Err(fail(group, &e));
         }
     }
+    let mut written: Vec<&mut Publishing<'_>> = group.iter_mut().filter(|(handle, _)| handle.is_written()).collect();
+    match commit(&mut written) {
+        Ok(()) => Ok(()),
+        Err(e) => Err(fail(group, &e)),
+    }
+}
 
-    fn try_publish(&mut self, size_from: SizeFrom) -> Result<(), Error> {
-        let (Some(snapshot), Some(overlay)) = (&mut self.snapshot, &mut self.overlay) else {
-            return Err(Error::Failed("a commit without a write lock".into()));
+/// None of them goes on with what it gathered; all can tell why.
+fn fail(group: &mut [Publishing<'_>], e: &Error) -> Code {
+    for (handle, _) in group.iter_mut() {
+        handle.distrust_cache |= handle.is_written();
+        if let (Some(snapshot), Some(overlay)) = (&handle.snapshot, &mut handle.overlay) {
+            overlay.restart(snapshot.size);
+        }
+    }
+    let beside = group.first().is_some_and(|(first, _)| connection::has_other_statements(first));
+    let during = if beside { During::CommitBesideReaders } else { During::Commit };
+    let Some(((first, _), others)) = group.split_first_mut() else { return code(e, during) };
+    let code = first.fail(e, during);
+    others.iter_mut().for_each(|(other, _)| other.last_error.clone_from(&first.last_error));
+    code
+}
+
+fn commit(written: &mut [&mut Publishing<'_>]) -> Result<(), Error> {
+    let mut hidden = Vec::with_capacity(written.len());
+    for (handle, size_from) in written.iter_mut().map(|p| &mut **p) {
+        hidden.push(handle.prepare(*size_from)?);
+    }
+    let parts: Option<Vec<_>> = written.iter_mut().map(|p| p.0.part()).collect();
+    let (states, changes): (Vec<State<'_>>, Vec<Pages<'_>>) = parts.ok_or_else(unlocked)?.into_iter().unzip();
+    let changes: Vec<_> = changes.iter().map(|(pages, size)| Change { pages, size: *size }).collect();
+    let mut parts = states.into_iter().zip(&changes);
+    let Some(((first, snapshot), change)) = parts.next() else { return Ok(()) };
+    let mut others: Vec<Other<'_>> =
+        parts.map(|((dataset, snapshot), change)| Other { dataset, snapshot, change }).collect();
+    first.commit_with(snapshot, change, &mut others)?;
+    for ((handle, _), hidden) in written.iter_mut().map(|p| &mut **p).zip(hidden) {
+        handle.committed(hidden);
+    }
+    Ok(())
+}
+
+/// A dataset, and the snapshot that its change is based on.
+type State<'a> = (&'a dyn Dataset, &'a mut Snapshot);
+
+/// What a commit changes: pages, and the size afterwards.
+type Pages<'a> = (Vec<(PageNo, &'a PageBuf)>, u64);
+
+fn unlocked() -> Error {
+    Error::Failed("a commit without a write lock".into())
+}
+
+impl Handle {
+    /// Makes what was gathered what it has to be as a commit; true if the header now differs from what the pager has.
+    fn prepare(&mut self, size_from: SizeFrom) -> Result<bool, Error> {
+        let (Some(snapshot), Some(overlay)) = (&self.snapshot, &mut self.overlay) else {
+            return Err(unlocked());
         };
         let base = Base { dataset: &*self.dataset, snapshot };
         if size_from == SizeFrom::Header {
             cut_to_header(overlay, base)?;
         }
-        let hidden = prepare_header(overlay, base)?;
-        let size = overlay.size();
-        self.dataset.commit(snapshot, &Change { pages: &overlay.pages(), size })?;
-        overlay.restart(size);
+        prepare_header(overlay, base)
+    }
+
+    fn part(&mut self) -> Option<(State<'_>, Pages<'_>)> {
+        let (Some(snapshot), Some(overlay)) = (&mut self.snapshot, &self.overlay) else { return None };
+        Some(((&*self.dataset, snapshot), (overlay.pages(), overlay.size())))
+    }
+
+    fn committed(&mut self, hidden: bool) {
+        if let Some(overlay) = &mut self.overlay {
+            let size = overlay.size();
+            overlay.restart(size);
+        }
         self.distrust_cache |= hidden;
-        Ok(())
     }
 }
 

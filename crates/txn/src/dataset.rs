@@ -4,9 +4,11 @@
 //! `memory` for tests of engines.
 //!
 //! Fault model: every call may fail with [`Error::Unavailable`] after `commit_timeout`; none hangs longer. A failed
-//! [`Dataset::commit`] left nothing behind unless it is [`Error::OutcomeUnknown`].
+//! [`Dataset::commit`] or [`Dataset::commit_with`] left nothing behind, in no dataset, unless it is
+//! [`Error::OutcomeUnknown`].
 
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo, limits};
+use std::any::Any;
 use std::time::Duration;
 
 /// One page as it is committed.
@@ -118,6 +120,16 @@ pub struct Change<'a> {
     pub size: u64,
 }
 
+/// Another dataset of a commit over several.
+pub struct Other<'a> {
+    /// The dataset, under a reservation too.
+    pub dataset: &'a dyn Dataset,
+    /// The state that its change is based on.
+    pub snapshot: &'a mut Snapshot,
+    /// What changes in it.
+    pub change: &'a Change<'a>,
+}
+
 /// Figures for `PRAGMA dspm_status`; answered from memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DatasetStatus {
@@ -181,6 +193,19 @@ pub trait Dataset: Send + Sync {
     /// # Errors
     /// [`Error::Conflict`] (fenced, and the settled tail is not the snapshot), [`Error::OutcomeUnknown`].
     fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error>;
+
+    /// Commits in this dataset and the others, or in none of them, whatever dies; under a reservation of each. Every
+    /// snapshot becomes the commit's own state; the answer is this dataset's LSN. Without others it is
+    /// [`Dataset::commit`]. Readers of several datasets may see the commit in one a moment before another.
+    ///
+    /// # Errors
+    /// As [`Dataset::commit`]: certain failures left nothing in any of them. [`Error::Usage`] for datasets of two
+    /// clusters, and for two of one group.
+    fn commit_with(&self, snapshot: &mut Snapshot, change: &Change<'_>, others: &mut [Other<'_>])
+    -> Result<Lsn, Error>;
+
+    /// The implementation itself: a commit over several datasets has to know its own kind.
+    fn as_any(&self) -> &dyn Any;
 
     /// Ends a transaction that reserved and wrote nothing: asks, with one round trip, whether the caller is still the
     /// group's writer. Without it the COMMIT of a transaction that was fenced while its process stood still would say

@@ -6,7 +6,7 @@
 | SHARED → RESERVED | the process's writer mutex and the group's lease, on top of that snapshot: a newer commit is \
 BUSY_SNAPSHOT, an open transaction BUSY and a place in the queue |
 | → PENDING, EXCLUSIVE | nothing: readers keep their snapshots, so nobody has to leave |
-| COMMIT_PHASETWO | the overlay becomes one commit |
+| COMMIT_PHASETWO | the overlay becomes one commit (`attach`, `publish`) |
 | → SHARED | the reservation ends; what was not published is gone, what was shown last stays the snapshot |
 | → NONE | the snapshot ends |
 
@@ -14,8 +14,8 @@ A refused writer keeps its place in the queue over the program's retries, and wa
 taken: one taken before the lease arrives would be stale on arrival. It loses the place when it comes to read only.
 
 Invariants: from SHARED on there is a snapshot, or the reservation and its overlay, never both; the dataset changes only
-in `publish`, once a transaction; one change counter an LSN, so that no snapshot reader takes old pages for current
-ones; what the pager cached of a transaction that was not stored is never taken for the dataset's content.
+in `publish`, once a transaction; what the pager cached of a transaction that was not stored is never taken for the
+dataset's content.
 
 Fault model: every call of the dataset may fail at any time, the program may fork, and a signal's exception may come out
 of any line here; all of it becomes a result code (`entry`). SQLite calls a database from one thread at a time.
@@ -37,7 +37,6 @@ from dspm.engine.pyvfs.overlay import Overlay, read_pages
 from dspm.engine.pyvfs.shared import Shared
 from dspm.errors import BusyError, ConflictError, DspmError, UsageError
 from dspm.txn.dataset import Dataset
-from dspm.txn.pages import PageNo
 from dspm.txn.reservation import Reservation
 from dspm.txn.snapshot import Snapshot
 
@@ -91,7 +90,9 @@ class Database:
         self.lsn: int | None = None
         """Of the state that is shown; None without one."""
         self.refused = False
-        """This transaction may not be published: it would be one of several."""
+        """This transaction may not be published: another VFS decides it, or its publish failed."""
+        self.decided = False
+        """This transaction was published; what SQLite still has to say about it changes nothing."""
         self.foreign_super: str | None = None
         """A super-journal of another VFS that this transaction was refused for."""
         self.exclusive = False
@@ -243,6 +244,7 @@ class Database:
         if self._snapshot is None:
             raise UsageError("a reservation without a snapshot", "this is a bug of whoever calls the VFS")
         self._turn_idle = False
+        self.shared.stages.remove_of(self.connection())
         reservation = self._reserve(self._snapshot)
         self.overlay = Overlay(reservation.read, self._snapshot.size)
         self._snapshot = None
@@ -262,7 +264,7 @@ class Database:
         # replay skipped or failed, it would show rows that the dataset never had.
         self._distrust_cache |= self.overlay is not None and self.overlay.is_written
         self.overlay = None
-        self.refused = False
+        self.refused = self.decided = False
         self.shared.stages.remove(self)
         self.shared.journals.delete_leftover(f"{self.name}-journal")
         if self._reservation is not None and self._reservation.held:
@@ -280,31 +282,24 @@ class Database:
 
     # ---- the end of a transaction ----
 
-    @entry(During.COMMIT)
-    def publish(self, size_from_header: bool) -> None:
-        """Commits what was gathered. If that is nothing there is no commit and no LSN, but a write transaction still
-        asks whether it was the group's writer to the end.
-        """
-        overlay, reservation = self.overlay, self._reservation
-        if overlay is None or reservation is None:
-            return
-        if not overlay.is_written:
-            return reservation.confirm()
-        try:
-            before = reservation.read(PageNo(0))[: header.SIZE]
-            if size_from_header:
-                _cut_to_header(overlay)
-            hidden = _prepare_header(overlay, before)
-            self.lsn = reservation.commit(overlay.changed(), overlay.size)
-        except BaseException as e:
-            # The counter of a lost transaction and of the one that won are the same number.
-            self._distrust_cache = True
-            overlay.restart(overlay.size_before)
-            if not isinstance(e, DspmError):
-                raise UsageError(f"a commit was interrupted ({e!r}); its outcome is unknown", "read it back") from e
-            raise
-        overlay.restart(overlay.size)
+    @property
+    def reservation(self) -> Reservation | None:
+        """The right to write, if there is one."""
+        return self._reservation
+
+    def committed(self, lsn: int, hidden: bool) -> None:
+        """What was gathered is stored; `hidden`: not as the pager has it cached."""
+        self.lsn = lsn
         self._distrust_cache |= hidden
+
+    def give_up(self, error: DspmError) -> None:
+        """What was gathered is not stored. The counter of a lost transaction and of the one that won are the same
+        number.
+        """
+        if self.overlay is not None:
+            self._distrust_cache |= self.overlay.is_written
+            self.overlay.restart(self.overlay.size_before)
+        self.last_error = codes.text(self.name, error)
 
     # ---- the rest ----
 
@@ -370,25 +365,3 @@ class Database:
             self._reservation = None
         self.set_exclusive(False)
         self.dataset.close()
-
-
-def _cut_to_header(overlay: Overlay) -> None:
-    """Cuts the database to the size that its header tells: at the end of a super-journal SQLite has still to do it."""
-    size = header.database_size(overlay.read(0, header.SIZE))
-    if size is not None and size < overlay.size:
-        overlay.truncate(size)
-
-
-def _prepare_header(overlay: Overlay, before: bytes) -> bool:
-    """Makes the header of the new state what it has to be; true if it now differs from what the pager has cached."""
-    found = overlay.read(0, min(header.SIZE, overlay.size))
-    if len(found) < header.SIZE or not header.is_plain(found):
-        return False
-    shown = header.without_wal(found)
-    new = shown
-    if header.counter(shown) == header.counter(before):
-        # SQLite counts once only while it keeps its own exclusive lock.
-        new = header.with_counter(shown, header.counter(before) + 1)
-    if new != found:
-        overlay.write(0, new)
-    return shown != found

@@ -5,13 +5,15 @@ use super::errors::CError;
 use super::snapshot::give;
 use super::{buffer, call, contents, handle, numbers, put, quietly};
 use crate::datasets::{OpenDataset, OpenSnapshot};
-use crate::writer::Writer;
+use crate::writer::{Part, Writer, commit_together};
 use dspm_proto::{Error, Lsn};
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
 /// `DSPM_ANY_LSN`.
 const ANY_LSN: u64 = u64::MAX;
+/// `DSPM_PARTS_MAX`.
+const PARTS_MAX: usize = 129;
 
 /// Makes a transaction; it is not reserved yet.
 ///
@@ -158,6 +160,48 @@ pub unsafe extern "C" fn dspm_transaction_commit(
         }
         // SAFETY: the caller's promise.
         unsafe { put(lsn, handle(transaction)?.commit(numbers(pages, count)?, contents(content, count)?, size)?) }
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(err, commit) }
+}
+
+/// `dspm_part` of dspm.h.
+#[repr(C)]
+pub struct CPart {
+    transaction: *const Writer,
+    pages: *const u64,
+    content: *const c_void,
+    count: usize,
+    size: u64,
+    lsn: u64,
+}
+
+/// Commits several transactions or none of them, and all stay reserved.
+///
+/// # Safety
+/// `parts` points to `count` parts that can be written, each as [`dspm_transaction_commit`] asks; `err` is null or can
+/// be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dspm_commit_together(parts: *mut CPart, count: usize, err: *mut CError) -> c_int {
+    let commit = || {
+        if parts.is_null() || !parts.is_aligned() || !(1..=PARTS_MAX).contains(&count) {
+            return Err(Error::Usage(format!(
+                "{count} transactions in one commit; from 1 to {PARTS_MAX} are possible"
+            )));
+        }
+        // SAFETY: the caller's promise; not null, aligned, and few.
+        let parts = unsafe { std::slice::from_raw_parts_mut(parts, count) };
+        let part = |p: &CPart| {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let (numbers, content) = (numbers(p.pages, p.count)?, contents(p.content, p.count)?);
+                Ok(Part { writer: handle(p.transaction)?, numbers, content, size: p.size })
+            }
+        };
+        let all: Vec<Part<'_>> = parts.iter().map(part).collect::<Result<_, Error>>()?;
+        let lsns = commit_together(&all)?;
+        parts.iter_mut().zip(lsns).for_each(|(p, lsn)| p.lsn = lsn);
+        Ok(())
     };
     // SAFETY: the caller's promise.
     unsafe { call(err, commit) }

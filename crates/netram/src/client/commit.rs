@@ -11,12 +11,12 @@ use super::send::{Built, Commit};
 use crate::clock;
 use dspm_proto::message::{Outcome, OutcomeReply};
 use dspm_proto::record::{DatasetChange, Record};
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, RecordId, limits};
+use dspm_proto::{DatasetId, Error, Kind, Link, Lsn, PAGE_SIZE, Part, RecordId, Token, limits};
 use dspm_txn::dataset::{Change, PageBuf, Snapshot};
 use std::time::{Duration, Instant};
 
 /// A commit that gave up waiting for room asks for its outcome for at least this long.
-const LAST_WORD: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl GroupClient {
     /// Commits under the reservation; the snapshot becomes the commit's own state.
@@ -26,42 +26,28 @@ impl GroupClient {
         snapshot: &mut Snapshot,
         change: &Change<'_>,
     ) -> Result<Lsn, Error> {
-        if change.pages.len() > limits::RECORD_PAGES_MAX {
-            let most = limits::RECORD_PAGES_MAX;
-            let text = format!("a transaction of {} pages; at most {most} are possible", change.pages.len());
-            return Err(Error::Full(text));
-        }
-        if change.size > limits::DATASET_MAX {
-            let text = format!("a dataset of {} bytes; at most {} are possible", change.size, limits::DATASET_MAX);
-            return Err(Error::Full(text));
-        }
+        let mut commit = Commit { dataset, snapshot, change };
+        commit.check()?;
         let deadline = self.deadline();
         if self.lock().holder.token().is_none() {
-            self.regain(snapshot)?; // an earlier commit of this reservation was in doubt, which cost the token
+            self.regain(commit.snapshot)?; // an earlier commit of this reservation was in doubt, which cost the token
         }
         let mut again = false;
         loop {
             let place = self.place();
             self.check_room_for(&place, change.pages.len(), deadline)?;
-            let built = self.launch(&place, dataset, snapshot, change, !again)?;
+            let built = self.build(&place, &commit, !again, Part::Alone, Vec::new())?;
+            self.take_off(&place, &built)?;
             let id = built.record.id;
-            let mut commit = Commit { dataset, snapshot, change };
             let Err(error) = self.send_to_all(&place, &built, &mut commit, deadline) else {
                 return Ok(id.lsn);
             };
             let full = matches!(error, Error::Full(_));
-            let last_word = Instant::now() + LAST_WORD.max(self.lease * 4);
             // Under one lock with the end of the doubt: no transaction of another thread begins before it, and no other
             // epoch.
-            let absorb = |state: &mut State| self.absorb(state, &mut commit, id);
-            let outcome = self.resolve(if full { deadline.max(last_word) } else { deadline }, absorb);
-            let outcome = outcome.map_err(|e| match (e, &error) {
-                (Error::OutcomeUnknown(text), Error::Unavailable(why) | Error::Full(why)) => {
-                    Error::OutcomeUnknown(format!("{why}; {text}"))
-                }
-                (e, _) => e,
-            });
-            if outcome? {
+            let absorb = |state: &mut State| self.absorb(state, &mut commit, id.lsn, id.lsn, Some(id));
+            let outcome = self.resolve(if full { self.last_word(deadline) } else { deadline }, absorb);
+            if outcome.map_err(|e| with_cause(e, &error))? {
                 return Ok(id.lsn);
             }
             match error {
@@ -71,13 +57,18 @@ impl GroupClient {
             }
             // Again under a new token, if nothing came in between: members that restart one after the other each cost
             // a try.
-            self.regain(snapshot)?;
+            self.regain(commit.snapshot)?;
         }
+    }
+
+    /// When an outcome is not asked for any more.
+    pub(super) fn last_word(&self, deadline: Instant) -> Instant {
+        deadline.max(Instant::now() + LAST_WORD.max(self.lease * 4))
     }
 
     /// A record that a member can never hold must not reach the others. How much a member takes it says when it is
     /// connected to.
-    fn check_room_for(&self, place: &Place, pages: usize, deadline: Instant) -> Result<(), Error> {
+    pub(super) fn check_room_for(&self, place: &Place, pages: usize, deadline: Instant) -> Result<(), Error> {
         for peer in &place.peers {
             let most = match peer.link.record_pages_max() {
                 Some(most) => most,
@@ -111,22 +102,29 @@ impl GroupClient {
         }
     }
 
-    /// Builds the record and marks it as in flight.
-    fn launch(
-        &self,
-        place: &Place,
-        dataset: DatasetId,
-        snapshot: &Snapshot,
-        change: &Change<'_>,
-        deltas: bool,
-    ) -> Result<Built, Error> {
-        let mut state = self.lock();
+    /// The lease and the state that a commit on top of that snapshot follows.
+    pub(super) fn standing(&self, state: &State, snapshot: &Snapshot) -> Result<(Token, RecordId), Error> {
         self.check_epoch(snapshot)?;
         let token = state.holder.token().ok_or_else(conflict)?;
         let base = state.holder.tail();
-        if !state.holder.is_open() || base.lsn != snapshot.lsn {
-            return Err(conflict());
+        match state.holder.is_open() && base.lsn == snapshot.lsn {
+            true => Ok((token, base)),
+            false => Err(conflict()),
         }
+    }
+
+    /// Builds the record.
+    pub(super) fn build(
+        &self,
+        place: &Place,
+        commit: &Commit<'_>,
+        deltas: bool,
+        part: Part,
+        links: Vec<Link>,
+    ) -> Result<Built, Error> {
+        let Commit { dataset, ref snapshot, change } = *commit;
+        let mut state = self.lock();
+        let (token, base) = self.standing(&state, snapshot)?;
         state.transactions += 1;
         // Who is joining lacks the versions that deltas are made against.
         let cache = (deltas && place.peers.iter().all(|p| p.complete)).then_some(&self.client.cache);
@@ -139,16 +137,28 @@ impl GroupClient {
             transaction: state.transactions,
             predecessor: base.hash,
             floor: self.floor(&state),
-            stage: 0,
-            staged: 0,
+            part,
             datasets: vec![DatasetChange { dataset, size: change.size }],
+            links,
             pages,
         };
         let meta = record.seal();
-        let built = Built { record, meta, deltas, full };
-        let members = place.peers.iter().map(|p| p.number).collect();
-        state.holder.send(built.record.id, members).ok_or_else(conflict)?;
-        Ok(built)
+        Ok(Built { record, meta, deltas, full })
+    }
+
+    /// Marks the record as in flight, if it still follows the newest state under the lease that is here.
+    pub(super) fn take_off(&self, place: &Place, built: &Built) -> Result<(), Error> {
+        let Record { id, token, predecessor, part, .. } = built.record;
+        let mut state = self.lock();
+        let base = state.holder.tail();
+        if state.holder.token() != Some(token) || (base.lsn.next(), base.hash) != (id.lsn, predecessor) {
+            return Err(conflict());
+        }
+        let flight = match part {
+            Part::Prepared => state.holder.send_prepared(id, place.members()),
+            _ => state.holder.send(id, place.members()),
+        };
+        flight.map(|_| ()).ok_or_else(conflict)
     }
 
     /// Asks until it is known whether the record in doubt was committed, which `absorb` takes in. The caller has set
@@ -159,7 +169,7 @@ impl GroupClient {
                 "the commit is not in doubt any more, and its outcome was not kept".into(),
             ));
         };
-        let question = || Outcome { session: self.client.session, token: flight.token, id: flight.id };
+        let question = || Outcome { session: self.client.session, token: flight.token, id: flight.question() };
         let (answer, mut state) = loop {
             let answer = self.ask_primary::<_, OutcomeReply>(Kind::Outcome, deadline, question);
             let state = self.lock();
@@ -199,7 +209,7 @@ impl GroupClient {
 
     /// Takes the lease again for the same transaction, if its snapshot is still the newest state. The reservation is
     /// kept meanwhile, so no other thread of the process gets in between.
-    fn regain(&self, snapshot: &Snapshot) -> Result<(), Error> {
+    pub(super) fn regain(&self, snapshot: &Snapshot) -> Result<(), Error> {
         let deadline = self.deadline();
         loop {
             if Instant::now() >= deadline {
@@ -224,35 +234,72 @@ impl GroupClient {
         }
     }
 
-    /// All members hold it: the process's own view moves on, under one lock.
-    pub(super) fn absorb(&self, state: &mut State, commit: &mut Commit<'_>, id: RecordId) {
+    /// All members hold it: the process's own view moves on, under one lock. The pages are of commit `at`, the snapshot
+    /// becomes the one at `shown`; `tail` is that commit, if its identity is known.
+    pub(super) fn absorb(
+        &self,
+        state: &mut State,
+        commit: &mut Commit<'_>,
+        at: Lsn,
+        shown: Lsn,
+        tail: Option<RecordId>,
+    ) {
         let Commit { dataset, change, snapshot } = commit;
         let dataset = *dataset;
         let cache = &self.client.cache;
-        let before = Lsn(id.lsn.0 - 1); // its base: the process knew that, and nothing came in between
-        state.holder.learned(id);
+        let before = Lsn(at.0 - 1); // its base: the process knew that, and nothing came in between
+        if let Some(tail) = tail {
+            state.holder.learned(tail);
+        }
         let known = state.holder.tail().lsn;
-        let until = if known > id.lsn { id.lsn.next() } else { OPEN };
+        let until = if known > shown { shown.next() } else { OPEN };
         let old = state.sizes.get(&dataset).copied().unwrap_or(snapshot.size);
         if change.size < old {
-            cache.supersede_from(dataset, dspm_proto::PageNo(dspm_proto::PageNo::count(change.size)), id.lsn, before);
+            cache.supersede_from(dataset, dspm_proto::PageNo(dspm_proto::PageNo::count(change.size)), at, before);
         }
         for (page, content) in change.pages {
             let content: &PageBuf = content;
-            cache.supersede(dataset, *page, id.lsn, before);
-            cache.put(dataset, *page, id.lsn, until, content);
+            cache.supersede(dataset, *page, at, before);
+            cache.put(dataset, *page, at, until, content);
         }
-        if known == id.lsn {
+        if known == shown {
             state.sizes.insert(dataset, change.size);
         }
         state.copies_now = self.place().complete().count() as u32;
         state.pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
         let epoch = self.epoch();
-        state.pins.add((epoch, id.lsn));
-        (snapshot.lsn, snapshot.size, snapshot.pin, snapshot.epoch) = (id.lsn, change.size, id.lsn.0, epoch);
+        state.pins.add((epoch, shown));
+        (snapshot.lsn, snapshot.size, snapshot.pin, snapshot.epoch) = (shown, change.size, shown.0, epoch);
     }
 }
 
-fn conflict() -> Error {
+impl Commit<'_> {
+    /// Refuses what no node could take.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let change = self.change;
+        if change.pages.len() > limits::RECORD_PAGES_MAX {
+            let most = limits::RECORD_PAGES_MAX;
+            let text = format!("a transaction of {} pages; at most {most} are possible", change.pages.len());
+            return Err(Error::Full(text));
+        }
+        if change.size > limits::DATASET_MAX {
+            let text = format!("a dataset of {} bytes; at most {} are possible", change.size, limits::DATASET_MAX);
+            return Err(Error::Full(text));
+        }
+        Ok(())
+    }
+}
+
+/// Why a record is in doubt, before what was learned of it.
+pub(super) fn with_cause(e: Error, cause: &Error) -> Error {
+    match (e, cause) {
+        (Error::OutcomeUnknown(text), Error::Unavailable(why) | Error::Full(why)) => {
+            Error::OutcomeUnknown(format!("{why}; {text}"))
+        }
+        (e, _) => e,
+    }
+}
+
+pub(super) fn conflict() -> Error {
     Error::Conflict("another commit came first".into())
 }

@@ -5,13 +5,15 @@ use super::cache::OPEN;
 use super::core::Client;
 use super::group::{GroupClient, Peer};
 use super::link::Link;
-use super::send::SLOWEST_NS_PER_BYTE;
+use super::send::{Commit, SLOWEST_NS_PER_BYTE};
+use super::together::{self, Share};
 use crate::wire::{Answer, json};
 use dspm_proto::control::{Control, CreateOptions};
 use dspm_proto::message::{self, PageVersion, Read, ReadReply};
 use dspm_proto::record::verify_page;
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Other, Reserved, Snapshot, Ticket};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,6 +71,11 @@ impl ClusterDataset {
     /// Its id, which outlives its name.
     pub fn id(&self) -> DatasetId {
         self.dataset
+    }
+
+    /// Its share of a commit over several groups.
+    fn share<'a>(&'a self, snapshot: &'a mut Snapshot, change: &'a Change<'a>) -> Share<'a> {
+        Share { group: &self.group, commit: Commit { dataset: self.dataset, snapshot, change } }
     }
 
     /// Fetches a page, and with it the ones behind it when pages are read in order.
@@ -275,6 +282,28 @@ impl Dataset for ClusterDataset {
 
     fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error> {
         self.group.commit(self.dataset, snapshot, change)
+    }
+
+    fn commit_with(
+        &self,
+        snapshot: &mut Snapshot,
+        change: &Change<'_>,
+        others: &mut [Other<'_>],
+    ) -> Result<Lsn, Error> {
+        if others.is_empty() {
+            return self.commit(snapshot, change);
+        }
+        let mut shares = vec![self.share(snapshot, change)];
+        for other in others {
+            let dataset = other.dataset.as_any().downcast_ref::<ClusterDataset>();
+            let dataset = dataset.ok_or_else(|| Error::Usage("a dataset of another store in one commit".into()))?;
+            shares.push(dataset.share(other.snapshot, other.change));
+        }
+        together::commit(shares)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error> {

@@ -37,7 +37,7 @@ pub(super) fn dialer() -> Dialer {
     }
 }
 
-fn hear(stream: &mut TcpStream) -> Option<Header> {
+fn hear(stream: &mut TcpStream) -> Option<(Header, Vec<u8>)> {
     let mut head = [0; HEADER_SIZE];
     stream.read_exact(&mut head).ok()?;
     let header = Header::decode(&head).unwrap();
@@ -46,7 +46,7 @@ fn hear(stream: &mut TcpStream) -> Option<Header> {
     if header.kind == Kind::Hello && header.request == 1 {
         greet(stream, &header, &meta);
     }
-    Some(header)
+    Some((header, meta))
 }
 
 fn greet(stream: &TcpStream, header: &Header, meta: &[u8]) {
@@ -60,6 +60,13 @@ fn greet(stream: &TcpStream, header: &Header, meta: &[u8]) {
 impl FakeNode {
     /// Answers each message by what it is told, given how many messages came before: bytes, or nothing.
     pub(super) fn start(answer: impl Fn(usize, &Header) -> Option<Vec<u8>> + Send + Sync + 'static) -> FakeNode {
+        FakeNode::reading(move |n, h, _| answer(n, h))
+    }
+
+    /// The same, given the metadata too. It takes in no data: what commits to it commits zeros.
+    pub(super) fn reading(
+        answer: impl Fn(usize, &Header, &[u8]) -> Option<Vec<u8>> + Send + Sync + 'static,
+    ) -> FakeNode {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let node = FakeNode { address: listener.local_addr().unwrap().to_string(), asked: Arc::default() };
         let (asked, answer) = (node.asked.clone(), Arc::new(answer));
@@ -78,8 +85,10 @@ impl FakeNode {
     }
 }
 
-fn serve(mut stream: TcpStream, number: usize, asked: &Asked, answer: &dyn Fn(usize, &Header) -> Option<Vec<u8>>) {
-    while let Some(h) = hear(&mut stream) {
+type Answer = dyn Fn(usize, &Header, &[u8]) -> Option<Vec<u8>>;
+
+fn serve(mut stream: TcpStream, number: usize, asked: &Asked, answer: &Answer) {
+    while let Some((h, meta)) = hear(&mut stream) {
         if h.kind == Kind::Hello {
             if h.request > 1 {
                 write_all(&stream, &frame(reply_to(&h), b"{}", 0), &[]).unwrap();
@@ -91,7 +100,7 @@ fn serve(mut stream: TcpStream, number: usize, asked: &Asked, answer: &dyn Fn(us
             asked.push((number, h.kind));
             asked.len() - 1
         };
-        if let Some(bytes) = answer(before, &h) {
+        if let Some(bytes) = answer(before, &h, &meta) {
             let _ = write_all(&stream, &bytes, &[]); // who asked may be gone
         }
     }
@@ -113,6 +122,11 @@ pub(super) fn entry(name: &str) -> DatasetEntry {
 
 /// A group whose only member it is, with short leases and an endless `commit_timeout`.
 pub(super) fn group_of(node: &FakeNode) -> Arc<GroupClient> {
+    groups_of(node, 1).remove(0)
+}
+
+/// Several of one process, numbered from 1, each with a dataset of the same number.
+pub(super) fn groups_of(node: &FakeNode, count: u64) -> Vec<Arc<GroupClient>> {
     let options = ClientOptions {
         config: String::new(),
         cluster: String::new(),
@@ -137,6 +151,11 @@ pub(super) fn group_of(node: &FakeNode) -> Arc<GroupClient> {
         history: 0,
     };
     let nodes = vec![NodeEntry { name: "n".into(), address: node.address.clone(), machine: "m".into() }];
-    let located = Located { entry: entry("d"), set, nodes, lease_ms: 40, created: false };
-    Arc::new(GroupClient::new(&Client::new(options).unwrap(), located).unwrap())
+    let client = Client::new(options).unwrap();
+    let group = |n| {
+        let entry = DatasetEntry { group: GroupId(n), dataset: DatasetId(n), ..entry("d") };
+        let located = Located { entry, set: set.clone(), nodes: nodes.clone(), lease_ms: 40, created: false };
+        Arc::new(GroupClient::new(&client, located).unwrap())
+    };
+    (1..=count).map(group).collect()
 }

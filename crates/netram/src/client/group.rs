@@ -65,6 +65,11 @@ impl Place {
         whole && self.set.state == SetState::Active
     }
 
+    /// Who has to hold a commit.
+    pub(crate) fn members(&self) -> Vec<NodeNo> {
+        self.peers.iter().map(|p| p.number).collect()
+    }
+
     /// Members that hold everything.
     pub(crate) fn complete(&self) -> impl Iterator<Item = &Peer> {
         self.peers.iter().filter(|p| p.complete)

@@ -22,6 +22,7 @@ mod pins;
 mod reserve;
 mod send;
 mod spread;
+mod together;
 mod view;
 
 pub use self::core::{Client, ClientOptions};

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::wire::{Answer, Connection};
 use dspm_proto::message::{self, Ack};
 use dspm_proto::record::{Payload, Record};
-use dspm_proto::{DatasetId, Error, Kind, Refusal};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, Part, Refusal};
 use dspm_txn::dataset::{Change, Snapshot};
 use std::time::{Duration, Instant};
 
@@ -159,7 +159,7 @@ impl GroupClient {
         let deadline = Instant::now() + self.lease * SILENCE + slowest;
         for (i, mut c, request) in waiting {
             let answer = c.receive(request, deadline).and_then(Answer::accept);
-            self.hear(place, i, c, answer, commit, &mut round);
+            self.hear(place, built, i, (c, answer), commit, &mut round);
         }
         round
     }
@@ -196,9 +196,9 @@ impl GroupClient {
     fn hear(
         &self,
         place: &Place,
+        built: &Built,
         i: usize,
-        c: Connection,
-        answer: Result<Answer, Error>,
+        (c, answer): (Connection, Result<Answer, Error>),
         commit: &mut Commit<'_>,
         round: &mut Round,
     ) {
@@ -214,8 +214,16 @@ impl GroupClient {
                     return; // who says so has forgotten it since: the outcome is asked for
                 }
                 if state.holder.acked(peer.number, ack.id, clock::now()) {
-                    self.absorb(&mut state, commit, ack.id);
                     round.done = true;
+                    let lsn = ack.id.lsn;
+                    match built.record.part {
+                        Part::Prepared => {} // not committed yet
+                        // An empty record tells that the one before it is.
+                        _ if built.record.is_empty() => {
+                            self.absorb(&mut state, commit, Lsn(lsn.0 - 1), lsn, Some(ack.id));
+                        }
+                        _ => self.absorb(&mut state, commit, lsn, lsn, Some(ack.id)),
+                    }
                 }
             }
             Ok(_) => round.failed = Some(Error::Protocol("an acknowledgement of another store".into())),

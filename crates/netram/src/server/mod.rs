@@ -28,6 +28,7 @@ mod sessions;
 mod sets;
 mod shortage;
 mod timers;
+mod twophase;
 mod worker;
 
 pub use node::{Node, NodeOptions, Serving};

@@ -2,7 +2,7 @@
 
 use super::shortage::Shortages;
 use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
-use dspm_proto::{ClientId, Error, Lsn, PAGE_SIZE, RecordId, Refusal, Session, checksum};
+use dspm_proto::{ClientId, Error, Link, Lsn, PAGE_SIZE, Part, RecordId, Refusal, Session, checksum};
 use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
 use dspm_txn::{Fence, Origin, Records};
 use std::sync::Arc;
@@ -112,6 +112,22 @@ impl Records for StoreRecords {
         Fence { generation: f.generation, token: f.token }
     }
 
+    fn part(&self, lsn: Lsn) -> Part {
+        self.group.part(lsn)
+    }
+
+    fn links(&self, lsn: Lsn) -> Vec<Link> {
+        self.group.links(lsn)
+    }
+
+    fn close(&mut self, decision: Lsn) {
+        self.group.close(decision);
+    }
+
+    fn without_pages(meta: Vec<u8>) -> Pages {
+        Pages { meta, frames: Vec::new(), deltas: Vec::new() }
+    }
+
     fn set_fence(&mut self, fence: Fence) {
         self.group.set_fence(dspm_store::Fence { generation: fence.generation, token: fence.token });
     }
@@ -144,6 +160,10 @@ impl Records for StoreRecords {
     }
 
     fn append(&mut self, record: &Record, payload: Pages, origin: Origin) -> Result<(), Refusal> {
+        if record.part == Part::Aborts && self.flushed() < self.tail().lsn {
+            self.store.request_flush(self.group.id(), self.tail().lsn); // the log has to have what is taken back
+            return self.put(record, payload, origin); // room is not what it waits for
+        }
         let done = self.put(record, payload, origin);
         self.met(done)
     }

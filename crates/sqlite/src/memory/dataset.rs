@@ -1,9 +1,10 @@
 //! A dataset as one process has it.
 
 use super::faults::Call;
-use super::group::Group;
+use super::group::{Group, State};
 use dspm_proto::{Error, Lsn, PAGE_SIZE, PageNo};
-use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Reserved, Snapshot, Ticket};
+use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Other, Reserved, Snapshot, Ticket};
+use std::any::Any;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,22 @@ impl MemoryDataset {
         }
         state.lease.owner = Some(self.process);
     }
+
+    /// Whether a commit on top of that snapshot can take place now.
+    fn may_commit(&self, state: &mut State, snapshot: &Snapshot) -> Result<(), Error> {
+        state.faults.check(Call::Commit)?;
+        state.check_epoch(snapshot)?;
+        let writes = state.lease.reserved && state.lease.owner == Some(self.process);
+        match writes && state.lsn() == snapshot.lsn {
+            true => Ok(()),
+            false => Err(Error::Conflict("another commit came first".into())),
+        }
+    }
+}
+
+/// The snapshot becomes the state that a commit of that size made.
+fn show(state: &State, snapshot: &mut Snapshot, lsn: Lsn, size: u64) {
+    (snapshot.lsn, snapshot.size, snapshot.pin, snapshot.epoch) = (lsn, size, lsn.0, state.epoch);
 }
 
 impl Dataset for MemoryDataset {
@@ -100,17 +117,44 @@ impl Dataset for MemoryDataset {
     }
 
     fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error> {
-        let mut state = self.group.locked();
-        state.faults.check(Call::Commit)?;
-        state.check_epoch(snapshot)?;
-        if !state.lease.reserved || state.lease.owner != Some(self.process) || state.lsn() != snapshot.lsn {
-            return Err(Error::Conflict("another commit came first".into()));
+        self.commit_with(snapshot, change, &mut [])
+    }
+
+    /// All groups are locked at once, in the order of their addresses: nobody sees a part of it.
+    fn commit_with(
+        &self,
+        snapshot: &mut Snapshot,
+        change: &Change<'_>,
+        others: &mut [Other<'_>],
+    ) -> Result<Lsn, Error> {
+        let own =
+            |o: &Other<'_>| o.dataset.as_any().downcast_ref::<MemoryDataset>().map(|d| (d.group.clone(), d.process));
+        let parts: Option<Vec<_>> = others.iter().map(own).collect();
+        let parts = parts.ok_or_else(|| Error::Usage("datasets of two clusters cannot commit together".into()))?;
+        let mut datasets = vec![MemoryDataset::new(self.group.clone(), self.process)];
+        datasets.extend(parts.into_iter().map(|(group, process)| MemoryDataset::new(group, process)));
+        let mut order: Vec<usize> = (0..datasets.len()).collect();
+        order.sort_by_key(|i| Arc::as_ptr(&datasets[*i].group));
+        if order.windows(2).any(|two| Arc::ptr_eq(&datasets[two[0]].group, &datasets[two[1]].group)) {
+            return Err(Error::Usage("one dataset twice in one commit".into()));
         }
-        let lsn = state.apply(change);
-        state.faults.check(Call::Committed)?;
-        (snapshot.lsn, snapshot.size, snapshot.pin) = (lsn, change.size, lsn.0);
-        snapshot.epoch = state.epoch;
-        Ok(lsn)
+        let mut states: Vec<_> = order.iter().map(|i| (*i, datasets[*i].group.locked())).collect();
+        states.sort_by_key(|(i, _)| *i);
+        let mut parts = vec![(snapshot, change)];
+        parts.extend(others.iter_mut().map(|o| (&mut *o.snapshot, o.change)));
+        for ((i, state), (snapshot, _)) in states.iter_mut().zip(&parts) {
+            datasets[*i].may_commit(state, snapshot)?;
+        }
+        let lsns: Vec<Lsn> = states.iter_mut().zip(&parts).map(|((_, s), (_, change))| s.apply(change)).collect();
+        states.iter_mut().try_for_each(|(_, state)| state.faults.check(Call::Committed))?;
+        for (((_, state), (snapshot, change)), lsn) in states.iter().zip(parts).zip(&lsns) {
+            show(state, snapshot, *lsn, change.size);
+        }
+        Ok(lsns[0])
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 
     fn confirm(&self, snapshot: &Snapshot) -> Result<(), Error> {
