@@ -14,7 +14,7 @@ use crate::cache::{Cache, Changes};
 use crate::commit::Sending;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::thread::{Step, Thread};
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::Recalled;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// One group as this process sees it.
 pub struct Desk {
-    pub(crate) config: Rc<GroupConfig>,
+    pub(crate) config: Rc<SetConfig>,
     /// Lease, flight and doubt.
     pub holder: Holder,
     /// The thread that has the process's writer mutex.
@@ -84,12 +84,12 @@ impl Client {
     pub fn new(
         no: u32,
         id: ClientId,
-        groups: &[Rc<GroupConfig>],
+        groups: &[Rc<SetConfig>],
         threads: usize,
         nodes: usize,
         ctx: &mut Ctx<'_>,
     ) -> Self {
-        let desk = |config: &Rc<GroupConfig>| Desk {
+        let desk = |config: &Rc<SetConfig>| Desk {
             config: config.clone(),
             holder: Holder::new(),
             writer: None,
@@ -206,7 +206,7 @@ impl Client {
             }
             Answer::Failed(Error::OutcomeUnknown(_)) => self.unknowable(g, request, ctx),
             Answer::Failed(error) => self.failed(g, request, &error, ctx),
-            Answer::Located(config) => self.located(g, config, ctx),
+            Answer::Located(config) => self.located(&config, ctx),
             Answer::Hello => {}
         }
     }
@@ -222,7 +222,11 @@ impl Client {
     }
 
     /// A node's word on where a group is. What was begun in an older generation is over.
-    fn located(&mut self, g: usize, config: Rc<GroupConfig>, ctx: &mut Ctx<'_>) {
+    fn located(&mut self, config: &Rc<SetConfig>, ctx: &mut Ctx<'_>) {
+        config.groups.iter().for_each(|g| self.moved(*g, config, ctx));
+    }
+
+    fn moved(&mut self, g: usize, config: &Rc<SetConfig>, ctx: &mut Ctx<'_>) {
         let old = self.desks[g].config.clone();
         if config.version <= old.version {
             return;

@@ -10,6 +10,7 @@ use crate::begin::PAGES;
 use crate::client::{Client, Desk};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
+use crate::set::group_id;
 use crate::thread::{Step, View};
 use crate::wire::Ask;
 use dspm_proto::message::{Note, Outcome};
@@ -96,7 +97,7 @@ impl Client {
         });
         let pages = pages.collect();
         let mut record = Record {
-            group: self.desks[g].config.id,
+            group: group_id(g),
             id: RecordId { generation: token.generation, lsn: tail.lsn.next(), hash: 0 },
             token,
             session: self.session,

@@ -80,7 +80,8 @@ pub(crate) fn world(mutant: Option<Mutant>, disk: bool) -> World {
 /// The same; old versions are kept so long.
 pub(crate) fn world_of(mutant: Option<Mutant>, disk: bool, history: Duration) -> World {
     let lease = Duration::from_nanos(L);
-    let shape = Shape { copies: 2, nodes: 2, groups: 1, clients: 2, threads: 2, disk, lease, history, changes: false };
+    let shape =
+        Shape { copies: 2, nodes: 2, sets: 1, groups: 1, clients: 2, threads: 2, disk, lease, history, changes: false };
     let mut w = World::new(1, shape, mutant, false);
     for c in &mut w.clients {
         c.scripted = true;

@@ -28,10 +28,13 @@ impl World {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let changes = seed % 5 < 3;
         let copies = rng.pick(&[2, 2, 3]);
+        // Few runs have many groups: they cost as much time as several.
+        let (sets, groups) = rng.pick(&[(1, 1), (1, 1), (1, 1), (2, 2), (2, 2), (1, 2), (2, 3), (2, 4)]);
         let shape = Shape {
             copies,
             nodes: copies + if changes { rng.range(1, 2) } else { rng.below(2) } as u32,
-            groups: rng.range(1, 2) as usize,
+            sets,
+            groups,
             clients: rng.range(2, 3) as u32,
             threads: rng.range(1, 3) as usize,
             disk: rng.chance(if changes { 300 } else { 600 }),
@@ -112,7 +115,7 @@ impl World {
     }
 
     fn stop(&mut self, who: Who) {
-        let lease = self.configs[0].lease.as_nanos() as u64;
+        let lease = self.sets[0].lease.as_nanos() as u64;
         let longest =
             self.rng.pick(&[2 * MS, 30 * MS, lease, if self.registry.is_some() { 6 * lease } else { 3 * lease }]);
         let end = self.time + self.rng.below(longest);
@@ -127,7 +130,7 @@ impl World {
         let way = self.rng.below(4);
         let cut = Cut { id: self.serial, side, out: way != 0, into: way != 1 };
         self.trace.say(|| format!("cut off: {:?} out={} into={}", cut.side, cut.out, cut.into));
-        let lease = self.configs[0].lease.as_nanos() as u64;
+        let lease = self.sets[0].lease.as_nanos() as u64;
         let end = self.time + self.rng.below(if self.registry.is_some() { 5 * lease } else { 2 * lease });
         self.push(end, Event::Heal(cut.id));
         self.network.cut(cut);
@@ -137,7 +140,7 @@ impl World {
         let loss = match who {
             Who::Node(n) if self.may_lose(n) && self.rng.chance(250) => Loss::Memory,
             Who::Node(n) if self.may_flip(n) && self.rng.chance(250) => Loss::Flip,
-            Who::Node(_) if self.configs[0].disk && self.rng.chance(400) => Loss::Power,
+            Who::Node(_) if self.sets[0].disk && self.rng.chance(400) => Loss::Power,
             _ => Loss::Nothing,
         };
         self.crash(who, loss);
@@ -152,12 +155,12 @@ impl World {
     /// Within the promise: every group keeps one complete member whose memory is intact, of the set that was active last
     /// and of the one that may be about to become active.
     fn may_lose(&self, n: u32) -> bool {
-        self.loses && (!self.configs[0].disk || self.configs[0].changes) && self.others_are_whole(n)
+        self.loses && (!self.sets[0].disk || self.sets[0].changes) && self.others_are_whole(n)
     }
 
     /// Likewise: a disk lies where another member's is honest.
     fn may_flip(&self, n: u32) -> bool {
-        self.loses && self.configs[0].disk && !self.configs[0].changes && self.others_are_whole(n)
+        self.loses && self.sets[0].disk && !self.sets[0].changes && self.others_are_whole(n)
     }
 
     fn others_are_whole(&self, n: u32) -> bool {
@@ -165,12 +168,12 @@ impl World {
             let node = &self.nodes[m.node as usize];
             m.node != n && node.has_all_of(m.store) && !node.flipped
         };
-        self.configs.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
+        self.sets.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
     }
 
     /// Power fails everywhere; or every process dies.
     fn blackout(&mut self) {
-        let loss = if self.configs[0].disk { Loss::Power } else { Loss::Nothing };
+        let loss = if self.sets[0].disk { Loss::Power } else { Loss::Nothing };
         for n in 0..self.nodes.len() as u32 {
             if !self.dead.contains(&Who::Node(n)) {
                 self.crash(Who::Node(n), loss);
@@ -262,10 +265,10 @@ impl World {
 
     fn not_whole(&self, live: &[usize]) -> String {
         let mut text = String::new();
-        for c in live.iter().map(|g| &self.configs[*g]).filter(|c| c.changes) {
+        for c in self.sets.iter().filter(|c| c.changes && c.groups.iter().any(|g| live.contains(g))) {
             let complete = c.members.iter().filter(|m| self.nodes[m.node as usize].has_all_of(m.store)).count();
             if complete < c.copies || !c.active || !c.joining.is_empty() {
-                text += &format!("set {} g{} has {complete} of {} copies ", c.id, c.generation, c.copies);
+                text += &format!("set {} g{} has {complete} of {} copies ", c.no, c.generation, c.copies);
             }
         }
         text

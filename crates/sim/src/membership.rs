@@ -17,8 +17,18 @@ const N2: Who = Who::Node(2);
 
 fn world(mutant: Option<Mutant>) -> World {
     let (lease, history) = (Duration::from_nanos(L), Duration::ZERO);
-    let shape =
-        Shape { copies: 2, nodes: 3, groups: 1, clients: 2, threads: 2, disk: false, lease, history, changes: true };
+    let shape = Shape {
+        copies: 2,
+        nodes: 3,
+        sets: 1,
+        groups: 1,
+        clients: 2,
+        threads: 2,
+        disk: false,
+        lease,
+        history,
+        changes: true,
+    };
     let mut w = World::new(1, shape, mutant, false);
     w.registry.iter_mut().for_each(|r| r.scripted = true);
     for c in &mut w.clients {
@@ -46,7 +56,7 @@ fn propose(w: &mut World, primary: u32, members: Vec<Member>, joining: Vec<Membe
 }
 
 fn members(w: &World) -> Vec<u32> {
-    let c = &w.configs[0];
+    let c = &w.sets[0];
     c.members.iter().filter(|_| c.active).map(|m| m.node).collect()
 }
 
@@ -62,7 +72,7 @@ fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
 /// Asks around until the client knows the newest configuration.
 fn finds(w: &mut World, who: Who, most: u64) {
     let end = w.time + most;
-    while client(w, who).desks[0].config.version < w.configs[0].version && w.time < end {
+    while client(w, who).desks[0].config.version < w.sets[0].version && w.time < end {
         w.act(who, |actor, ctx| {
             if let Actor::Client(c) = actor {
                 c.locate(0, ctx);

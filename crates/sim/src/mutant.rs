@@ -96,6 +96,7 @@ mutants! {
     RecalledRead "recalled_read" "a read lease that was called back is still used to begin" Random,
     LateReadLease "late_read_lease" "a read lease that arrives after it was called back is taken up" Directed,
     JoiningPromoted "joining_promoted" "a joining member counts as complete and may be promoted" Random,
+    WholeByOne "whole_by_one" "a joining member says that it is whole when one of its groups is" Random,
     JoinEarly "join_early" "a joining member is made complete before it is whole" Random,
     TailWithoutPages "tail_without_pages" "a joining member says that it is whole when it has the records, without the pages of before" Random,
     RejoinNoCut "rejoin_no_cut" "a joining member keeps what it had above what is known to be committed" Directed,

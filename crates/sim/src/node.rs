@@ -12,13 +12,13 @@ use crate::mutant::Mutant;
 use crate::records::SimRecords;
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Refusal, Session, StoreId};
 use dspm_txn::{Caller, Grants, Records, Replica};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// What a crash takes.
@@ -36,17 +36,24 @@ pub enum Loss {
 
 /// One group at this node.
 pub(crate) struct Slot {
-    pub(crate) config: Rc<GroupConfig>,
+    pub(crate) config: Rc<SetConfig>,
     /// While the process runs.
     pub(crate) replica: Option<Replica<SimRecords>>,
     /// While it does not.
     pub(crate) kept: Option<SimRecords>,
-    /// While the process runs and membership changes.
-    pub(crate) grants: Option<Grants>,
     /// It was primary in the generation before.
     pub(crate) led: bool,
     /// A base on its way here.
     pub(crate) copy: Option<Copy>,
+}
+
+/// One set at this node.
+pub(crate) struct Part {
+    pub(crate) config: Rc<SetConfig>,
+    /// While the process runs and membership changes.
+    pub(crate) grants: Option<Grants>,
+    /// Groups that this primary has settled in a generation that is not active yet.
+    pub(crate) settled: BTreeSet<usize>,
 }
 
 /// A node.
@@ -61,7 +68,10 @@ pub struct Node {
     pub flipped: bool,
     /// Power cuts tear what is being written.
     pub(crate) tears: bool,
+    /// By their groups.
     pub(crate) slots: Vec<Slot>,
+    /// By their sets.
+    pub(crate) parts: Vec<Part>,
     pub(crate) boot: u32,
     running: bool,
     /// When the process started.
@@ -88,11 +98,13 @@ pub struct Node {
 
 impl Node {
     /// A node that never ran.
-    pub fn new(no: u32, store: StoreId, groups: &[Rc<GroupConfig>]) -> Node {
-        let slots = groups
-            .iter()
-            .map(|c| Slot { config: c.clone(), replica: None, kept: None, grants: None, led: false, copy: None })
+    pub fn new(no: u32, store: StoreId, sets: &[Rc<SetConfig>]) -> Node {
+        let groups: usize = sets.iter().map(|c| c.groups.len()).sum();
+        let slots = (0..groups)
+            .map(|g| sets[g % sets.len()].clone())
+            .map(|config| Slot { config, replica: None, kept: None, led: false, copy: None })
             .collect();
+        let part = |c: &Rc<SetConfig>| Part { config: c.clone(), grants: None, settled: BTreeSet::new() };
         Node {
             no,
             store,
@@ -100,6 +112,7 @@ impl Node {
             flipped: false,
             tears: false,
             slots,
+            parts: sets.iter().map(part).collect(),
             boot: 0,
             running: false,
             started: Instant(0),
@@ -141,6 +154,7 @@ impl Node {
         self.read_at = (ctx.now, ctx.now);
         (self.running, self.started, self.beat_due) = (true, ctx.now, ctx.now);
         for g in 0..self.slots.len() {
+            self.take_part(self.slots[g].config.no, ctx);
             if self.slots[g].config.store_of(self.no) != self.store {
                 continue; // what it remembers is opened when it is in the set again
             }
@@ -161,7 +175,7 @@ impl Node {
         for slot in &mut self.slots {
             let was = slot.replica.take().map(|r| r.records).or(slot.kept.take());
             let mut records = was.unwrap_or_default();
-            (slot.grants, slot.copy) = (None, None);
+            slot.copy = None;
             if loss == Loss::Flip {
                 let lsn = Lsn(rng.below(records.synced().0 + 1));
                 self.flipped |= records.flip_at(lsn);
@@ -178,6 +192,7 @@ impl Node {
                 self.store = new_store;
             }
         }
+        self.parts.iter_mut().for_each(|p| (p.grants, p.settled) = (None, BTreeSet::new()));
         (self.running, self.flushing, self.sabotage) = (false, None, Sabotage::default());
         self.links.clear();
         self.homes.clear();

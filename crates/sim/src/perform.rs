@@ -77,8 +77,7 @@ impl Node {
             }
             Effect::Activated => {
                 self.call_committed(group, ctx);
-                let generation = self.slots[group].config.generation;
-                return self.report(group, Body::Activated { generation }, ctx);
+                return self.group_activated(group, ctx);
             }
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };

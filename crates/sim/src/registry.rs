@@ -8,7 +8,7 @@
 
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::wire::{Body, Envelope, Who};
 use dspm_proto::{Generation, Instant, StoreId};
 use dspm_txn::Member;
@@ -27,9 +27,9 @@ const APART: u64 = 250 * MS;
 /// The registry.
 pub struct Registry {
     /// The record.
-    pub sets: Vec<Rc<GroupConfig>>,
+    pub sets: Vec<Rc<SetConfig>>,
     /// What the driver read last: its decisions are about this.
-    seen: Vec<Rc<GroupConfig>>,
+    seen: Vec<Rc<SetConfig>>,
     nodes: u32,
     heard: BTreeMap<u32, (Instant, StoreId)>,
     changed: Vec<Instant>,
@@ -48,7 +48,7 @@ pub struct Registry {
 
 impl Registry {
     /// Of sets that are active.
-    pub fn new(sets: Vec<Rc<GroupConfig>>, nodes: u32) -> Registry {
+    pub fn new(sets: Vec<Rc<SetConfig>>, nodes: u32) -> Registry {
         let changed = vec![Instant(0); sets.len()];
         Registry {
             seen: sets.clone(),
@@ -104,7 +104,7 @@ impl Registry {
     fn activated(&mut self, g: usize, from: u32, generation: Generation, ctx: &mut Ctx<'_>) {
         let c = &self.sets[g];
         if c.generation == generation && !c.active && c.primary == from {
-            let new = GroupConfig { active: true, last_active: c.members.clone(), ..(**c).clone() };
+            let new = SetConfig { active: true, last_active: c.members.clone(), ..(**c).clone() };
             let joining_too = ctx.broken(Mutant::JoinEarly);
             self.swap(g, c.version, if joining_too { promoted(new, |_| true) } else { new }, ctx);
         }
@@ -119,7 +119,7 @@ impl Registry {
     }
 
     /// Compare-and-swap.
-    fn swap(&mut self, g: usize, version: u64, new: GroupConfig, ctx: &mut Ctx<'_>) -> bool {
+    fn swap(&mut self, g: usize, version: u64, new: SetConfig, ctx: &mut Ctx<'_>) -> bool {
         let current = self.sets[g].version;
         if current != version && !ctx.broken(Mutant::DriverNoCas) {
             return false;
@@ -129,7 +129,7 @@ impl Registry {
             let (members, last, generation) = (nodes(&new.members), nodes(&new.last_active), new.generation);
             format!("registry: set {g} g{generation} {state} primary {} members {members:?} joining {joining:?} last {last:?}", new.primary)
         });
-        self.sets[g] = Rc::new(GroupConfig { version: current + 1, ..new });
+        self.sets[g] = Rc::new(SetConfig { version: current + 1, ..new });
         self.tell(ctx);
         true
     }
@@ -174,7 +174,7 @@ impl Registry {
         self.alive(m.node, now) == Some(m.store)
     }
 
-    fn look(&mut self, g: usize, c: &GroupConfig, ctx: &mut Ctx<'_>) {
+    fn look(&mut self, g: usize, c: &SetConfig, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
         let planned = ctx.rng.chance(self.hasty);
         if now.since(self.changed[g]) < Duration::from_nanos(APART) && !planned {
@@ -192,7 +192,7 @@ impl Registry {
         }
     }
 
-    fn change(&mut self, g: usize, c: &GroupConfig, planned: bool, ctx: &mut Ctx<'_>) {
+    fn change(&mut self, g: usize, c: &SetConfig, planned: bool, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
         let mut base: Vec<Member> = c.last_active.iter().copied().filter(|m| self.serves(m, now)).collect();
         if ctx.broken(Mutant::JoiningPromoted) {
@@ -217,7 +217,7 @@ impl Registry {
         self.propose(g, c, primary, base, joining, ctx);
     }
 
-    fn check_timers(&self, c: &GroupConfig, alive: &[Member], planned: bool, ctx: &mut Ctx<'_>) {
+    fn check_timers(&self, c: &SetConfig, alive: &[Member], planned: bool, ctx: &mut Ctx<'_>) {
         let early = ctx.now.since(self.since) < self.lease();
         let dropped =
             c.members.iter().find(|m| !alive.contains(m) && self.heard.get(&m.node).is_some_and(|h| h.1 == m.store));
@@ -231,14 +231,14 @@ impl Registry {
     pub(crate) fn propose(
         &mut self,
         g: usize,
-        c: &GroupConfig,
+        c: &SetConfig,
         primary: u32,
         members: Vec<Member>,
         joining: Vec<Member>,
         ctx: &mut Ctx<'_>,
     ) {
         let generation = Generation(c.generation.0 + 1);
-        let new = GroupConfig { generation, active: false, primary, members, joining, ..c.clone() };
+        let new = SetConfig { generation, active: false, primary, members, joining, ..c.clone() };
         if self.swap(g, c.version, new, ctx) {
             self.changes += 1;
             ctx.check.counts.changes += 1;
@@ -248,7 +248,7 @@ impl Registry {
     }
 }
 
-fn promoted(mut c: GroupConfig, which: impl Fn(&Member) -> bool) -> GroupConfig {
+fn promoted(mut c: SetConfig, which: impl Fn(&Member) -> bool) -> SetConfig {
     let (ready, rest): (Vec<_>, Vec<_>) = c.joining.iter().copied().partition(which);
     c.members.extend(ready);
     (c.joining, c.last_active) = (rest, c.members.clone());

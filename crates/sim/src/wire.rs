@@ -3,7 +3,7 @@
 
 use crate::cache::Changes;
 use crate::records::Copied;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use dspm_proto::message::{self, Ack, Note, Release};
 use dspm_proto::record::Record;
 use dspm_proto::{Error, Generation, Instant, Lsn, PageNo, RecordId, Refusal, Session, StoreId, Token};
@@ -52,7 +52,7 @@ pub struct Envelope {
     pub to: Who,
     /// Connection between a client and a node; 0 between nodes.
     pub link: u64,
-    /// The group it is about.
+    /// The group it is about; the set, of grants and of what is said to the registry.
     pub group: usize,
     /// Content.
     pub body: Body,
@@ -105,7 +105,7 @@ pub enum Body {
         message: PeerMessage,
     },
     /// Registry to node: all sets.
-    View(Vec<Rc<GroupConfig>>),
+    View(Vec<Rc<SetConfig>>),
     /// Node to registry: it lives.
     Beat {
         /// What it remembers.
@@ -192,7 +192,7 @@ pub enum Ask {
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
 pub enum Answer {
     Hello,
-    Located(Rc<GroupConfig>),
+    Located(Rc<SetConfig>),
     Renewed {
         token: Token,
         lease: Duration,
