@@ -2,10 +2,12 @@
 //! committed is held by every member whose memory is intact, synced where durability is disk; that no horizon passes a
 //! live reader; that a client's floor never falls.
 
+use crate::begin::PAGES;
 use crate::wire::Who;
 use crate::world::World;
-use dspm_proto::{Lsn, RecordId};
+use dspm_proto::{Lsn, PageNo, RecordId};
 use dspm_txn::{Member, Records};
+use std::collections::BTreeMap;
 
 impl World {
     pub(crate) fn audit(&mut self, who: Who) {
@@ -101,6 +103,21 @@ impl World {
                 self.check.fail(|| format!("node{n} raises the horizon to {horizon}; client{no} reads {}", v.id));
             }
         }
+    }
+
+    /// The history of transactions, with the lists that are there now.
+    pub fn check_transactions(&mut self) {
+        let mut last = BTreeMap::new();
+        for g in self.live_groups() {
+            let config = self.set_of(g);
+            let whole = |m: &&Member| self.nodes[m.node as usize].has_all_of(m.store);
+            let member = config.last_active.iter().filter(whole).max_by_key(|m| self.committed[g][m.node as usize]);
+            let Some(records) = member.and_then(|m| self.nodes[m.node as usize].records(g)) else { continue };
+            let at = records.committed().max(self.check.top(g));
+            let pages = (0..PAGES).map(|p| records.version(PageNo(p), at));
+            last.extend(pages.map(|(page, _, value)| ((g, page), value)));
+        }
+        self.check.check_transactions(&last);
     }
 
     /// Everything that was seen is still there. That is asked of every change of a set too.

@@ -7,6 +7,7 @@
 //! - A page read at a snapshot is the page that the group's history gives.
 //! - What was shown is held by every member whose memory is intact (the world asks them: [`Checker::audits`]).
 
+use crate::elle::{Key, Transactions};
 use dspm_proto::record::Record;
 use dspm_proto::{Generation, Lsn, PageNo, RecordId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ pub struct Checker {
     /// What a member must hold by now: group, record, who saw it.
     pub(crate) audits: Vec<(usize, RecordId, &'static str)>,
     violation: Option<String>,
+    /// What transactions read and wrote.
+    pub txns: Transactions,
     /// How often each thing happened.
     pub counts: Counts,
 }
@@ -72,6 +75,13 @@ impl Checker {
     pub fn fail(&mut self, what: impl FnOnce() -> String) {
         if self.violation.is_none() {
             self.violation = Some(what());
+        }
+    }
+
+    /// The history of transactions as a whole; `last` are the pages at the end.
+    pub fn check_transactions(&mut self, last: &BTreeMap<Key, u64>) {
+        if let Err(what) = self.txns.check(last) {
+            self.fail(|| what);
         }
     }
 

@@ -27,6 +27,8 @@ const ROOM_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Sending {
     pub(crate) record: Rc<Record>,
+    /// Its transaction, for the checker.
+    txn: usize,
     /// None: its caller was told that the outcome is unknown.
     thread: Option<usize>,
     /// Where its transaction began.
@@ -43,6 +45,16 @@ pub struct Sending {
     questions: Vec<u64>,
 }
 
+/// What a transaction appends to a page: its last value names the list.
+fn values(ctx: &mut Ctx<'_>) -> Vec<u64> {
+    let count = if ctx.rng.chance(100) { 2 } else { 1 };
+    let value = |_| {
+        *ctx.values += 1;
+        *ctx.values
+    };
+    (0..count).map(value).collect()
+}
+
 impl Client {
     /// The write transaction commits.
     pub(crate) fn commit(&mut self, t: usize, ctx: &mut Ctx<'_>) -> bool {
@@ -57,7 +69,8 @@ impl Client {
             self.begin_again(t, ctx);
             return true;
         }
-        let record = self.record(g, token, ctx);
+        let values: Vec<_> = self.threads[t].targets.iter().map(|p| (*p, values(ctx))).collect();
+        let record = self.record(g, token, &values, ctx);
         ctx.check.made(g, &record);
         let members = match ctx.broken(Mutant::WriterSkipsJoining) {
             true => config.members.iter().map(|m| m.node).collect(),
@@ -68,8 +81,10 @@ impl Client {
             return true;
         }
         self.desks[g].note_due = None;
+        let appends: Vec<_> = values.into_iter().map(|(page, values)| ((g, page), values)).collect();
         self.desks[g].sending = Some(Sending {
             record: record.clone(),
+            txn: ctx.check.txns.sent(self.threads[t].txn.clone(), &appends),
             thread: Some(t),
             base: view.id,
             sent: ctx.now,
@@ -86,13 +101,17 @@ impl Client {
         false
     }
 
-    fn record(&mut self, g: usize, token: dspm_proto::Token, ctx: &mut Ctx<'_>) -> Rc<Record> {
+    fn record(
+        &mut self,
+        g: usize,
+        token: dspm_proto::Token,
+        values: &[(PageNo, Vec<u64>)],
+        ctx: &mut Ctx<'_>,
+    ) -> Rc<Record> {
         self.transaction += 1;
         let tail = self.desks[g].holder.tail();
-        let first = ctx.rng.below(PAGES);
-        let pages = (0..ctx.rng.range(1, 2)).map(|n| {
-            *ctx.values += 1;
-            let (page, checksum) = (PageNo((first + n) % PAGES), *ctx.values);
+        let pages = values.iter().map(|(page, values)| {
+            let (page, checksum) = (*page, values.last().copied().unwrap_or_default());
             PageChange { dataset: 0, page, payload: Payload::Full, bytes: PAGE_SIZE as u32, checksum, base: Lsn(0) }
         });
         let pages = pages.collect();
@@ -147,6 +166,7 @@ impl Client {
         let Some(t) = s.thread else { return };
         ctx.trace.say(|| format!("client{}.{t} committed {}", self.no, s.record.id));
         ctx.check.committed(g, &s.record, s.base);
+        ctx.check.txns.committed(s.txn);
         let known = self.desks[g].holder.tail().lsn;
         self.desks[g].cache.wrote(&s.record, known);
         self.desks[g].note_due = Some(Instant(ctx.now.0 + ctx.rng.below(2 * MS)));
@@ -221,6 +241,7 @@ impl Client {
         let Some(s) = self.desks[g].sending.take() else { return };
         ctx.trace.say(|| format!("client{} was told: {} is not committed", self.no, s.record.id));
         ctx.check.outcome(g, &s.record, false);
+        ctx.check.txns.failed(s.txn);
         let Some(t) = s.thread else { return };
         let thread = &mut self.threads[t];
         if thread.again {

@@ -138,6 +138,7 @@ pub(crate) fn inject(w: &mut World, messages: Vec<Envelope>) {
 pub(crate) fn verdict(mut w: World, expected: bool, what: &str) -> Result<(), String> {
     if w.check.violation().is_none() {
         w.audit_all();
+        w.check_transactions();
     }
     match w.check.violation() {
         Some(v) => Err(v.to_owned()),

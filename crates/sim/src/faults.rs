@@ -248,7 +248,8 @@ impl World {
             }
             if self.served(&before, &live) && self.sets_are_whole(&live) {
                 self.check.counts.recovery_ms = (self.time - healed) / MS;
-                return self.audit_all();
+                self.audit_all();
+                return self.check_transactions();
             }
             if !self.step(end) {
                 break;

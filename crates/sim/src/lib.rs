@@ -3,6 +3,7 @@
 //! - [`World`]: processes with drifting clocks, a network that loses, repeats, delays and cuts, and the faults.
 //! - [`Node`](node::Node) and [`Client`](client::Client): the runtimes around `Replica` and `Holder`; the client here
 //!   is the specification of the client runtime.
+//! - [`Transactions`](elle::Transactions): the history of whole transactions, whatever the protocol under it.
 //! - [`Checker`](check::Checker): strict serializability, durability, outcomes; [`World`] adds what members hold.
 //! - [`Mutant`]: one rule broken on purpose; [`directed`]: schedules that chance meets rarely.
 //!
@@ -16,8 +17,10 @@ pub mod client;
 pub mod clock;
 pub mod commit;
 pub mod ctx;
+mod cycles;
 pub mod directed;
 mod disk;
+pub mod elle;
 pub mod explore;
 pub mod faults;
 mod member;

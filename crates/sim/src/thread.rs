@@ -1,5 +1,6 @@
 //! A thread of a client process and where its transaction stands.
 
+use crate::elle::Txn;
 use dspm_proto::{Instant, Lsn, PageNo, RecordId};
 
 /// A snapshot that a thread reads from.
@@ -97,6 +98,10 @@ pub struct Thread {
     pub called: Lsn,
     /// Pages that it wants to read.
     pub pages: Vec<PageNo>,
+    /// Pages that it is going to write; it reads them too.
+    pub targets: Vec<PageNo>,
+    /// What it read, for the checker.
+    pub txn: Txn,
     /// Its record goes out a second time.
     pub again: bool,
     /// How long its write transaction works before it commits.
@@ -106,6 +111,13 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// It read a page. What is read of the past is no part of the present's order.
+    pub(crate) fn saw(&mut self, page: PageNo, value: u64) {
+        if self.past.is_none() {
+            self.txn.reads.push(((self.group, page), value));
+        }
+    }
+
     /// An idle thread.
     pub fn new(now: Instant) -> Thread {
         Thread {
@@ -118,6 +130,8 @@ impl Thread {
             ticket: 0,
             called: Lsn(0),
             pages: Vec::new(),
+            targets: Vec::new(),
+            txn: Txn::default(),
             again: false,
             work: 0,
             tally: vec![Tally::default(); 4],
