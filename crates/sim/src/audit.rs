@@ -8,6 +8,7 @@ use crate::world::World;
 use dspm_proto::{Lsn, PageNo, RecordId};
 use dspm_txn::{Member, Records};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 impl World {
     pub(crate) fn audit(&mut self, who: Who) {
@@ -45,8 +46,8 @@ impl World {
     fn sets_changed(&mut self) {
         let Some(registry) = &self.registry else { return };
         for s in 0..self.sets.len() {
-            let new = &registry.sets[s];
-            if new.version == self.sets[s].version {
+            let new = &registry.backups.newest()[s];
+            if Rc::ptr_eq(new, &self.sets[s]) {
                 continue;
             }
             let whole = |m: &Member| self.nodes[m.node as usize].has_all_of(m.store);

@@ -54,6 +54,7 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "settled_and_never_active", play: membership::settled_and_never_active },
     Schedule { name: "joins_an_idle_group", play: membership::joins_an_idle_group },
     Schedule { name: "named_by_a_lost_store", play: membership::named_by_a_lost_store },
+    Schedule { name: "decided_twice", play: membership::decided_twice },
     Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },

@@ -61,7 +61,8 @@ impl World {
         }
         world.nodes.iter_mut().for_each(|n| n.tears = true);
         world.nodes.iter_mut().for_each(|n| n.sync_max = rng.pick(&[MS, 10 * MS, 120 * MS]));
-        let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, 3, 2]), rng.pick(&[0, 0, 100, 400]));
+        let most = (groups as u64).max(2);
+        let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, most + 1, most]), rng.pick(&[0, 0, 100, 400]));
         world.nodes.iter_mut().for_each(|n| (n.room, n.tight) = (room, tight));
         world.push(world.time, Event::Fault);
         world
@@ -144,6 +145,9 @@ impl World {
             _ => Loss::Nothing,
         };
         self.crash(who, loss);
+        if who == Who::Registry && self.rng.chance(400) {
+            self.restore_backup();
+        }
         let longest = self.rng.pick(&[2 * MS, 50 * MS, if self.registry.is_some() { 2000 * MS } else { 500 * MS }]);
         let back = self.time + self.rng.below(longest);
         self.push(back, Event::Restart(who));
@@ -230,6 +234,7 @@ impl World {
         self.trace.say(|| "---- no faults from here on".into());
         self.network.weather = Weather::FAIR;
         self.heal(None);
+        self.put_newest_back();
         let everybody: Vec<Who> = self.clocks.keys().copied().collect();
         for who in everybody {
             self.restart(who);

@@ -10,6 +10,7 @@
 //! A run is its seed: no clock, no thread, no address and no hash order has a say in it.
 
 mod audit;
+mod backup;
 pub mod begin;
 pub mod cache;
 pub mod check;

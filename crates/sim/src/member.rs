@@ -69,7 +69,9 @@ impl Node {
     /// The registry's word on all sets.
     pub(crate) fn viewed(&mut self, sets: &[Rc<SetConfig>], now: Instant, ctx: &mut Ctx<'_>) {
         for (set, new) in sets.iter().enumerate() {
-            if new.version <= self.parts[set].config.version {
+            let known = &self.parts[set].config;
+            let contradicts = known.contradicts(new) && !ctx.broken(Mutant::ViewGoesBack);
+            if new.version <= known.version || contradicts {
                 continue;
             }
             let old = std::mem::replace(&mut self.parts[set].config, new.clone());
@@ -232,7 +234,8 @@ impl Node {
             return;
         }
         self.beat_due = Instant(now.0 + BEAT);
-        self.report(0, Body::Beat { store: self.store }, ctx);
+        let known = self.parts.iter().map(|p| p.config.version()).collect();
+        self.report(0, Body::Beat { store: self.store, known }, ctx);
         for set in 0..self.parts.len() {
             let c = &self.parts[set].config;
             let is_whole = |g: &usize| self.slots[*g].replica.as_ref().is_some_and(Replica::is_whole);

@@ -5,10 +5,12 @@ use crate::directed::{A, B, L, MS, client, cut_off, finish, inject, read, start,
 use crate::mutant::Mutant;
 use crate::network::Cut;
 use crate::node::Loss;
+use crate::set::SetConfig;
 use crate::thread::Step;
 use crate::wire::{Ask, Body, Envelope, Who};
 use crate::world::{Actor, Shape, World};
 use dspm_txn::{Member, PeerMessage};
+use std::rc::Rc;
 use std::time::Duration;
 
 const N0: Who = Who::Node(0);
@@ -245,6 +247,33 @@ pub(crate) fn named_by_a_lost_store(m: Option<Mutant>) -> Result<(), String> {
     let whole = becomes(&mut w, &[0, 1], 10 * L);
     let again = write(&mut w, B, 10 * L);
     verdict(w, ok && whole && again, "the group is stuck")
+}
+
+/// A registry with an old record decides the same generation anew and differently before anybody tells it better: nodes
+/// that know the first decision do not go by the second.
+pub(crate) fn decided_twice(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m);
+    let ok = write(&mut w, A, L);
+    w.run_for(20 * MS);
+    change(&mut w, 1, &[1], &[2]);
+    let again = write(&mut w, B, 10 * L);
+    let only = vec![Member { node: 0, store: w.nodes[0].store }];
+    let known = (*w.sets[0]).clone();
+    let second = SetConfig { version: 99, primary: 0, members: only.clone(), last_active: only, ..known };
+    let second = SetConfig { joining: Vec::new(), active: true, ..second };
+    let body = Body::View(vec![Rc::new(second)]);
+    inject(&mut w, vec![Envelope { from: Who::Registry, to: N0, link: 0, group: 0, body }]);
+    for _ in 0..30 {
+        w.act(A, |actor, ctx| {
+            if let Actor::Client(c) = actor {
+                c.locate(0, ctx);
+            }
+        });
+        w.run_for(L / 10);
+        read(&mut w, A);
+    }
+    let at_last = write(&mut w, A, 10 * L);
+    verdict(w, ok && again && at_last, "the group is stuck")
 }
 
 /// A spare joins an idle group and catches up by records: it hears that they are committed though nothing follows, or

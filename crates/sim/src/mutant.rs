@@ -116,6 +116,8 @@ mutants! {
     MinCopiesIgnored "min_copies_ignored" "writes go on with fewer copies than they may" Random,
     DriverStaleTimers "driver_stale_timers" "the registry acts on timers from before its own stop" Random,
     DriverNoCas "driver_no_cas" "the registry writes its record without comparing it" Random,
+    OldStateDecides "old_state_decides" "a registry decides on an old record though nodes know a newer one" Random,
+    ViewGoesBack "view_goes_back" "a node takes a record over that contradicts the one it knows" Directed,
     ReplySession "reply_session" "replies of another session or connection are taken" Random,
 }
 

@@ -4,8 +4,10 @@
 //! change), recruits who is not in the set as joining, and hears of what is settled and whole. What it decides it decides
 //! on the record as it read it a moment before. After a stop of its own it forgets its timers.
 //!
-//! Fault model: it is stopped for any time, loses its timers in a restart, is cut off; its record stays.
+//! Fault model: it is stopped for any time, loses its timers in a restart, is cut off; its record stays, or an old one is
+//! put in its place ([`crate::backup`]).
 
+use crate::backup::Backups;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::set::SetConfig;
@@ -28,6 +30,7 @@ const APART: u64 = 250 * MS;
 pub struct Registry {
     /// The record.
     pub sets: Vec<Rc<SetConfig>>,
+    pub(crate) backups: Backups,
     /// What the driver read last: its decisions are about this.
     seen: Vec<Rc<SetConfig>>,
     nodes: u32,
@@ -51,6 +54,7 @@ impl Registry {
     pub fn new(sets: Vec<Rc<SetConfig>>, nodes: u32) -> Registry {
         let changed = vec![Instant(0); sets.len()];
         Registry {
+            backups: Backups::new(&sets),
             seen: sets.clone(),
             sets,
             nodes,
@@ -77,6 +81,11 @@ impl Registry {
         self.changed.iter_mut().for_each(|at| *at = ctx.now);
     }
 
+    /// Its record is another one: an old one, or the newest again.
+    pub(crate) fn replace(&mut self, sets: Vec<Rc<SetConfig>>) {
+        (self.seen, self.sets) = (sets.clone(), sets);
+    }
+
     /// It notices that it was stopped.
     fn run(&mut self, ctx: &Ctx<'_>) {
         let stopped = ctx.now.since(self.ran) > Duration::from_nanos(STOPPED);
@@ -94,7 +103,10 @@ impl Registry {
         self.run(ctx);
         let Who::Node(from) = e.from else { return };
         match e.body {
-            Body::Beat { store } => drop(self.heard.insert(from, (ctx.now, store))),
+            Body::Beat { store, known } => {
+                self.backups.heard(from, &known, &self.sets);
+                self.heard.insert(from, (ctx.now, store));
+            }
             Body::Activated { generation } => self.activated(e.group, from, generation, ctx),
             Body::Whole { generation, store } => self.whole(e.group, Member { node: from, store }, generation, ctx),
             _ => {}
@@ -121,7 +133,8 @@ impl Registry {
     /// Compare-and-swap.
     fn swap(&mut self, g: usize, version: u64, new: SetConfig, ctx: &mut Ctx<'_>) -> bool {
         let current = self.sets[g].version;
-        if current != version && !ctx.broken(Mutant::DriverNoCas) {
+        let old = self.backups.may_be_old() && !ctx.broken(Mutant::OldStateDecides);
+        if old || current != version && !ctx.broken(Mutant::DriverNoCas) {
             return false;
         }
         ctx.trace.say(|| {
@@ -130,6 +143,7 @@ impl Registry {
             format!("registry: set {g} g{generation} {state} primary {} members {members:?} joining {joining:?} last {last:?}", new.primary)
         });
         self.sets[g] = Rc::new(SetConfig { version: current + 1, ..new });
+        self.backups.wrote(&self.sets);
         self.tell(ctx);
         true
     }
@@ -138,7 +152,8 @@ impl Registry {
         self.told = ctx.now;
         for n in 0..self.nodes {
             let body = Body::View(self.sets.clone());
-            ctx.out.push(Envelope { from: Who::Registry, to: Who::Node(n), link: 0, group: 0, body });
+            let link = self.backups.line;
+            ctx.out.push(Envelope { from: Who::Registry, to: Who::Node(n), link, group: 0, body });
         }
     }
 

@@ -1,6 +1,7 @@
 //! Messages in flight. What the real wire puts into headers (group, generation, store ids, request numbers) stands in
 //! the envelope; the metadata are the wire's own.
 
+use crate::backup::Version;
 use crate::cache::Changes;
 use crate::records::Copied;
 use crate::set::SetConfig;
@@ -110,6 +111,8 @@ pub enum Body {
     Beat {
         /// What it remembers.
         store: StoreId,
+        /// The sets' records that it knows.
+        known: Vec<Version>,
     },
     /// Primary to registry: settled.
     Activated {
@@ -253,7 +256,7 @@ impl Body {
             }
             Body::Replicate { token, record, .. } => [60, code(*token), record.id.hash],
             Body::View(sets) => [62, sets.iter().map(|c| c.version).sum(), 0],
-            Body::Beat { store } => [63, store.0, 0],
+            Body::Beat { store, known } => [63, store.0, known.iter().map(|v| v.0).sum()],
             Body::Activated { generation } => [64, generation.0, 0],
             Body::Whole { generation, store } => [65, generation.0, store.0],
             Body::Grant { generation, sent, answer, .. } => [66, generation.0 << 1 | u64::from(*answer), sent.0],

@@ -51,6 +51,7 @@ pub(crate) enum Event {
     Resume(Who),
     Restart(Who),
     Heal(u64),
+    PutBack,
     Fault,
 }
 
@@ -263,6 +264,7 @@ impl World {
             Event::Resume(who) => self.resume(who),
             Event::Restart(who) => self.restart(who),
             Event::Heal(id) => self.heal(Some(id)),
+            Event::PutBack => self.put_newest_back(),
             Event::Fault => self.fault(),
         }
         true
@@ -275,7 +277,8 @@ impl World {
     }
 
     fn deliver(&mut self, e: Envelope) {
-        if self.dead.contains(&e.to) {
+        let closed = e.from == Who::Registry && self.registry.as_ref().is_some_and(|r| r.backups.line > e.link);
+        if closed || self.dead.contains(&e.to) {
             return;
         }
         if let Some(queued) = self.paused.get_mut(&e.to) {
