@@ -39,7 +39,7 @@ pub const REPLICATED: &str = "replicated";
 pub const ERROR: &str = "error";
 
 /// Of every kind that carries metadata, each way.
-pub static MESSAGES: [Message; 38] = [
+pub static MESSAGES: [Message; 41] = [
     message(Kind::Hello, false, JSON, |_, b| json::<Hello>(b) | json::<Proof>(b)),
     message(Kind::Hello, true, JSON, |_, b| json::<Challenge>(b)),
     message(Kind::Control, false, JSON, |_, b| json::<Control>(b)),
@@ -72,11 +72,14 @@ pub static MESSAGES: [Message; 38] = [
     message(Kind::Replicate, false, REPLICATED, replicated),
     message(Kind::Probe, false, "844 8", binary::<m::Probe>),
     message(Kind::Probe, true, "844 8 888", binary::<m::Probed>),
-    message(Kind::Horizon, false, "8 888", binary::<m::Horizon>),
+    message(Kind::Horizon, false, "8 888 b", binary::<m::Horizon>),
     message(Kind::Unsettled, false, "888", binary::<m::Unsettled>),
     message(Kind::Grant, false, "88", binary::<m::Grant>),
     message(Kind::Grant, true, "88", binary::<m::Grant>),
     message(Kind::Rebase, false, "844 888", binary::<m::Rebase>),
+    message(Kind::Inquiry, false, "8 8 888844", binary::<m::Inquiry>),
+    message(Kind::Decision, false, "8 888 8 b", binary::<m::Decision>),
+    message(Kind::Resolved, false, "8 888", binary::<m::Resolved>),
     message(Kind::Control, true, ERROR, error),
 ];
 

@@ -5,7 +5,8 @@ use crate::rng::Rng;
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY, HEADER_SIZE};
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record, delta};
 use dspm_proto::{
-    ClientId, DatasetId, Generation, Header, Kind, Lsn, PAGE_SIZE, PageNo, RecordId, Session, StoreId, Token,
+    ClientId, DatasetId, Generation, Header, Kind, Link, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Session, StoreId,
+    Token,
 };
 use dspm_proto::{GroupId, checksum};
 
@@ -122,11 +123,12 @@ fn record(replicated: bool, about: &About, rng: &mut Rng) -> Parts {
         transaction: rng.number(),
         predecessor: rng.number(),
         floor: Lsn(rng.number()),
-        stage: 0,
-        staged: 0,
+        part: Part::Alone,
         datasets: vec![DatasetChange { dataset: about.dataset, size: pages * PAGE_SIZE as u64 }],
+        links: Vec::new(),
         pages: full,
     };
+    take_part(&mut record, rng);
     let mut meta = record.seal();
     let kind = if replicated { Kind::Replicate } else { Kind::Commit };
     let mut header = record.header(kind, &meta, about.store, rng.number());
@@ -135,6 +137,21 @@ fn record(replicated: bool, about: &About, rng: &mut Rng) -> Parts {
         header = header.for_meta(&meta);
     }
     Parts { header, meta, data }
+}
+
+/// Some records have a part in a transaction over several groups.
+fn take_part(record: &mut Record, rng: &mut Rng) {
+    let link = |i: usize, hash| Link {
+        group: GroupId(record.group.0 ^ (1 + i as u64)),
+        lsn: Lsn(1 + i as u64 * 7),
+        hash,
+        token: record.token,
+    };
+    match rng.below(8) {
+        0 => (record.part, record.links) = (Part::Prepared, vec![link(rng.below(9), rng.number())]),
+        1 => (record.part, record.links) = (Part::Decides, (0..=rng.below(5)).map(|i| link(i, 0)).collect()),
+        _ => {}
+    }
 }
 
 fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {

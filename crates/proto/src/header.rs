@@ -96,6 +96,12 @@ kinds! {
     Grant = 27,
     /// Primary to joining member: forget the group, this is its tail; the base comes.
     Rebase = 28,
+    /// Primary of a participant to that of its decider: was your record committed?
+    Inquiry = 29,
+    /// Primary of a decider to that of a participant: it was, or was not.
+    Decision = 30,
+    /// To the primary of a decider: the participant's prepared record is resolved.
+    Resolved = 31,
     /// Disk log: end of a flush batch.
     BatchEnd = 40,
     /// Disk log: a dataset's base file holds everything up to an LSN.
@@ -105,7 +111,8 @@ kinds! {
 impl Kind {
     /// False for what no node answers, not even with an error: the sender may use any connection for it.
     pub fn has_answer(self) -> bool {
-        !matches!(self, Kind::Release | Kind::Recalled | Kind::Note | Kind::Keep)
+        use Kind::*;
+        !matches!(self, Release | Recalled | Note | Keep | Inquiry | Decision | Resolved)
     }
 }
 

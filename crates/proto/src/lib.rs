@@ -12,12 +12,14 @@ pub mod header;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod part;
 pub mod record;
 pub mod view;
 
 pub use error::{Error, Refusal};
 pub use header::{Header, Kind};
 pub use ids::*;
+pub use part::{Link, Part};
 
 /// Bytes of one page, the unit of versions, frames and checksums.
 pub const PAGE_SIZE: usize = 4096;

@@ -20,6 +20,8 @@ pub const RECORD_PAGES_MIN: usize = 15;
 pub const READ_PAGES_MAX: usize = 1024;
 /// Most datasets of one group that one record changes.
 pub const DATASETS_MAX: usize = 4096;
+/// Most prepared records that one decides.
+pub const LINKS_MAX: usize = 128;
 /// Most bytes of a dataset's name.
 pub const NAME_MAX: usize = 1024;
 /// Most entries of one page of a listing, and most groups that one Status asks about.

@@ -4,6 +4,7 @@
 use crate::codec::{Reader, Writer};
 use crate::error::Error;
 use crate::ids::*;
+use crate::part::Link;
 
 /// Something that metadata is made of.
 pub trait Field: Sized {
@@ -403,6 +404,35 @@ message! {
         horizon: Lsn,
         /// Committed up to here.
         committed: RecordId,
+        /// That record decides for others, and all of them have been told: nobody will ask for it.
+        closed: bool,
+    }
+    /// Primary of a participant to that of its decider, said until a [`Decision`] comes: was the linked record committed?
+    Inquiry {
+        /// The participant.
+        asker: GroupId,
+        /// Its prepared record.
+        lsn: Lsn,
+        /// As the prepared record has it.
+        link: Link,
+    }
+    /// Primary of a decider to that of a participant: an answer to [`Inquiry`], or on its own until [`Resolved`] comes.
+    Decision {
+        /// The decider.
+        decider: GroupId,
+        /// The record that decides.
+        id: RecordId,
+        /// The participant's prepared record.
+        lsn: Lsn,
+        /// The deciding record is committed, finally; or never will be.
+        committed: bool,
+    }
+    /// To the primary of a decider, from that of a participant or from the writer, no answer: its prepared record is resolved.
+    Resolved {
+        /// The participant.
+        participant: GroupId,
+        /// The record that decided.
+        id: RecordId,
     }
     /// Primary to member, for all groups of a set: serve on for another L. The answer, a [`Grant`] too, is the word that
     /// this member obeys nobody else meanwhile. Generation and store id are in the header.

@@ -4,26 +4,29 @@
 //! addressee's store id. Metadata, then page data: full pages of 4096 bytes first, then deltas.
 //!
 //! ```text
-//! metadata   0  8  token.generation          64  8  stage: hash of the staged parts, 0 if none
-//!            8  4  token.boot                72  4  staged parts
-//!           12  4  token.n                   76  4  flags (0)
+//! metadata   0  8  token.generation          64  8  reserved (0)
+//!            8  4  token.boot                72  4  links
+//!           12  4  token.n                   76  4  part in a transaction over several groups
 //!           16  8  client                    80  4  datasets
 //!           24  8  session number            84  4  pages
 //!           32  8  transaction number        88     datasets × 24: id 8, size after 8, flags 4, reserved 4
-//!X    pages × 32: page 8, checksum 8, base LSN 8, bytes 4, dataset 2,
+//!           40  8  predecessor's hash               links × 40: group 8, LSN 8, hash 8, token 16
+//!                                                   pages × 32: page 8, checksum 8, base LSN 8, bytes 4, dataset 2,
 //!           48  8  floor of the writer                            payload 1, reserved 1
 //!           56  8  hash of the record
 //! ```
 //!
 //! The hash is xxh3 over group, generation, LSN, the metadata up to the pages with the hash field zero, and of each page
 //! its number, checksum, dataset (u16) and whether it is zeros (u8). Page checksums cover the content, so it covers
-//! content, session, transaction number and predecessor: two records with one identity are the same commit of the same
+//! content, session, transaction number, links and predecessor: two records with one identity are the same commit of the same
 //! writer. How a page travels (full, or a delta against a base) is left out: a member sends it again as a full page.
 
 use crate::codec::{Reader, Writer};
 use crate::error::Error;
 use crate::header::{Header, Kind};
 use crate::ids::*;
+use crate::message::Field;
+use crate::part::{self, Link, Part};
 use crate::{PAGE_SIZE, checksum, limits};
 
 const HASH_AT: usize = 56;
@@ -84,12 +87,12 @@ pub struct Record {
     pub predecessor: u64,
     /// Nothing below is read by the writer any more.
     pub floor: Lsn,
-    /// Hash of parts sent ahead, 0 if none.
-    pub stage: u64,
-    /// Number of parts sent ahead.
-    pub staged: u32,
+    /// Its part in a transaction over several groups.
+    pub part: Part,
     /// Datasets it touches.
     pub datasets: Vec<DatasetChange>,
+    /// Records of other groups.
+    pub links: Vec<Link>,
     /// Pages it changes, in order of their data: full pages first.
     pub pages: Vec<PageChange>,
 }
@@ -121,7 +124,7 @@ impl Record {
         h.update(&self.id.lsn.0.to_le_bytes());
         h.update(&meta[..HASH_AT]);
         h.update(&[0; 8]);
-        h.update(&meta[HASH_AT + 8..FIXED + self.datasets.len() * 24]);
+        h.update(&meta[HASH_AT + 8..FIXED + self.datasets.len() * 24 + self.links.len() * Link::BYTES]);
         for p in &self.pages {
             let mut item = [0u8; 19];
             item[..8].copy_from_slice(&p.page.0.to_le_bytes());
@@ -134,14 +137,16 @@ impl Record {
     }
 
     fn encode_meta(&self) -> Vec<u8> {
-        let mut w = Writer::with_capacity(FIXED + self.datasets.len() * 24 + self.pages.len() * 32);
+        let lists = self.datasets.len() * 24 + self.links.len() * Link::BYTES + self.pages.len() * 32;
+        let mut w = Writer::with_capacity(FIXED + lists);
         w.u64(self.token.generation.0).u32(self.token.boot).u32(self.token.n);
         w.u64(self.session.client.0).u64(self.session.number).u64(self.transaction).u64(self.predecessor);
-        w.u64(self.floor.0).u64(self.id.hash).u64(self.stage).u32(self.staged).u32(0);
+        w.u64(self.floor.0).u64(self.id.hash).u64(0).u32(self.links.len() as u32).u32(self.part as u32);
         w.u32(self.datasets.len() as u32).u32(self.pages.len() as u32);
         for d in &self.datasets {
             w.u64(d.dataset.0).u64(d.size).u64(0);
         }
+        self.links.iter().for_each(|l| l.put(&mut w));
         for p in &self.pages {
             w.u64(p.page.0).u64(p.checksum).u64(p.base.0).u32(p.bytes).u16(p.dataset).u8(p.payload as u8).u8(0);
         }
@@ -165,6 +170,12 @@ impl Record {
         self.pages.iter().map(|p| p.bytes as usize).sum()
     }
 
+    /// True when it changes nothing. Behind a prepared record it tells that that one is committed, or, if it aborts, that it
+    /// is not.
+    pub fn is_empty(&self) -> bool {
+        self.datasets.is_empty() && self.pages.is_empty()
+    }
+
     /// Full pages at the start of the data.
     pub fn full_pages(&self) -> usize {
         self.pages.iter().take_while(|p| p.payload == Payload::Full).count()
@@ -180,21 +191,24 @@ impl Record {
         let token = Token { generation: Generation(r.u64()?), boot: r.u32()?, n: r.u32()? };
         let session = Session { client: ClientId(r.u64()?), number: r.u64()? };
         let (transaction, predecessor, floor, claimed) = (r.u64()?, r.u64()?, Lsn(r.u64()?), r.u64()?);
-        let (stage, staged, flags) = (r.u64()?, r.u32()?, r.u32()?);
-        reserved(u64::from(flags))?;
+        reserved(r.u64()?)?;
+        let (links, part) = (r.u32()? as usize, Part::from_u32(r.u32()?)?);
         let (datasets, pages) = (r.u32()? as usize, r.u32()? as usize);
-        if meta.len() as u64 != FIXED as u64 + datasets as u64 * 24 + pages as u64 * 32 {
+        let lists = datasets as u64 * 24 + links as u64 * Link::BYTES as u64 + pages as u64 * 32;
+        if meta.len() as u64 != FIXED as u64 + lists {
             return Err(Error::Corrupt("record: lengths do not fit".into()));
         }
-        if datasets > limits::DATASETS_MAX || pages > limits::RECORD_PAGES_MAX || header.lsn.0 == 0 {
-            return Err(Error::Corrupt("record: too many datasets or pages, or LSN 0".into()));
+        let many = datasets > limits::DATASETS_MAX || links > limits::LINKS_MAX || pages > limits::RECORD_PAGES_MAX;
+        if many || header.lsn.0 == 0 {
+            return Err(Error::Corrupt("record: too many datasets, links or pages, or LSN 0".into()));
         }
         let id = RecordId { generation: header.generation, lsn: header.lsn, hash: claimed };
         let datasets = (0..datasets).map(|_| read_dataset(&mut r)).collect::<Result<Vec<_>, _>>()?;
+        let links = (0..links).map(|_| Link::get(&mut r)).collect::<Result<Vec<_>, _>>()?;
         let pages = (0..pages).map(|_| read_page(&mut r)).collect::<Result<Vec<_>, _>>()?;
         let group = header.group;
         let record =
-            Record { group, id, token, session, transaction, predecessor, floor, stage, staged, datasets, pages };
+            Record { group, id, token, session, transaction, predecessor, floor, part, datasets, links, pages };
         record.check(header)?;
         if record.hash(meta) != claimed {
             return Err(Error::Corrupt("record hash".into()));
@@ -205,6 +219,7 @@ impl Record {
     fn check(&self, header: &Header) -> Result<(), Error> {
         let full = self.full_pages();
         let mut sum = 0u64;
+        part::check(self.group, self.part, &self.links, self.is_empty())?;
         if !self.pages.is_sorted_by_key(|p| p.payload as u8) {
             return Err(Error::Corrupt("record: full pages, then deltas, then zeros".into()));
         }
@@ -324,9 +339,9 @@ mod tests {
             transaction: 12,
             predecessor: 77,
             floor: Lsn(5),
-            stage: 0,
-            staged: 0,
+            part: Part::Alone,
             datasets: vec![DatasetChange { dataset: DatasetId(8), size: 3 * 4096 }],
+            links: Vec::new(),
             pages: vec![
                 PageChange {
                     dataset: 0,
@@ -357,6 +372,60 @@ mod tests {
         assert_eq!(Record::decode(&h, &meta).unwrap(), r);
     }
 
+    fn link(group: u64, hash: u64) -> Link {
+        let token = Token { generation: Generation(2), boot: 1, n: group as u32 };
+        Link { group: GroupId(group), lsn: Lsn(7), hash, token }
+    }
+
+    fn again(r: &mut Record) -> Result<Record, Error> {
+        let meta = r.seal();
+        Record::decode(&r.header(Kind::Commit, &meta, StoreId(5), 1), &meta)
+    }
+
+    #[test]
+    fn parts_and_links_round_trip() {
+        let empty = Record { datasets: vec![], pages: vec![], ..sample() };
+        for r in [
+            Record { part: Part::Prepared, links: vec![link(9, 11)], ..sample() },
+            Record { part: Part::Decides, links: (10..10 + 128).map(|g| link(g, 0)).collect(), ..sample() },
+            Record { part: Part::Aborts, ..empty.clone() },
+            empty,
+        ] {
+            let mut r = r;
+            assert_eq!(again(&mut r).as_ref(), Ok(&r));
+            let (full, _) = r.in_full();
+            assert_eq!((full.id, &full.links), (r.id, &r.links), "sent again it says the same");
+        }
+    }
+
+    #[test]
+    fn links_that_do_not_fit_the_part_are_refused() {
+        let own = sample().group.0;
+        let wrong = [
+            (Part::Alone, vec![link(9, 11)]),
+            (Part::Prepared, vec![]),
+            (Part::Prepared, vec![link(9, 11), link(10, 11)]),
+            (Part::Prepared, vec![link(own, 11)]),
+            (Part::Prepared, vec![Link { lsn: Lsn(0), ..link(9, 11) }]),
+            (Part::Decides, vec![]),
+            (Part::Decides, vec![link(9, 11)]),
+            (Part::Decides, vec![link(9, 0), link(9, 0)]),
+            (Part::Decides, vec![link(own, 0)]),
+            (Part::Decides, (10..10 + 129).map(|g| link(g, 0)).collect()),
+            (Part::Aborts, vec![]), // with pages
+        ];
+        for (part, links) in wrong {
+            let text = format!("{part:?} {links:?}");
+            assert!(again(&mut Record { part, links, ..sample() }).is_err(), "{text}");
+        }
+        let mut meta = sample().seal();
+        meta[76] = 4;
+        assert!(Record::decode(&sample().header(Kind::Commit, &meta, StoreId(5), 1), &meta).is_err(), "no such part");
+        let mut meta = sample().seal();
+        meta[64] = 1;
+        assert!(Record::decode(&sample().header(Kind::Commit, &meta, StoreId(5), 1), &meta).is_err(), "reserved");
+    }
+
     #[test]
     fn a_delta_sent_again_in_full_is_the_same_record() {
         let mut r = sample();
@@ -372,13 +441,15 @@ mod tests {
     fn the_hash_covers_writer_content_and_predecessor() {
         let mut base = sample();
         base.seal();
-        let change: [fn(&mut Record); 6] = [
+        let change: [fn(&mut Record); 8] = [
             |r| r.session.number += 1,
             |r| r.transaction += 1,
             |r| r.predecessor += 1,
             |r| r.pages[0].checksum += 1,
             |r| r.id.generation.0 += 1,
             |r| r.group.0 += 1,
+            |r| r.part = Part::Aborts,
+            |r| (r.part, r.links) = (Part::Prepared, vec![link(9, 1)]),
         ];
         for c in change {
             let mut other = sample();

@@ -15,7 +15,7 @@ use crate::thread::{Step, View};
 use crate::wire::Ask;
 use dspm_proto::message::{Note, Outcome};
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record};
-use dspm_proto::{DatasetId, Instant, Lsn, PAGE_SIZE, PageNo, RecordId, Refusal};
+use dspm_proto::{DatasetId, Instant, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Refusal};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -123,9 +123,9 @@ impl Client {
             transaction: self.transaction,
             predecessor: tail.hash,
             floor: self.floor_sent(g, ctx),
-            stage: 0,
-            staged: 0,
+            part: Part::Alone,
             datasets: vec![DatasetChange { dataset: DatasetId(1), size: PAGES * PAGE_SIZE as u64 }],
+            links: Vec::new(),
             pages,
         };
         record.seal();

@@ -3,8 +3,8 @@
 use dspm_proto::message::{Acquire, Completed, Fenced, Outcome, Unsettled};
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record};
 use dspm_proto::{
-    ClientId, DatasetId, Generation, GroupId, Instant, Lsn, PAGE_SIZE, PageNo, RecordId, Refusal, Session, StoreId,
-    Token,
+    ClientId, DatasetId, Generation, GroupId, Instant, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Refusal, Session,
+    StoreId, Token,
 };
 use dspm_sim::records::SimRecords;
 use dspm_txn::{Caller, Effect, Member, PeerMessage, Records, Replica, Setup, Term};
@@ -129,9 +129,9 @@ fn record(session: Session, token: Token, base: RecordId) -> Record {
         transaction: base.lsn.0 + 1,
         predecessor: base.hash,
         floor: base.lsn,
-        stage: 0,
-        staged: 0,
+        part: Part::Alone,
         datasets: vec![DatasetChange { dataset: DatasetId(1), size: PAGE_SIZE as u64 }],
+        links: Vec::new(),
         pages: vec![page],
     };
     record.seal();

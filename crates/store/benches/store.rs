@@ -26,9 +26,9 @@ fn record(g: &GroupStore, pages: &[u64], sum: u64) -> (Record, Vec<u8>) {
         transaction: 0,
         predecessor: g.tail().hash,
         floor: Lsn(0),
-        stage: 0,
-        staged: 0,
+        part: Part::Alone,
         datasets: vec![DatasetChange { dataset: DatasetId(1), size: SPAN * 4096 }],
+        links: Vec::new(),
         pages: pages.iter().map(page).collect(),
     };
     let meta = r.seal();

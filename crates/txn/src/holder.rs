@@ -44,6 +44,28 @@ pub struct Flight {
     pub doubt: bool,
     /// It waits for room at a member, nobody knows how long.
     pub stalled: bool,
+    /// What it is in a transaction over several groups.
+    pub step: FlightStep,
+}
+
+/// A record on its way, in a transaction over several groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FlightStep {
+    /// A commit, of one group or for all.
+    #[default]
+    Commit,
+    /// Prepared: held by all it is not committed, and stays in flight until the record behind it goes.
+    Prepared,
+    /// The record behind a prepared one, which is the flight's base: it says that the base is committed.
+    Resolution,
+}
+
+impl Flight {
+    /// The record to ask about when this one is in doubt. A settle may write another resolution in its place, so that its
+    /// own outcome says nothing.
+    pub fn question(&self) -> RecordId {
+        if self.step == FlightStep::Resolution { self.base } else { self.id }
+    }
 }
 
 /// What to do about a call-back.
@@ -248,12 +270,34 @@ impl Holder {
     /// The record is about to be sent to these members. None: it may not be. The lease of its reservation is gone, or a
     /// newer one (a late grant) took its place and others committed in between: the transaction conflicts.
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
+        self.launch(id, members, FlightStep::Commit)
+    }
+
+    /// [`Holder::send`] of a prepared record. [`Holder::acked`] says when all hold it; what is to begin waits on.
+    pub fn send_prepared(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
+        self.launch(id, members, FlightStep::Prepared)
+    }
+
+    /// The decision is held by all its members: the resolution goes in the prepared record's place, behind it and under its
+    /// token. None: it may not. The prepared record is not held by all, in doubt, or the token is gone: its outcome has to
+    /// be asked for.
+    pub fn follow(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
+        let held = |f: &&mut Flight| f.step == FlightStep::Prepared && f.missing.is_empty() && !f.doubt;
+        let f = self.flight.as_mut().filter(held)?;
+        if self.token != Some(f.token) || id.lsn != f.id.lsn.next() {
+            return None;
+        }
+        (f.base, f.id, f.missing, f.step) = (f.id, id, members, FlightStep::Resolution);
+        self.flight.as_ref()
+    }
+
+    fn launch(&mut self, id: RecordId, members: Vec<NodeNo>, step: FlightStep) -> Option<&Flight> {
         let token = self.token.filter(|_| !self.open || self.tail == self.reserved)?;
         let base = self.tail;
         // The primary takes the sender to read nothing older from here on, and forgets the read lease that it gave: one
         // whose grant is still on its way is over too, or it would outlive a doubt about this record.
         self.recall_read(id.lsn);
-        self.flight = Some(Flight { id, base, token, missing: members, doubt: false, stalled: false });
+        self.flight = Some(Flight { id, base, token, missing: members, doubt: false, stalled: false, step });
         self.flight.as_ref()
     }
 
@@ -264,12 +308,17 @@ impl Holder {
         }
     }
 
-    /// A member holds the record. True when all do: it is committed.
+    /// A member holds the record. True when all do: it is committed, or, sent as a prepared one, prepared.
     pub fn acked(&mut self, from: NodeNo, id: RecordId, now: Instant) -> bool {
         let Some(f) = self.flight.as_mut().filter(|f| f.id == id && !f.doubt) else { return false };
+        let waited = !f.missing.is_empty();
         f.missing.retain(|n| *n != from);
-        if !f.missing.is_empty() {
+        if !waited || !f.missing.is_empty() {
             return false;
+        }
+        if f.step == FlightStep::Prepared {
+            f.stalled = false;
+            return true;
         }
         self.learned(id); // the primary may have shown this state already, or a later one
         (self.reserved, self.flight, self.used) = (id, None, now);

@@ -25,7 +25,7 @@ mod view;
 pub use config::{Member, Setup};
 pub use effect::{Caller, Effect, PeerMessage};
 pub use grants::{GrantSetup, Grants, Term};
-pub use holder::{Begin, Flight, Holder, Recall};
+pub use holder::{Begin, Flight, FlightStep, Holder, Recall};
 pub use replica::{Fence, NodeNo, Origin, Records, Replica, Situation};
 
 /// How long a turn in the queue waits for its client before the next in line gets it.

@@ -322,7 +322,7 @@ impl<R: Records> Replica<R> {
         let horizon = self.told_horizon();
         (self.views.told, self.views.told_committed, self.views.told_at) = (horizon, committed.lsn, now);
         for m in self.setup.others() {
-            let message = PeerMessage::Horizon(Horizon { horizon, committed });
+            let message = PeerMessage::Horizon(Horizon { horizon, committed, closed: false });
             self.effects.push(Effect::Send { to: m.node, message });
         }
     }

@@ -11,7 +11,7 @@ use super::send::{Built, Commit};
 use crate::clock;
 use dspm_proto::message::{Outcome, OutcomeReply};
 use dspm_proto::record::{DatasetChange, Record};
-use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, RecordId, limits};
+use dspm_proto::{DatasetId, Error, Kind, Lsn, PAGE_SIZE, Part, RecordId, limits};
 use dspm_txn::dataset::{Change, PageBuf, Snapshot};
 use std::time::{Duration, Instant};
 
@@ -139,9 +139,9 @@ impl GroupClient {
             transaction: state.transactions,
             predecessor: base.hash,
             floor: self.floor(&state),
-            stage: 0,
-            staged: 0,
+            part: Part::Alone,
             datasets: vec![DatasetChange { dataset, size: change.size }],
+            links: Vec::new(),
             pages,
         };
         let meta = record.seal();
@@ -159,7 +159,7 @@ impl GroupClient {
                 "the commit is not in doubt any more, and its outcome was not kept".into(),
             ));
         };
-        let question = || Outcome { session: self.client.session, token: flight.token, id: flight.id };
+        let question = || Outcome { session: self.client.session, token: flight.token, id: flight.question() };
         let (answer, mut state) = loop {
             let answer = self.ask_primary::<_, OutcomeReply>(Kind::Outcome, deadline, question);
             let state = self.lock();

@@ -76,9 +76,9 @@ pub(super) fn record(g: &GroupStore, sizes: &[(DatasetId, u64)], writes: &[Write
         transaction: tail.lsn.0,
         predecessor: tail.hash,
         floor: Lsn(0),
-        stage: 0,
-        staged: 0,
+        part: Part::Alone,
         datasets: sizes.iter().map(|s| DatasetChange { dataset: s.0, size: s.1 }).collect(),
+        links: Vec::new(),
         pages,
     };
     let meta = r.seal();

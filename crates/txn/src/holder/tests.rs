@@ -136,3 +136,49 @@ fn a_late_read_lease_is_not_taken_up() {
     assert_eq!(h.begin(Instant(7)), Begin::Local(id(8)));
     assert_eq!(h.begin(Instant(6).after(L)), Begin::Ask, "lapsed");
 }
+
+/// Sent, held by all, followed by its resolution: only then the state moves, over both records at once.
+#[test]
+fn a_prepared_record_stays_in_flight_until_its_resolution_is_held() {
+    let mut h = holder();
+    h.open(ms(3));
+    assert!(h.send_prepared(id(5), vec![0, 1]).is_some());
+    assert!(!h.acked(0, id(5), ms(4)));
+    assert!(h.follow(id(6), vec![0, 1]).is_none(), "not held by all");
+    h.stall();
+    assert!(h.acked(1, id(5), ms(4)));
+    assert_eq!((h.tail(), h.begin(ms(5))), (id(4), Begin::Wait), "nobody knows yet");
+    assert!(!h.acked(1, id(5), ms(5)), "said once");
+    assert_eq!(h.callback(TOKEN, ms(50)), Recall::Kept);
+    assert!(h.follow(id(7), vec![0]).is_none(), "not behind it");
+    assert_eq!(h.follow(id(6), vec![0, 1]).unwrap().question(), id(5));
+    assert!(!h.acked(0, id(5), ms(6)), "an acknowledgement of before");
+    assert!(!h.acked(0, id(6), ms(6)) && h.acked(1, id(6), ms(6)));
+    assert_eq!((h.tail(), h.flight()), (id(6), None));
+    assert_eq!(h.close(ms(7)), Recall::Return(id(6)));
+}
+
+#[test]
+fn a_prepared_record_in_doubt_is_not_followed() {
+    let mut h = holder();
+    h.open(ms(3));
+    assert!(h.send_prepared(id(5), vec![0]).is_some());
+    assert!(h.acked(0, id(5), ms(4)));
+    h.doubt(); // the decision did not come about
+    assert!(h.follow(id(6), vec![0]).is_none());
+    assert_eq!((h.flight().unwrap().question(), h.begin(ms(5))), (id(5), Begin::Wait));
+    h.abandon();
+    assert_eq!(h.begin(ms(6)), Begin::Ask);
+}
+
+#[test]
+fn of_a_resolution_in_doubt_the_prepared_record_is_asked_about() {
+    let mut h = holder();
+    h.open(ms(3));
+    assert!(h.send_prepared(id(5), vec![0]).is_some());
+    assert!(h.acked(0, id(5), ms(4)));
+    assert!(h.follow(id(6), vec![0]).is_some());
+    h.doubt();
+    assert_eq!(h.flight().map(|f| (f.question(), f.id)), Some((id(5), id(6))));
+    assert!(!h.acked(0, id(6), ms(5)), "in doubt");
+}
