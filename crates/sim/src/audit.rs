@@ -22,6 +22,10 @@ impl World {
         };
         for g in 0..self.groups() {
             let Some(records) = self.nodes[n as usize].records(g) else { continue };
+            if let Some(resolution) = records.record(records.last()).filter(|r| r.is_empty()).cloned() {
+                self.check.made(g, &resolution);
+            }
+            let Some(records) = self.nodes[n as usize].records(g) else { continue };
             let (committed, horizon, synced) = (records.committed(), records.horizon(), records.synced());
             let by_base = horizon == records.base_at() && records.has_base();
             let id = records.record(committed).map(|r| r.id);

@@ -23,7 +23,7 @@ impl Client {
     pub fn start(&mut self, t: usize, group: usize, writes: bool, work: u64, ctx: &mut Ctx<'_>) {
         let thread = &mut self.threads[t];
         (thread.group, thread.writes, thread.work, thread.again) = (group, writes, work, false);
-        thread.past = None;
+        (thread.past, thread.rest) = (None, Vec::new());
         self.call(t, ctx);
         while self.advance(t, ctx) {}
     }
@@ -91,7 +91,10 @@ impl Client {
         self.threads[t].ticket = 0;
         let thread = &mut self.threads[t];
         (thread.group, thread.writes, thread.work, thread.again) = (group, writes, work, false);
-        thread.past = None;
+        (thread.past, thread.rest) = (None, Vec::new());
+        if writes && groups.len() > 1 && ctx.rng.chance(self.several) {
+            self.choose_several(t, &groups, ctx);
+        }
         if self.calm.is_none() && !writes && ctx.rng.chance(150) {
             self.choose_past(t, ctx);
         }
@@ -333,8 +336,10 @@ impl Client {
 
     /// A transaction whose snapshot is no longer the newest state begins again.
     pub(crate) fn begin_again(&mut self, t: usize, ctx: &mut Ctx<'_>) {
+        let groups = self.threads[t].groups();
         self.leave(t, ctx);
-        self.threads[t].again = false;
+        let thread = &mut self.threads[t];
+        (thread.group, thread.rest, thread.again) = (groups[0], groups[1..].to_vec(), false);
         self.call(t, ctx);
     }
 }

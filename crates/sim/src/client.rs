@@ -13,6 +13,7 @@
 use crate::cache::{Cache, Changes};
 use crate::commit::Sending;
 use crate::ctx::Ctx;
+use crate::joint::Joint;
 use crate::mutant::Mutant;
 use crate::set::SetConfig;
 use crate::thread::{Step, Thread};
@@ -67,6 +68,10 @@ pub struct Client {
     pub threads: Vec<Thread>,
     /// Threads do only what they are told.
     pub scripted: bool,
+    /// Of write transactions, those over several groups, per mille.
+    pub several: u64,
+    /// Transactions over several groups that are being committed.
+    pub(crate) joints: BTreeMap<u64, Joint>,
     /// No faults any more: short pauses, each thread reads and writes in turn, in these groups.
     pub calm: Option<Vec<usize>>,
     /// Transactions, for the record's identity.
@@ -113,6 +118,8 @@ impl Client {
             desks: groups.iter().map(desk).collect(),
             threads: (0..threads).map(|_| Thread::new(ctx.now)).collect(),
             scripted: false,
+            several: 0,
+            joints: BTreeMap::new(),
             calm: None,
             transaction: 0,
             lease: groups[0].lease,
@@ -272,6 +279,7 @@ impl Client {
             self.tick_reserve(g, ctx);
             self.tick_commit(g, ctx);
         }
+        self.tick_joints(ctx);
         self.run(ctx);
     }
 

@@ -10,7 +10,7 @@
 
 use crate::rng::Rng;
 use dspm_proto::record::Record;
-use dspm_proto::{Lsn, PageNo, RecordId};
+use dspm_proto::{Lsn, PageNo, Part, RecordId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -121,7 +121,9 @@ impl Disk {
 
     /// Brings the base up to a commit that the log has.
     pub(crate) fn checkpoint(&mut self, log: &[Rc<Record>], to: Lsn) {
-        for record in log.iter().filter(|r| r.id.lsn > self.base.at && r.id.lsn <= to) {
+        let aborted = |lsn: Lsn| log.iter().any(|r| r.id.lsn == lsn.next() && r.part == Part::Aborts);
+        let new = |r: &&Rc<Record>| r.id.lsn > self.base.at && r.id.lsn <= to && !aborted(r.id.lsn);
+        for record in log.iter().filter(new).collect::<Vec<_>>() {
             self.base.pages.extend(record.pages.iter().map(|p| (p.page, p.checksum)));
         }
         self.base.at = self.base.at.max(to);

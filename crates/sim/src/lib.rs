@@ -24,6 +24,7 @@ mod disk;
 pub mod elle;
 pub mod explore;
 pub mod faults;
+mod joint;
 mod member;
 mod membership;
 pub mod mutant;

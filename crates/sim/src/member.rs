@@ -34,11 +34,13 @@ impl Node {
         let me = Member { node: self.no, store: self.store };
         let started = if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { self.started };
         let config = self.slots[g].config.clone();
-        let setup = config.setup(me, self.boot, started, term(&self.parts[config.no], ctx));
+        let setup = config.setup(g, me, self.boot, started, term(&self.parts[config.no], ctx));
         let mut replica = Replica::new(records, twisted(setup, ctx), ctx.now);
         let (synced, no_reserve) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::NoReserve));
         let (no_cut, no_pages) = (ctx.broken(Mutant::RejoinNoCut), ctx.broken(Mutant::TailWithoutPages));
-        replica.records.lies = Lies { synced, no_reserve, no_cut, no_pages, ..Lies::default() };
+        let (no_parts, no_undo) = (ctx.broken(Mutant::PreparedCommits), ctx.broken(Mutant::AbortKeepsPages));
+        replica.records.lies = Lies { synced, no_reserve, no_cut, no_pages, no_parts, no_undo, ..Lies::default() };
+        replica.records.disk_counts = config.disk;
         self.slots[g].replica = Some(replica);
     }
 
@@ -121,7 +123,7 @@ impl Node {
         let by_node = ctx.broken(Mutant::NamedByNode) && new.store_of(self.no) != StoreId(0);
         let store = if by_node { new.store_of(self.no) } else { self.store };
         let me = Member { node: self.no, store };
-        let setup = new.setup(me, self.boot, self.started, term(&self.parts[new.no], ctx));
+        let setup = new.setup(g, me, self.boot, self.started, term(&self.parts[new.no], ctx));
         let slot = &mut self.slots[g];
         let led = slot.led;
         if let Some(r) = slot.replica.as_mut() {

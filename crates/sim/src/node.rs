@@ -13,7 +13,7 @@ use crate::records::SimRecords;
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::set::SetConfig;
-use crate::wire::{Answer, Ask, Body, Envelope, Who};
+use crate::wire::{Answer, Ask, Body, CrossMessage, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
 use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Refusal, Session, StoreId};
@@ -235,6 +235,14 @@ impl Node {
                     r.replicate(from, token, &record, (), now);
                 }
             }
+            (Body::Cross { store, message }, _) if store == self.store => {
+                let Some(r) = self.slots[group].replica.as_mut() else { return };
+                match message {
+                    CrossMessage::Inquiry(m) => r.inquiry(&m, now),
+                    CrossMessage::Decision(m) => r.decision(&m, now),
+                    CrossMessage::Resolved(m) => r.resolved(&m, now),
+                }
+            }
             _ => {}
         }
         self.after(group, now, ctx);
@@ -318,6 +326,7 @@ impl Node {
             }
             Ask::Outcome(m) => r.outcome(from, &m, now),
             Ask::Recalled(m) => r.recalled(&m, now),
+            Ask::Resolved(m) => r.resolved(&m, now),
         }
     }
 

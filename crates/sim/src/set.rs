@@ -62,8 +62,16 @@ impl SetConfig {
     }
 
     /// What the machine of a node is told.
-    pub(crate) fn setup(&self, me: Member, boot: u32, started: dspm_proto::Instant, term: Arc<Term>) -> Setup {
+    pub(crate) fn setup(
+        &self,
+        group: usize,
+        me: Member,
+        boot: u32,
+        started: dspm_proto::Instant,
+        term: Arc<Term>,
+    ) -> Setup {
         Setup {
+            group: group_id(group),
             generation: self.generation,
             primary: self.primary,
             members: self.members.clone(),

@@ -23,6 +23,17 @@ pub struct Past {
     pub until: Instant,
 }
 
+/// A group that a transaction over several has reserved.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Which.
+    pub group: usize,
+    /// The state that it was reserved at.
+    pub view: RecordId,
+    /// Pages that are to be written.
+    pub targets: Vec<PageNo>,
+}
+
 /// Where a transaction stands. `due`: when it goes on by itself; `request`: the answer it waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // the fields are described above
@@ -82,8 +93,12 @@ pub struct Tally {
 pub struct Thread {
     /// Where its transaction stands.
     pub step: Step,
-    /// Of its transaction.
+    /// The group that its transaction works on.
     pub group: usize,
+    /// Groups that its transaction writes besides, in the order in which they are reserved.
+    pub rest: Vec<usize>,
+    /// Groups that it has reserved.
+    pub shares: Vec<Share>,
     /// The transaction writes.
     pub writes: bool,
     /// Its snapshot.
@@ -111,6 +126,12 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// The groups of its transaction, in the order in which they are reserved.
+    pub(crate) fn groups(&self) -> Vec<usize> {
+        let reserved = self.shares.iter().map(|s| s.group);
+        reserved.chain([self.group]).chain(self.rest.iter().copied()).collect()
+    }
+
     /// It read a page. What is read of the past is no part of the present's order.
     pub(crate) fn saw(&mut self, page: PageNo, value: u64) {
         if self.past.is_none() {
@@ -123,6 +144,8 @@ impl Thread {
         Thread {
             step: Step::Idle { due: now },
             group: 0,
+            rest: Vec::new(),
+            shares: Vec::new(),
             writes: false,
             view: None,
             past: None,

@@ -105,6 +105,13 @@ pub enum Body {
         /// Content.
         message: PeerMessage,
     },
+    /// Between the primaries of groups of one transaction.
+    Cross {
+        /// What the addressee is expected to remember.
+        store: StoreId,
+        /// Content.
+        message: CrossMessage,
+    },
     /// Registry to node: all sets.
     View(Vec<Rc<SetConfig>>),
     /// Node to registry: it lives.
@@ -166,6 +173,15 @@ pub enum Body {
     },
 }
 
+/// A message between the primaries of groups of one transaction.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
+pub enum CrossMessage {
+    Inquiry(message::Inquiry),
+    Decision(message::Decision),
+    Resolved(message::Resolved),
+}
+
 /// A client's question.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
@@ -188,6 +204,7 @@ pub enum Ask {
     Read(message::Read),
     Outcome(message::Outcome),
     Recalled(message::Recalled),
+    Resolved(message::Resolved),
 }
 
 /// A node's answer.
@@ -255,6 +272,10 @@ impl Body {
                 [41 + kind, code(token) ^ sender.0, value]
             }
             Body::Replicate { token, record, .. } => [60, code(*token), record.id.hash],
+            Body::Cross { store, message } => {
+                let (kind, value) = message.digest();
+                [70 + kind, store.0, value]
+            }
             Body::View(sets) => [62, sets.iter().map(|c| c.version).sum(), 0],
             Body::Beat { store, known } => [63, store.0, known.iter().map(|v| v.0).sum()],
             Body::Activated { generation } => [64, generation.0, 0],
@@ -262,6 +283,16 @@ impl Body {
             Body::Grant { generation, sent, answer, .. } => [66, generation.0 << 1 | u64::from(*answer), sent.0],
             Body::CopyAsk { generation, .. } => [67, generation.0, 0],
             Body::CopyReply { base, .. } => [68, base.at().0, 0],
+        }
+    }
+}
+
+impl CrossMessage {
+    fn digest(&self) -> (u64, u64) {
+        match self {
+            CrossMessage::Inquiry(m) => (0, m.link.hash ^ m.lsn.0),
+            CrossMessage::Decision(m) => (1, m.id.hash ^ m.lsn.0 << 1 ^ u64::from(m.committed)),
+            CrossMessage::Resolved(m) => (2, m.id.hash ^ m.participant.0),
         }
     }
 }
@@ -280,6 +311,7 @@ impl Ask {
             Ask::Read(r) => (8, r.at.0),
             Ask::Outcome(o) => (9, o.id.hash),
             Ask::Recalled(m) => (10, m.below.0),
+            Ask::Resolved(m) => (14, m.id.hash ^ m.participant.0),
             Ask::AsOf(m) => (11, m.at.0 ^ m.keep.0 << 20 ^ m.word << 40),
             Ask::Keep(m) => (12, m.keep.0 << 20 ^ m.word << 40),
         }
@@ -331,6 +363,7 @@ impl fmt::Display for Envelope {
             Body::Recall { below, .. } => write!(f, "Recall below {below}"),
             Body::Peer { message, .. } => write!(f, "{message:?}"),
             Body::Replicate { token, record, .. } => write!(f, "Replicate {} under {token}", record.id),
+            Body::Cross { message, .. } => write!(f, "{message:?}"),
             Body::View(sets) => write!(f, "View {:?}", sets.iter().map(|c| c.version).collect::<Vec<_>>()),
             Body::Beat { .. } => write!(f, "lives"),
             Body::Activated { generation } => write!(f, "Activated g{generation}"),
