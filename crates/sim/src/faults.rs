@@ -12,6 +12,7 @@ use crate::mutant::Mutant;
 use crate::network::{Cut, Weather};
 use crate::node::Loss;
 use crate::rng::Rng;
+use crate::thread::Step;
 use crate::wire::Who;
 use crate::world::{Actor, Event, Shape, World};
 use std::time::Duration;
@@ -54,6 +55,10 @@ impl World {
         world.fault_gap = rng.pick(&[25 * MS, 80 * MS, 250 * MS, 600 * MS]);
         world.fault_until = rng.range(700, if changes { 4000 } else { 2500 }) * MS;
         world.loses = rng.chance(if changes { 600 } else { 120 });
+        // Without a registry a set that lost a member waits for ever, and with it those whose decisions it has.
+        let several = if changes || !world.loses { rng.pick(&[0, 150, 400]) } else { 0 };
+        world.several = several;
+        world.clients.iter_mut().for_each(|c| c.several = several);
         if let Some(registry) = &mut world.registry {
             registry.hasty = rng.pick(&[0, 10, 40, 100]);
             let copy_max = rng.pick(&[5 * MS, 100 * MS, 600 * MS]);
@@ -253,8 +258,7 @@ impl World {
             }
             if self.served(&before, &live) && self.sets_are_whole(&live) {
                 self.check.counts.recovery_ms = (self.time - healed) / MS;
-                self.audit_all();
-                return self.check_transactions();
+                return self.end(&live);
             }
             if !self.step(end) {
                 break;
@@ -262,6 +266,26 @@ impl World {
         }
         let late = self.late(&before, &live) + &self.not_whole(&live);
         self.check.fail(|| format!("liveness: without faults these did not read and write in time: {late}"));
+    }
+
+    /// Nobody begins anything any more: what is under way comes to its end, in all its groups.
+    fn end(&mut self, live: &[usize]) {
+        self.trace.say(|| "---- nothing begins from here on".into());
+        self.clients.iter_mut().for_each(|c| c.calm = Some(Vec::new()));
+        let end = self.time + SUFFIX_MAX;
+        let busy = |c: &crate::client::Client| c.threads.iter().any(|t| t.step != Step::Stopped) || !c.joints.is_empty();
+        let open = |w: &World, g: &usize| w.nodes.iter().any(|n| n.is_unresolved(*g));
+        while self.clients.iter().any(busy) || live.iter().any(|g| open(self, g)) {
+            if self.check.violation().is_some() {
+                return;
+            }
+            if !self.step(end) {
+                let what = "a transaction does not come to its end, or a prepared record is never resolved";
+                return self.check.fail(|| format!("liveness: {what}"));
+            }
+        }
+        self.audit_all();
+        self.check_transactions();
     }
 
     /// Sets have all their copies, each of them complete and there.

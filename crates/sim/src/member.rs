@@ -5,7 +5,7 @@
 
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::node::{Node, Part};
+use crate::node::{Node, SetPart};
 use crate::records::{Copied, Lies, SimRecords};
 use crate::set::SetConfig;
 use crate::wire::{Body, Envelope, Who};
@@ -307,7 +307,7 @@ impl Node {
 }
 
 /// What the machine goes by.
-fn term(part: &Part, ctx: &Ctx<'_>) -> Arc<Term> {
+fn term(part: &SetPart, ctx: &Ctx<'_>) -> Arc<Term> {
     let Some(grants) = &part.grants else { return Term::always() };
     let term = grants.term();
     match ctx.mutant {

@@ -16,7 +16,7 @@ use crate::set::SetConfig;
 use crate::wire::{Answer, Ask, Body, CrossMessage, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Refusal, Session, StoreId};
+use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Part, Refusal, Session, StoreId};
 use dspm_txn::{Caller, Grants, Records, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -48,7 +48,7 @@ pub(crate) struct Slot {
 }
 
 /// One set at this node.
-pub(crate) struct Part {
+pub(crate) struct SetPart {
     pub(crate) config: Rc<SetConfig>,
     /// While the process runs and membership changes.
     pub(crate) grants: Option<Grants>,
@@ -71,7 +71,7 @@ pub struct Node {
     /// By their groups.
     pub(crate) slots: Vec<Slot>,
     /// By their sets.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<SetPart>,
     pub(crate) boot: u32,
     running: bool,
     /// When the process started.
@@ -104,7 +104,7 @@ impl Node {
             .map(|g| sets[g % sets.len()].clone())
             .map(|config| Slot { config, replica: None, kept: None, led: false, copy: None })
             .collect();
-        let part = |c: &Rc<SetConfig>| Part { config: c.clone(), grants: None, settled: BTreeSet::new() };
+        let part = |c: &Rc<SetConfig>| SetPart { config: c.clone(), grants: None, settled: BTreeSet::new() };
         Node {
             no,
             store,
@@ -358,6 +358,13 @@ impl Node {
     /// A member that may lack what was committed, because its disk lied, until a settle gives it back.
     pub(crate) fn is_healing(&self, group: usize) -> bool {
         self.flipped && self.slots[group].replica.as_ref().is_none_or(|r| r.situation().unsettled)
+    }
+
+    /// It is a member of the group, and its tail there is prepared.
+    pub(crate) fn is_unresolved(&self, group: usize) -> bool {
+        let slot = &self.slots[group];
+        let tail = slot.replica.as_ref().and_then(|r| r.records.record(r.records.last()));
+        slot.config.store_of(self.no) == self.store && tail.is_some_and(|r| r.part == Part::Prepared)
     }
 
     /// Timers, and the log's sync.

@@ -87,6 +87,7 @@ impl Node {
                 self.call_committed(group, ctx);
                 return self.group_activated(group, ctx);
             }
+            // No client commits over several groups yet.
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };
         self.answer(group, to, answer, ctx);

@@ -87,6 +87,8 @@ pub struct World {
     pub(crate) fault_until: u64,
     /// Memory is lost in this run, now and then.
     pub(crate) loses: bool,
+    /// Of write transactions, those over several groups, per mille.
+    pub(crate) several: u64,
     queue: BTreeMap<(u64, u64), Event>,
     order: u64,
     wakes: BTreeMap<Who, u64>,
@@ -133,6 +135,7 @@ impl World {
             fault_gap: 100_000_000,
             fault_until: 0,
             loses: false,
+            several: 0,
             queue: BTreeMap::new(),
             order: 0,
             wakes: BTreeMap::new(),
@@ -182,7 +185,8 @@ impl World {
             (&mut self.rng, &mut self.check, &mut self.trace),
             (&mut self.links, &mut self.values),
         );
-        let client = Client::new(no, id, &configs, threads, nodes, &mut ctx);
+        let mut client = Client::new(no, id, &configs, threads, nodes, &mut ctx);
+        client.several = self.several;
         let out = ctx.out;
         match self.clients.get_mut(no as usize) {
             Some(old) => *old = client,

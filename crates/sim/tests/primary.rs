@@ -26,6 +26,7 @@ struct Primary {
 impl Primary {
     fn new() -> Primary {
         let setup = Setup {
+            group: GroupId(1),
             generation: GENERATION,
             primary: PRIMARY.node,
             members: vec![PRIMARY, BACKUP],

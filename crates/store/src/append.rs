@@ -2,7 +2,8 @@
 //!
 //! Order of stores in an append: ring room, frame table entries, ring entry (the point of no return), index. A crash
 //! before the ring entry leaves frames above the tail, which recovery frees. A cut appends an entry that says so
-//! before it frees frames, so a crash leaves the records whole or gone.
+//! before it frees frames, so a crash leaves the records whole or gone. What a record takes back ([`crate::twophase`]) goes
+//! in the same order: its ring entry says so.
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -57,6 +58,7 @@ impl GroupStore {
         draw: Draw,
     ) -> Result<(), Error> {
         self.check(record, &frames)?;
+        let taken = self.to_take_back(record)?;
         self.reserve(meta.len(), draw)?;
         let mut placed = Vec::with_capacity(frames.len());
         for (page, frame) in record.pages.iter().zip(frames) {
@@ -69,6 +71,9 @@ impl GroupStore {
         header.flags = 0;
         let position = self.ring.push(header, meta);
         self.index_record(record, position, &placed);
+        if let Some(prepared) = taken {
+            self.take_back(&prepared);
+        }
         Ok(())
     }
 
@@ -108,7 +113,7 @@ impl GroupStore {
     fn index_record(&mut self, record: &dspm_proto::record::Record, position: u64, placed: &[Option<FrameNo>]) {
         let lsn = record.id.lsn;
         self.note_sizes(record);
-        self.sessions.wrote(record.session, record.id);
+        self.note_writer(record);
         for (page, frame) in record.pages.iter().zip(placed) {
             let Some(frame) = frame else { continue };
             let id = record.datasets[page.dataset as usize].dataset;
@@ -120,7 +125,7 @@ impl GroupStore {
         let pages = placed.iter().flatten().count();
         let dirty = self.arena.dirty.fetch_add(pages as u64, Ordering::Relaxed) + pages as u64;
         self.arena.backlog.grew();
-        self.records.push_back(Kept { position, pages: pages as u32 });
+        self.records.push_back(Kept { position, pages: pages as u32, part: record.part });
         self.tail = record.id;
         if dirty >= self.arena.flush_at.load(Ordering::Relaxed) || self.wants_flush() {
             self.arena.kick.now();
@@ -157,7 +162,9 @@ impl GroupStore {
         if to >= self.tail.lsn {
             return Ok(());
         }
-        if to < self.base.lsn || to < self.slot.committed || (to < self.floor() && !self.holds_below_floor(to)) {
+        let back = self.is_aborted(to); // what was taken back does not come again
+        if back || to < self.base.lsn || to < self.slot.committed || (to < self.floor() && !self.holds_below_floor(to))
+        {
             return Err(Error::TooOld(format!("group {}: LSN {to} cannot be gone back to", self.id())));
         }
         let tail = self.record_id(to).ok_or_else(|| Error::TooOld(format!("record {to} is gone")))?;
@@ -180,7 +187,7 @@ impl GroupStore {
         self.sessions.cut(to);
         self.superseded.retain(|s| s.0 <= to);
         self.tail = tail;
-        self.counted_clean = self.counted_clean.min(to);
+        (self.counted_clean, self.closed) = (self.counted_clean.min(to), self.closed.min(to));
         self.epoch += 1;
         self.cut_to_log = Some(self.cut_to_log.map_or(to, |c| c.min(to)));
         self.owe();

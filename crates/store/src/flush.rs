@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dspm_proto::record::Payload;
-use dspm_proto::{DatasetId, GroupId, Lsn, PageNo, RecordId};
+use dspm_proto::{DatasetId, GroupId, Lsn, PageNo, Part, RecordId};
 
 use crate::base::{BaseFile, Checkpoint};
 use crate::frames::PinnedFrame;
@@ -122,7 +122,9 @@ impl GroupStore {
             return None;
         }
         let synced = if bridge_gap { self.tail.lsn } else { self.flushed() };
-        let c = synced.min(self.committed()).min(self.horizon());
+        let c = synced.min(self.committed()).min(self.horizon()).min(self.forgettable());
+        // Whether a prepared record counts is said by the one behind it: the base must not stand between them.
+        let c = if self.part(c) == Part::Prepared { Lsn(c.0 - 1) } else { c };
         let at = self.record_id(c).filter(|_| c > self.checkpointed() && c >= self.base.lsn.max(self.horizon()))?;
         if self.datasets.values().any(|d| d.lost.keys().any(|k| k.1 <= c)) {
             return None;

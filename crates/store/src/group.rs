@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, RecordId, Session};
+use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, Part, RecordId, Session};
 
 use crate::arena::{Arena, lock};
 use crate::base::BaseFile;
@@ -34,7 +34,9 @@ pub(crate) enum Hidden {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     pub(crate) position: u64,
+    /// Its frames, none once they were taken back.
     pub(crate) pages: u32,
+    pub(crate) part: Part,
 }
 
 /// One group's records, pages and fence.
@@ -60,6 +62,8 @@ pub struct GroupStore {
     pub(crate) epoch: u64,
     /// The log must say that records above are void, before any other of this group.
     pub(crate) cut_to_log: Option<Lsn>,
+    /// Nobody will ask about the decision at this LSN.
+    pub(crate) closed: Lsn,
     /// What all base files of the group hold.
     pub(crate) checkpointed: Lsn,
     /// A checkpoint at this LSN is being written: its versions stay.
@@ -104,6 +108,7 @@ impl GroupStore {
             wanted: slot.horizon,
             epoch: 0,
             cut_to_log: None,
+            closed: Lsn(0),
             checkpointed: Lsn(0),
             checkpoint_at: None,
             lives: 0,

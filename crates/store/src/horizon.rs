@@ -90,7 +90,7 @@ impl GroupStore {
     }
 
     fn droppable(&self) -> Lsn {
-        self.slot.committed.min(self.clean())
+        self.slot.committed.min(self.clean()).min(self.forgettable())
     }
 
     /// Drops the oldest records until `parts` parts of the ring are left, as far as they are committed and flushed.

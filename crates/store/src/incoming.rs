@@ -69,6 +69,9 @@ impl Store {
         if group.incoming.strong_count() > 0 || group.arrived.is_some() {
             return Err(Error::Busy(format!("the base of group {} is being written", group.id())));
         }
+        if at.lsn > group.forgettable() {
+            return Err(Error::Busy(format!("group {}: the decision {at} may still be asked for", group.id())));
+        }
         if group.rebase_to_log || group.clearing {
             self.arena.kick.now();
             self.arena.short.now();

@@ -44,6 +44,7 @@ mod step;
 mod store;
 #[cfg(test)]
 mod tests;
+mod twophase;
 
 pub use base::BaseReader;
 pub use disk::{Disk, DiskFile, RealDisk};

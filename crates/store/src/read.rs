@@ -221,6 +221,9 @@ impl GroupStore {
         let (mut pages, mut sizes) = (HashMap::new(), HashMap::new());
         for lsn in (known.0 + 1)..=upto.0 {
             let (record, _) = self.decoded(Lsn(lsn)).ok()??;
+            if self.is_aborted(Lsn(lsn)) {
+                continue;
+            }
             sizes.extend(record.datasets.iter().map(|d| (d.dataset, d.size)));
             for p in &record.pages {
                 pages.insert((record.datasets[p.dataset as usize].dataset, p.page), Lsn(lsn));

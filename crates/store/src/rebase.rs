@@ -43,7 +43,7 @@ impl GroupStore {
         self.sessions.cut(Lsn(0));
         (self.base, self.tail) = (tail, tail);
         (self.counted_clean, self.wanted, self.checkpointed) = (tail.lsn, tail.lsn, tail.lsn);
-        (self.cut_to_log, self.checkpoint_at) = (None, None);
+        (self.cut_to_log, self.checkpoint_at, self.closed) = (None, None, Lsn(0));
         self.epoch += 1;
         self.log_rebase();
         self.retire(files);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dspm_proto::record::{Payload, Record};
-use dspm_proto::{ClientId, DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, RecordId, Session};
+use dspm_proto::{ClientId, DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, Part, RecordId, Session};
 
 use crate::arena::Arena;
 use crate::group::{GroupStore, Hidden, Kept};
@@ -214,13 +214,17 @@ fn read_ring(g: &mut GroupStore) -> Result<(Expected, Option<(u64, RecordId)>), 
 
 fn note_record(g: &mut GroupStore, record: &Record, position: u64, expected: &mut Expected) {
     g.note_sizes(record);
-    g.sessions.wrote(record.session, record.id);
+    if record.part == Part::Aborts {
+        g.forget_taken(Lsn(record.id.lsn.0 - 1));
+        expected.retain(|k, _| k.2 != Lsn(record.id.lsn.0 - 1));
+    }
+    g.note_writer(record);
     let mut pages = 0;
     for p in record.pages.iter().filter(|p| p.payload != Payload::Zero) {
         expected.insert((record.datasets[p.dataset as usize].dataset, p.page.0, record.id.lsn), p.checksum);
         pages += 1;
     }
-    g.records.push_back(Kept { position, pages });
+    g.records.push_back(Kept { position, pages, part: record.part });
     g.tail = record.id;
 }
 
@@ -252,7 +256,7 @@ fn place_pages(
         Rebased::Lacks(id) | Rebased::Whole(id) => id.lsn,
     };
     for (m, frame) in pages {
-        if m.lsn > g.tail.lsn || m.lsn <= forgotten {
+        if m.lsn > g.tail.lsn || m.lsn <= forgotten || g.is_aborted(m.lsn) {
             discard(&arena, frame, free);
             continue;
         }

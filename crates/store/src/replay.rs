@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use dspm_proto::codec::get_u64;
 use dspm_proto::record::{Payload, Record, verify_page};
-use dspm_proto::{DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, RecordId};
+use dspm_proto::{DatasetId, Error, GroupId, Kind, Lsn, PAGE_SIZE, Part, RecordId};
 
 use crate::arena::Arena;
 use crate::base::{BaseFile, Checkpoint};
@@ -275,8 +275,10 @@ impl GroupStore {
     }
 
     fn rebuilt(&mut self) {
-        self.slot.horizon = self.tail.lsn;
-        self.wanted = self.tail.lsn;
+        // A prepared tail is shown to nobody: what is before it has to be readable. No checkpoint passed that.
+        let shown = if self.part(self.tail.lsn) == Part::Prepared { Lsn(self.tail.lsn.0 - 1) } else { self.tail.lsn };
+        self.slot.horizon = shown;
+        self.wanted = shown;
         self.place.write(&self.arena, &mut self.slot);
         self.count_clean();
         self.prune_superseded();

@@ -71,7 +71,12 @@ impl Sessions {
         (known.newest, known.at_ms) = (id, now_ms());
     }
 
-    /// Records above were taken back.
+    /// The record at that LSN was taken back: its process has none there, and that is what it may ask about.
+    pub(crate) fn took_back(&mut self, lsn: Lsn) {
+        self.0.iter_mut().filter(|k| k.newest.lsn == lsn).for_each(|k| k.newest.hash = 0);
+    }
+
+    /// Records above were cut off.
     pub(crate) fn cut(&mut self, to: Lsn) {
         self.0.iter_mut().filter(|k| k.newest.lsn > to).for_each(|k| k.newest = RecordId::default());
     }

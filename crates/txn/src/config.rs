@@ -11,7 +11,7 @@ use crate::RESEND;
 use crate::effect::Effect;
 use crate::grants::Term;
 use crate::replica::{Fence, NodeNo, Records, Replica};
-use dspm_proto::{Generation, Instant, Refusal, StoreId, Token};
+use dspm_proto::{Generation, GroupId, Instant, Refusal, StoreId, Token};
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct Member {
 /// The configuration that a replica works in.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// Whose replica it is.
+    pub group: GroupId,
     /// Of the replica set.
     pub generation: Generation,
     /// Who serves.
@@ -110,7 +112,7 @@ impl<R: Records> Replica<R> {
             self.settle = None;
             self.start_settle(now);
         }
-        if activated && self.settle.is_none() && self.serving {
+        if activated && self.is_settled() && self.serving {
             self.confirm_settled(now);
         }
         self.tick(now); // it may be the copy that writers waited for
@@ -122,6 +124,7 @@ impl<R: Records> Replica<R> {
         self.raise_generation();
         self.send_away();
         (self.settle, self.completing, self.serving, self.placed) = (None, None, false, false);
+        (self.confirmed, self.decided) = (Token::default(), None);
         self.leases.revoke();
         self.views.retell();
         if self.setup.is_primary() && !led {
@@ -155,13 +158,16 @@ impl<R: Records> Replica<R> {
         self.effects.extend(callers.into_iter().map(|to| Effect::Refuse { to, why: Refusal::Fenced }));
     }
 
-    /// The settled tail is committed: the generation is active, no other goes on without it.
+    /// The settled tail is committed: the generation is active, no other goes on without it. A prepared one is resolved now.
     pub(crate) fn confirm_settled(&mut self, now: Instant) {
-        self.records.set_committed(self.records.tail().lsn);
+        self.confirm(self.records.tail().lsn);
+        self.confirmed = self.records.fence().token;
         self.views.retell(); // who caught up in the settle could not know what it was told before
         self.raise_horizon();
         self.answer_outcomes(now);
         self.answer_views(now);
+        self.ask_decider(now);
+        self.tell_participants(now);
         self.advance(now);
     }
 
@@ -194,7 +200,7 @@ impl<R: Records> Replica<R> {
     /// Settled in a generation that is not active yet: says so, now and then. By then whatever was served before is over,
     /// and every member has obeyed this primary at least once: whoever is primary next waits for that.
     pub(crate) fn tick_config(&mut self, now: Instant) {
-        let done = self.setup.is_primary() && !self.setup.active && self.serving && self.settle.is_none();
+        let done = self.setup.is_primary() && !self.setup.active && self.serving && self.is_settled();
         if done && self.setup.term.serves(now) && now.since(self.said_activated) >= RESEND {
             self.said_activated = now;
             self.effects.push(Effect::Activated);

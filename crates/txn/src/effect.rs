@@ -1,8 +1,10 @@
 //! What a [`Replica`](crate::Replica) asks its runtime to do.
 
 use crate::replica::NodeNo;
-use dspm_proto::message::{Ack, Complete, Completed, Fence, Fenced, Fetch, Horizon, Probe, Probed, Rebase, Unsettled};
-use dspm_proto::{Error, Lsn, RecordId, Refusal, Session, Token};
+use dspm_proto::message::{
+    Ack, Complete, Completed, Decision, Fence, Fenced, Fetch, Horizon, Probe, Probed, Rebase, Resolved, Unsettled,
+};
+use dspm_proto::{Error, GroupId, Link, Lsn, RecordId, Refusal, Session, Token};
 use std::time::Duration;
 
 /// Where an answer goes: a connection of the runtime and the request number that the asker chose.
@@ -136,7 +138,31 @@ pub enum Effect {
         /// Last.
         last: Lsn,
     },
-    /// At the primary of a generation that is not active yet: this group is settled with all members and joining ones.
+    /// Ask the primary of the link's group what became of that record; this group's record `lsn` is prepared for it. Where
+    /// that group is known to be no more: [`crate::Replica::decision`], committed.
+    Inquire {
+        /// As the prepared record has it.
+        link: Link,
+        /// The prepared record.
+        lsn: Lsn,
+    },
+    /// Tell the primary of a participant what became of this group's record. Where that group is known to be no more:
+    /// [`crate::Replica::resolved`].
+    Decide {
+        /// The participant.
+        to: GroupId,
+        /// What it is told.
+        decision: Decision,
+    },
+    /// Tell the primary of a decider that it need not be told again.
+    Resolved {
+        /// The decider.
+        to: GroupId,
+        /// What it is told.
+        resolved: Resolved,
+    },
+    /// At the primary of a generation that is not active yet: this group is settled with all members and joining ones,
+    /// a prepared tail aside.
     /// Said again now and then until the configuration is active. The runtime tells the registry when all groups are.
     Activated,
     /// Something that cannot happen happened; the message says what. The runtime logs it loudly and counts it.

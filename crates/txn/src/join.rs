@@ -53,8 +53,8 @@ impl<R: Records> Replica<R> {
             }
             self.completed = Some(m.token);
         }
-        self.completing = Some((from, m.token, m.tail));
-        self.complete_when_durable();
+        // What comes behind its new tail it is given; it is settled when it has the settle's.
+        self.say_completed(from, m.token);
     }
 
     /// A joining member goes back to the settled tail, if that is in its history: nobody may have seen what is above.

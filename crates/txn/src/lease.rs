@@ -223,10 +223,16 @@ impl<R: Records> Replica<R> {
             return;
         }
         self.drop_absent(now);
-        let Some(first) = self.leases.queue.front_mut() else { return };
+        if self.leases.queue.is_empty() {
+            return;
+        }
         if !self.leases.token_unused {
             return self.start_settle(now);
         }
+        if self.is_open(self.records.tail()) {
+            return self.tell_participants(now);
+        }
+        let Some(first) = self.leases.queue.front_mut() else { return };
         match first.caller.take() {
             Some(to) => self.grant(to, now),
             None => first.turn = first.turn.or(Some(now)),
@@ -295,7 +301,7 @@ impl<R: Records> Replica<R> {
         if m.token >= self.records.fence().token || self.unsettled || !self.serving {
             self.start_settle(now);
         }
-        if self.settle.is_none() {
+        if self.is_settled() {
             self.answer_outcomes(now);
         }
         self.advance(now); // the asker's lease is over
@@ -308,7 +314,12 @@ impl<R: Records> Replica<R> {
         // Of what came after the last settle only what is known to be committed may be told.
         let (last, committed) = (self.records.tail().lsn, self.records.committed());
         let Some(tail) = self.identity(committed) else { return };
+        let unresolved = self.unresolved().map(|tail| tail.lsn);
         for Question { from: to, client, id, holder } in std::mem::take(&mut self.leases.outcomes) {
+            if unresolved == Some(id.lsn) {
+                self.leases.outcomes.push(Question { from: to, client, id, holder });
+                continue; // who decides is asked
+            }
             let known = if id.lsn > last { Some(false) } else { self.was_committed(client, id) };
             if known == Some(true) && !self.has_copies() {
                 self.leases.outcomes.push(Question { from: to, client, id, holder });
@@ -330,7 +341,7 @@ impl<R: Records> Replica<R> {
     /// Whether a client's record at or below the settled tail is in the history; None: nobody knows any more.
     fn was_committed(&self, client: ClientId, id: RecordId) -> Option<bool> {
         if let Some(held) = self.records.id_at(id.lsn) {
-            return Some(held == id);
+            return Some(held == id && !self.is_aborted(id.lsn));
         }
         // The record at that LSN is forgotten. Its writer's newest one is that one, or shows that it is another's, or
         // came later and shows nothing.

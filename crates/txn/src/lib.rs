@@ -20,6 +20,7 @@ mod past;
 mod readers;
 mod replica;
 mod settle;
+mod twophase;
 mod view;
 
 pub use config::{Member, Setup};

@@ -12,10 +12,11 @@ use crate::effect::{Caller, Effect, PeerMessage};
 use crate::lease::Leases;
 use crate::readers::Readers;
 use crate::settle::Settle;
+use crate::twophase::Decided;
 use crate::view::Views;
 use dspm_proto::message::{Ack, Fetch};
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Generation, Instant, Lsn, RecordId, Refusal, Session, StoreId, Token};
+use dspm_proto::{ClientId, Generation, Instant, Link, Lsn, Part, RecordId, Refusal, Session, StoreId, Token};
 
 /// The runtime's number of a node.
 pub type NodeNo = u32;
@@ -47,9 +48,19 @@ pub trait Records {
     fn tail(&self) -> RecordId;
     /// The record at an LSN, while its identity is remembered.
     fn id_at(&self, lsn: Lsn) -> Option<RecordId>;
-    /// The newest record of a client, while it is remembered: there is no newer one of it. Members that take records
-    /// back, or skip some, forget those whom that may concern.
+    /// The newest record of a client, while it is remembered: there is no newer one of it, resolutions aside. One with that
+    /// LSN and hash 0 says that its newest was taken back. Members that cut records off, or skip some, forget those whom
+    /// that may concern.
     fn newest_of(&self, client: ClientId) -> Option<RecordId>;
+    /// A record's part in a transaction over several groups; [`Part::Alone`] where it is not kept as a record. A prepared
+    /// tail is, and so is a decision at the tail until it is closed, in memory and on disk.
+    fn part(&self, lsn: Lsn) -> Part;
+    /// The records of other groups that a record names; none where it is not kept as a record.
+    fn links(&self, lsn: Lsn) -> Vec<Link>;
+    /// Nobody will ask about the decision at the tail: it may be forgotten as any other record.
+    fn close(&mut self, decision: Lsn);
+    /// What comes with a record without pages: its metadata.
+    fn without_pages(meta: Vec<u8>) -> Self::Payload;
     /// The fence.
     fn fence(&self) -> Fence;
     /// Raises the fence.
@@ -64,16 +75,19 @@ pub trait Records {
     fn session(&self, client: ClientId) -> u64;
     /// Raises it.
     fn set_session(&mut self, session: Session);
-    /// Publishes a record behind the tail.
+    /// Publishes a record behind the tail. One that aborts takes the pages, zeros and sizes of the prepared one before it
+    /// back: no snapshot sees them, present or past.
     ///
     /// # Errors
-    /// The refusal to answer with (full, a delta's base is missing); nothing changed.
+    /// The refusal to answer with (full, a delta's base is missing); nothing changed. One that aborts finds no room before
+    /// the prepared one is in the synced log: from there it goes to where the log is replayed.
     fn append(&mut self, record: &Record, payload: Self::Payload, origin: Origin) -> Result<(), Refusal>;
     /// True when pages of before the tail are all here; false between [`Records::rebase`] and the end of the base's copy.
     fn is_whole(&self) -> bool;
     /// True when all records from `lsn` to the tail are kept with their pages.
     fn keeps_from(&self, lsn: Lsn) -> bool;
-    /// Drops the records above `to`. False: that cannot be done any more, and nothing changed.
+    /// Drops the records above `to`. False: that cannot be done any more (what was taken back does not come again), and
+    /// nothing changed.
     fn cut(&mut self, to: Lsn) -> bool;
     /// Forgets all records and pages: `tail` is tail and committed, what it needs of before is still to come. Fence and
     /// sessions stay.
@@ -129,6 +143,13 @@ pub struct Replica<R: Records> {
     pub(crate) quarantine: Instant,
     pub(crate) settles: u32,
     pub(crate) settle: Option<Settle>,
+    /// Primary: the token of the last settle whose tail was called committed in this generation. What a writer under a
+    /// lower one sent is in the history up to that tail, or never will be.
+    pub(crate) confirmed: Token,
+    /// What became of a prepared record, finally.
+    pub(crate) verdict: Option<(RecordId, bool)>,
+    /// Primary: the decision at the tail.
+    pub(crate) decided: Option<Decided>,
     pub(crate) leases: Leases,
     pub(crate) views: Views,
     /// Primary: who may begin to read without asking.
@@ -168,6 +189,9 @@ impl<R: Records> Replica<R> {
             quarantine,
             settles: 0,
             settle: None,
+            confirmed: Token::default(),
+            verdict: None,
+            decided: None,
             leases: Leases::default(),
             views,
             readers: Readers::default(),
@@ -283,9 +307,12 @@ impl<R: Records> Replica<R> {
         if record.id.lsn != tail.lsn.next() || record.predecessor != tail.hash {
             return Err(Refusal::NotNext);
         }
+        if !self.may_follow(record) {
+            return Err(Refusal::NotNext);
+        }
         self.records.set_session(record.session);
         // The one writer of this token sends n + 1 only when all members hold n.
-        self.records.set_committed(tail.lsn);
+        self.confirm(tail.lsn);
         self.views.floor(record.session, record.floor, now);
         self.raise_horizon();
         Ok(Admitted::Next)
@@ -315,7 +342,7 @@ impl<R: Records> Replica<R> {
     pub fn note(&mut self, token: Token, id: RecordId) {
         let known = token.generation == self.setup.generation && self.records.id_at(id.lsn) == Some(id);
         if known && id.lsn > self.records.committed() {
-            self.records.set_committed(id.lsn);
+            self.confirm(id.lsn);
             self.raise_horizon();
         }
     }
@@ -381,7 +408,8 @@ impl<R: Records> Replica<R> {
         self.tick_settle(now);
         self.tick_config(now);
         self.tick_views(now);
-        if self.settle.is_none() {
+        self.tell_participants(now);
+        if self.is_settled() {
             self.answer_outcomes(now);
         }
         self.advance(now);
@@ -391,6 +419,6 @@ impl<R: Records> Replica<R> {
     pub fn wake(&self, now: Instant) -> Option<Instant> {
         let readers = self.readers.wake(self.records.tail().lsn);
         let others = [self.wake_settle(now), self.leases.wake(now, self), self.wake_views(now), self.wake_config(now)];
-        others.into_iter().flatten().chain(readers).min()
+        others.into_iter().flatten().chain(readers).chain(self.wake_decided(now)).min()
     }
 }

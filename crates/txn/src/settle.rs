@@ -1,4 +1,6 @@
-//! Settle: raise the token, fence every member, complete the longest tail on all, call it committed.
+//! Settle: raise the token, fence every member, complete the longest tail on all, call it committed. A tail that is
+//! prepared for another group's decision is completed, resolved as that group says ([`crate::twophase`]), and so is the
+//! resolution.
 //! Joining members take part ([`crate::join`]); what they hold is no source.
 //!
 //! It runs at hand-over of the lease, restart of a member, an outcome question, and when a tail stays unconfirmed.
@@ -31,6 +33,8 @@ enum Phase {
     Fetch { from: NodeNo, target: RecordId },
     /// Waiting for every member to hold the target.
     Complete { target: RecordId, done: Vec<NodeNo> },
+    /// Every member holds the tail, which is prepared: waiting for who decides.
+    Inquire,
 }
 
 impl<R: Records> Replica<R> {
@@ -74,6 +78,7 @@ impl<R: Records> Replica<R> {
                 let rest: Vec<NodeNo> = others.into_iter().filter(|n| !done.contains(n)).collect();
                 rest.into_iter().for_each(|to| self.send_rest(to));
             }
+            Phase::Inquire => self.inquire(now),
         }
     }
 
@@ -85,6 +90,7 @@ impl<R: Records> Replica<R> {
         let joins = held.as_ref().filter(|_| self.setup.is_joining(to));
         if settle.rebase.contains(&to) || joins.is_some_and(|held| self.must_rebase(held, tail)) {
             self.rebase_instead(to);
+            let Some(tail) = self.rebase_target(tail) else { return };
             let message = PeerMessage::Rebase(Rebase { token, tail });
             return self.effects.push(Effect::Send { to, message });
         }
@@ -121,21 +127,56 @@ impl<R: Records> Replica<R> {
             Phase::Fetch { .. } => {}
             Phase::Complete { target, done } => {
                 let durable = !self.setup.disk || self.records.flushed() >= target.lsn;
-                let (target, all) = (target.lsn, self.setup.others().all(|m| done.contains(&m.node)));
-                if durable && all && self.is_held_back(target, now) {
+                let all = self.setup.others().all(|m| done.contains(&m.node));
+                if durable && all && self.is_held_back(self.newest(), now) {
                     self.recall_readers(now);
                 } else if durable && all {
                     self.settled(now);
                 }
             }
+            Phase::Inquire => self.resolve(now),
         }
     }
 
+    /// True when no settle is under way, or only who decides about the tail is waited for.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settle.as_ref().is_none_or(|s| matches!(s.phase, Phase::Inquire))
+    }
+
+    /// The prepared tail is settled, in an active generation: it is resolved now.
+    pub(crate) fn ask_decider(&mut self, now: Instant) {
+        if self.unresolved().is_some() && self.is_settled() {
+            self.send_settle(now);
+            self.drive_settle(now);
+        }
+    }
+
+    /// Goes on behind a prepared tail as soon as it is known what became of it.
+    fn resolve(&mut self, now: Instant) {
+        let Some(token) = self.settle.as_ref().map(|s| s.token).filter(|_| self.setup.active) else { return };
+        let tail = self.records.tail();
+        let Some(target) = self.append_resolution(token, now) else { return };
+        if let Some(settle) = self.settle.as_mut() {
+            // All others hold the tail, and are settled.
+            settle.tails.values_mut().for_each(|t| (t.tail, t.unsettled) = (tail, false));
+            settle.rebase.clear();
+            settle.phase = Phase::Complete { target, done: Vec::new() };
+        }
+        self.send_settle(now);
+        self.drive_settle(now);
+    }
+
     fn settled(&mut self, now: Instant) {
-        self.settle = None;
         self.unsettled = false;
         (self.serving, self.placed) = (true, true);
-        self.leases.token_unused = true;
+        if self.unresolved().is_some() {
+            if let Some(settle) = self.settle.as_mut() {
+                settle.phase = Phase::Inquire;
+            }
+        } else {
+            self.settle = None;
+            self.leases.token_unused = true;
+        }
         if self.setup.active {
             self.confirm_settled(now);
         }
@@ -155,6 +196,12 @@ impl<R: Records> Replica<R> {
         let Phase::Complete { target, done } = &mut settle.phase else { return };
         if settle.token != m.token {
             return;
+        }
+        if settle.rebase.remove(&from) {
+            if let Some(t) = settle.tails.get_mut(&from) {
+                (t.tail, t.unsettled) = (m.tail, false);
+            }
+            return self.send_rest(from); // from there on it is like the others
         }
         if m.tail == *target {
             if !done.contains(&from) {
@@ -246,6 +293,9 @@ impl<R: Records> Replica<R> {
             return;
         }
         self.completing = None;
+        if tail.lsn > target.lsn && self.completed == Some(token) {
+            return; // an older word of the settle: what came since may not be durable
+        }
         if tail == target && token == self.records.fence().token {
             (self.completed, self.unsettled, self.placed) = (Some(token), false, true); // not committed yet: another member may still lack it
         }

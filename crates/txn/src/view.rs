@@ -20,6 +20,7 @@ pub(crate) struct Views {
     pub(crate) horizon: Lsn,
     told: Lsn,
     told_committed: Lsn,
+    told_closed: bool,
     told_at: Instant,
     floors: HashMap<ClientId, (Lsn, Instant)>,
     /// What clients read of the past: below their floors.
@@ -64,6 +65,7 @@ impl Views {
             horizon: Lsn(0),
             told: Lsn(0),
             told_committed: Lsn(0),
+            told_closed: false,
             told_at: now,
             floors: HashMap::new(),
             keeps: Keeps::default(),
@@ -171,10 +173,11 @@ impl<R: Records> Replica<R> {
         }
         self.answer_past(now);
         let tail = self.records.tail();
-        if self.records.committed() == tail.lsn {
-            // Also while a settle waits for a member: nothing is acknowledged that is not here.
+        if self.records.committed() == self.newest() {
+            // Also while a settle waits for a member, or for who decides: nothing is acknowledged that is not here.
+            let Some(shown) = self.identity(self.records.committed()) else { return };
             let readers = std::mem::take(&mut self.views.waiting);
-            return self.show(readers, tail, now);
+            return self.show(readers, shown, now);
         }
         if self.settle.is_some() {
             return;
@@ -225,9 +228,7 @@ impl<R: Records> Replica<R> {
         let readers = std::mem::take(&mut round.readers);
         self.views.probe = None;
         let held = held.min(self.read_limit(now));
-        if held > self.records.committed() {
-            self.records.set_committed(held);
-        }
+        self.confirm(held);
         match self.identity(self.records.committed()) {
             Some(id) if self.serves(now) => self.show(readers, id, now),
             _ => self.views.waiting.extend(readers),
@@ -279,8 +280,11 @@ impl<R: Records> Replica<R> {
         if from != self.setup.primary {
             return;
         }
-        if self.records.id_at(m.committed.lsn) == Some(m.committed) && m.committed.lsn > self.records.committed() {
-            self.records.set_committed(m.committed.lsn);
+        if self.records.id_at(m.committed.lsn) == Some(m.committed) {
+            self.confirm(m.committed.lsn);
+            if m.closed {
+                self.records.close(m.committed.lsn);
+            }
         }
         let horizon = m.horizon.min(self.records.committed());
         if horizon > self.views.horizon {
@@ -320,9 +324,11 @@ impl<R: Records> Replica<R> {
         }
         let Some(committed) = self.identity(self.records.committed()) else { return };
         let horizon = self.told_horizon();
+        let closed = self.is_closed();
         (self.views.told, self.views.told_committed, self.views.told_at) = (horizon, committed.lsn, now);
+        self.views.told_closed = closed;
         for m in self.setup.others() {
-            let message = PeerMessage::Horizon(Horizon { horizon, committed, closed: false });
+            let message = PeerMessage::Horizon(Horizon { horizon, committed, closed });
             self.effects.push(Effect::Send { to: m.node, message });
         }
     }
@@ -335,7 +341,8 @@ impl<R: Records> Replica<R> {
 
     /// The others do not know yet what they may give back: neither old versions nor what is not known to be committed.
     fn untold(&self) -> bool {
-        self.views.told != self.told_horizon() || self.views.told_committed != self.records.committed()
+        let committed = self.views.told_committed != self.records.committed();
+        committed || self.views.told != self.told_horizon() || (self.is_closed() && !self.views.told_closed)
     }
 
     pub(crate) fn wake_views(&self, now: Instant) -> Option<Instant> {

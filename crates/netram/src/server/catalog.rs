@@ -31,6 +31,8 @@ pub(crate) struct Catalog {
     groups: HashMap<GroupId, String>,
     numbers: Vec<String>,
     coming: Coming,
+    /// How often all datasets were named.
+    wholes: u64,
 }
 
 /// The parts of a change that are there; the others follow.
@@ -143,6 +145,7 @@ impl Catalog {
     /// name is only forgotten here (the registry may have been restored from an old backup).
     fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) {
         if whole {
+            self.wholes += 1;
             self.datasets.clear();
             self.groups.clear();
         }
@@ -153,6 +156,11 @@ impl Catalog {
                 self.groups.remove(&entry.group);
             }
         }
+    }
+
+    /// How often all datasets were named since this process began.
+    pub(crate) fn wholes(&self) -> u64 {
+        self.wholes
     }
 
     /// True while a dataset of the catalog has that group.

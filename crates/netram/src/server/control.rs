@@ -6,15 +6,17 @@
 use super::connection::Message;
 use super::node::Node;
 use super::sender::Sender;
+use crate::clock;
 use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
 use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong, View};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
-use dspm_proto::{Error, GroupId, Header, Kind, limits};
+use dspm_proto::{Error, GroupId, Header, Instant, Kind, limits};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Requests that were passed on to the registry, and the way to it.
 #[derive(Default)]
@@ -23,10 +25,17 @@ pub(crate) struct Forwarded(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     registry: Option<Arc<Sender>>,
+    /// The whole catalog came over the registry's connection.
+    whole: bool,
+    /// When the registry was heard last.
+    heard: Instant,
     trouble: String,
     requests: u64,
     waiting: HashMap<u64, (Arc<Sender>, Header)>,
 }
+
+/// A registry that was not heard for so long may know more than it told.
+const SILENT: Duration = Duration::from_secs(1);
 
 /// Most requests that wait for the registry.
 const WAITING_MAX: usize = 4096;
@@ -38,12 +47,25 @@ impl Forwarded {
 
     /// The registry dialled us.
     pub(crate) fn registry_is(&self, sender: &Arc<Sender>) {
-        self.lock().registry = Some(sender.clone());
+        let mut inner = self.lock();
+        (inner.registry, inner.whole) = (Some(sender.clone()), false);
     }
 
     /// What the registry said of itself with its last heartbeat.
     fn registry_says(&self, trouble: String) {
-        self.lock().trouble = trouble;
+        let mut inner = self.lock();
+        (inner.trouble, inner.heard) = (trouble, clock::now());
+    }
+
+    /// The registry named all datasets that there are, on this connection.
+    fn catalog_is_whole(&self) {
+        self.lock().whole = true;
+    }
+
+    /// True while this node's catalog is the registry's.
+    pub(crate) fn is_current(&self) -> bool {
+        let inner = self.lock();
+        inner.registry.is_some() && inner.whole && clock::now().since(inner.heard) < SILENT
     }
 
     /// A connection is gone; if it was the registry's, nobody will answer.
@@ -53,7 +75,7 @@ impl Forwarded {
         if !inner.registry.as_ref().is_some_and(|r| Arc::ptr_eq(r, sender)) {
             return;
         }
-        inner.registry = None;
+        (inner.registry, inner.whole) = (None, false);
         inner.trouble.clear();
         let error = no_registry();
         for (_, (asker, header)) in inner.waiting.drain() {
@@ -127,10 +149,14 @@ impl Node {
             Control::Datasets { whole, more, put, del, drop: removed } => {
                 from_registry(registry)?;
                 let mut catalog = self.catalog();
+                let wholes = catalog.wholes();
                 if (whole || !put.is_empty() || !del.is_empty() || removed.is_empty())
                     && catalog.take_part(whole, more, put, del)
                 {
                     catalog.save()?;
+                }
+                if catalog.wholes() > wholes {
+                    self.forwarded.catalog_is_whole();
                 }
                 drop(catalog);
                 if !removed.is_empty() {

@@ -12,7 +12,7 @@ use dspm_proto::header::HEADER_SIZE;
 use dspm_proto::message::{self, Field, PageVersion, Read, ReadReply, Renew, Renewed, RenewedGroup};
 use dspm_proto::record::Record;
 use dspm_proto::{
-    Error, GroupId, Header, Kind, Lsn, PAGE_SIZE, PageNo, Refusal, Session, StoreId, Token, checksum, limits,
+    Error, GroupId, Header, Kind, Lsn, PAGE_SIZE, PageNo, Part, Refusal, Session, StoreId, Token, checksum, limits,
 };
 use dspm_store::{BaseReader, Lookup, PinnedFrame};
 use dspm_txn::{Caller, PeerMessage};
@@ -132,6 +132,7 @@ impl Node {
             | Kind::Horizon
             | Kind::Unsettled
             | Kind::Rebase => self.peer_message(hello, &m),
+            Kind::Inquiry | Kind::Decision | Kind::Resolved => self.word(hello, &m),
             Kind::Grant if hello.role == Role::Node => self.grant(&hello.name, hello.store, &m.header, &m.meta),
             other => Err(Error::Protocol(format!("a node does not answer {other:?}"))),
         }
@@ -321,7 +322,8 @@ impl Node {
             return Err(Error::Unavailable("this member is joining and does not hold every page yet".into()));
         }
         let records = &g.replica.records.group;
-        if read.at > records.tail().lsn {
+        let unresolved = records.part(read.at) == Part::Prepared && read.at == records.tail().lsn;
+        if read.at > records.tail().lsn || unresolved {
             return Err(Error::Unavailable(format!("this member does not hold commit {} yet", read.at)));
         }
         let mut reply = ReadReply { pages: Vec::with_capacity(read.pages.len()) };

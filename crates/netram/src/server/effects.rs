@@ -4,6 +4,7 @@ use super::dispatch::{peer_frame, replicate_head};
 use super::group::Group;
 use super::node::Node;
 use super::sender::Sender;
+use super::twophase::Word;
 use crate::clock;
 use crate::wire::{error_reply, frame};
 use dspm_proto::header::{FLAG_REPLY, Header};
@@ -93,6 +94,9 @@ impl Node {
             Effect::Recall { session, below } => self.call(g, session, Kind::Recall, &Recall { below }),
             Effect::Send { to, message } => self.send_peer(g, to, &message),
             Effect::SendRecords { to, token, from, last } => self.send_records(g, to, token, from, last),
+            Effect::Inquire { link, lsn } => self.inquire(g, link, lsn),
+            Effect::Decide { to, decision } => self.decide(g, to, decision),
+            Effect::Resolved { to, resolved } => self.say_to(to, Word::Resolved(resolved)),
             Effect::Activated => self.group_activated(g.entry.set, g.replica.setup().generation, g.entry.group),
             Effect::Alarm(text) => {
                 self.counters.alarms.fetch_add(1, Ordering::Relaxed);

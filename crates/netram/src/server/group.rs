@@ -124,6 +124,7 @@ impl Node {
         let term = self.sets.term(set.id);
         let mut catalog = self.catalog();
         Setup {
+            group: entry.group,
             generation: set.generation,
             primary: catalog.number(&set.primary),
             members,

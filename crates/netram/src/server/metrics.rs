@@ -53,6 +53,8 @@ fn registry(node: &Node) -> Registry {
     all.register("pages_read", "Pages asked for", count(&c.pages_read));
     all.register("pages_copied", "Pages that came to groups that this node joins", count(&c.pages_copied));
     all.register("snapshots", "Snapshots asked for", count(&c.snapshots));
+    let asked = count(&c.inquiries);
+    all.register("inquiries", "Questions of prepared records for what became of their transaction", asked);
     all.register("alarms", "Things that cannot happen and did", count(&c.alarms));
     let bad = usage.checksum_errors + c.checksum_errors.load(Ordering::Relaxed);
     all.register("checksum_errors", "Bad copies met and not used", ConstCounter::new(bad));

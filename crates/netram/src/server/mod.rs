@@ -24,6 +24,7 @@ mod sender;
 mod sessions;
 mod sets;
 mod timers;
+mod twophase;
 mod worker;
 
 pub use node::{Node, NodeOptions, Serving};

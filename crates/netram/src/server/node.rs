@@ -8,6 +8,7 @@ use super::sender::Sender;
 use super::sessions::Sessions;
 use super::sets::Sets;
 use super::timers::Timers;
+use super::twophase::Words;
 use super::worker::{self, Mailbox};
 use super::{flush, join, metrics, sets};
 use dspm_proto::auth::ClusterKey;
@@ -91,6 +92,7 @@ pub struct Node {
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) senders: RwLock<HashMap<u64, Arc<Sender>>>,
     pub(crate) forwarded: Forwarded,
+    pub(crate) words: Words,
     /// Held by the thread that frees removed datasets.
     pub(crate) freeing: Mutex<()>,
     leaving: Mutex<HashSet<GroupId>>,
@@ -108,6 +110,8 @@ pub(crate) struct Counters {
     /// Pages that came to groups that this node joins.
     pub(crate) pages_copied: AtomicU64,
     pub(crate) snapshots: AtomicU64,
+    /// Questions of prepared records for what became of their transaction.
+    pub(crate) inquiries: AtomicU64,
     pub(crate) checksum_errors: AtomicU64,
     pub(crate) alarms: AtomicU64,
 }
@@ -147,6 +151,7 @@ impl Node {
             mailboxes,
             senders: RwLock::default(),
             forwarded: Forwarded::default(),
+            words: Words::default(),
             freeing: Mutex::default(),
             leaving: Mutex::default(),
             counters: Counters::default(),

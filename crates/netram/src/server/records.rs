@@ -1,7 +1,7 @@
 //! The store's side of a replica: dspm-txn decides, dspm-store keeps.
 
 use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
-use dspm_proto::{ClientId, Error, Lsn, PAGE_SIZE, RecordId, Refusal, Session};
+use dspm_proto::{ClientId, Error, Link, Lsn, PAGE_SIZE, Part, RecordId, Refusal, Session};
 use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
 use dspm_txn::{Fence, Origin, Records};
 use std::sync::Arc;
@@ -78,6 +78,22 @@ impl Records for StoreRecords {
         Fence { generation: f.generation, token: f.token }
     }
 
+    fn part(&self, lsn: Lsn) -> Part {
+        self.group.part(lsn)
+    }
+
+    fn links(&self, lsn: Lsn) -> Vec<Link> {
+        self.group.links(lsn)
+    }
+
+    fn close(&mut self, decision: Lsn) {
+        self.group.close(decision);
+    }
+
+    fn without_pages(meta: Vec<u8>) -> Pages {
+        Pages { meta, frames: Vec::new(), deltas: Vec::new() }
+    }
+
     fn set_fence(&mut self, fence: Fence) {
         self.group.set_fence(dspm_store::Fence { generation: fence.generation, token: fence.token });
     }
@@ -112,6 +128,9 @@ impl Records for StoreRecords {
     fn append(&mut self, record: &Record, mut payload: Pages, origin: Origin) -> Result<(), Refusal> {
         if origin == Origin::Commit && self.store.shortage(record.pages.len()).is_some() {
             return Err(Refusal::Full);
+        }
+        if record.part == Part::Aborts && self.flushed() < self.tail().lsn {
+            self.store.request_flush(self.group.id(), self.tail().lsn); // the log has to have what is taken back
         }
         let meta = std::mem::take(&mut payload.meta);
         let frames = self.whole(record, payload)?;

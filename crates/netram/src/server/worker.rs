@@ -133,6 +133,7 @@ impl Worker {
             }
             if self.listener.is_some() {
                 self.node.serve_timers();
+                self.node.deliver_words();
             }
             if self.accept_again {
                 self.accept();

@@ -1,0 +1,146 @@
+//! Words between the primaries of groups that commit together, which may be primaries of any sets, on any nodes.
+//!
+//! Invariants: no two groups are locked at once: a word for a group of this node is delivered by the first worker, after the
+//! group that says it is unlocked. A group is taken to be removed only when the registry has been heard all along and did
+//! not name it for [`GONE`].
+//!
+//! Fault model: words are lost, with their link or because the primary is another by now; replicas say them again.
+
+use super::connection::Message;
+use super::group::Group;
+use super::node::Node;
+use crate::clock;
+use crate::wire::frame;
+use dspm_proto::auth::{Hello, Role};
+use dspm_proto::message::{self, Decision, Inquiry, Resolved};
+use dspm_proto::{Error, GroupId, Header, Instant, Kind, Link, Lsn, RecordId};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A group that the current catalog does not name for so long was removed.
+const GONE: Duration = Duration::from_secs(5);
+
+/// What one primary says to another.
+pub(crate) enum Word {
+    Inquiry(Inquiry),
+    Decision(Decision),
+    Resolved(Resolved),
+}
+
+/// Words for groups of this node, and groups that are looked for.
+#[derive(Default)]
+pub(crate) struct Words {
+    local: Mutex<Vec<(GroupId, Word)>>,
+    /// Since when the current catalog did not name them.
+    absent: Mutex<HashMap<GroupId, Instant>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Node {
+    /// A group's prepared record: who decides about it is asked.
+    pub(crate) fn inquire(&self, g: &Group, link: Link, lsn: Lsn) {
+        self.counters.inquiries.fetch_add(1, Ordering::Relaxed);
+        let asker = g.entry.group;
+        if !self.is_gone(link.group) {
+            return self.say_to(link.group, Word::Inquiry(Inquiry { asker, lsn, link }));
+        }
+        let name = &g.entry.name;
+        eprintln!(
+            "dspm-node: dataset {name}: group {} decided about commit {lsn} and was removed: it counts",
+            link.group
+        );
+        let id = RecordId { generation: link.token.generation, lsn: link.lsn, hash: link.hash };
+        self.deliver_later(asker, Word::Decision(Decision { decider: link.group, id, lsn, committed: true }));
+    }
+
+    /// A group's decision: a participant is told.
+    pub(crate) fn decide(&self, g: &Group, to: GroupId, decision: Decision) {
+        if !decision.committed || !self.is_gone(to) {
+            return self.say_to(to, Word::Decision(decision));
+        }
+        let (name, id) = (&g.entry.name, decision.id);
+        eprintln!(
+            "dspm-node: dataset {name}: group {to} took part in commit {} and was removed: it is not told",
+            id.lsn
+        );
+        self.deliver_later(g.entry.group, Word::Resolved(Resolved { participant: to, id }));
+    }
+
+    /// To the primary of a group, as far as it is known and can be reached.
+    pub(crate) fn say_to(&self, to: GroupId, word: Word) {
+        let Ok((_, set)) = self.catalog().group(to) else { return };
+        if set.primary == self.options.name {
+            return self.deliver_later(to, word);
+        }
+        let Some(primary) = set.members.iter().find(|m| m.node == set.primary) else { return };
+        let Some(sender) = self.links.to(&set.primary) else { return };
+        let (kind, meta) = match &word {
+            Word::Inquiry(m) => (Kind::Inquiry, message::encode(m)),
+            Word::Decision(m) => (Kind::Decision, message::encode(m)),
+            Word::Resolved(m) => (Kind::Resolved, message::encode(m)),
+        };
+        let mut h = Header::new(kind);
+        (h.group, h.generation, h.store) = (to, set.generation, primary.store);
+        sender.send(&frame(h, &meta, 0), &[]);
+    }
+
+    fn deliver_later(&self, to: GroupId, word: Word) {
+        lock(&self.words.local).push((to, word));
+        self.mailboxes[0].wake();
+    }
+
+    /// Delivers the words that this node's groups said to each other; the first worker does.
+    pub(crate) fn deliver_words(self: &std::sync::Arc<Self>) {
+        let words = std::mem::take(&mut *lock(&self.words.local));
+        for (to, word) in words {
+            let done = self.with_group(to, |g| {
+                hear(g, &word);
+                Ok(())
+            });
+            let _ = done; // it is not open here any more: the word is said again, to whoever serves it then
+        }
+    }
+
+    /// A word of another node, or of the client that wrote the decision.
+    pub(crate) fn word(self: &std::sync::Arc<Self>, hello: &Hello, m: &Message) -> Result<(), Error> {
+        let word = match (m.header.kind, hello.role) {
+            (Kind::Inquiry, Role::Node) => Word::Inquiry(message::decode(&m.meta)?),
+            (Kind::Decision, Role::Node) => Word::Decision(message::decode(&m.meta)?),
+            (Kind::Resolved, Role::Node | Role::Client) => Word::Resolved(message::decode(&m.meta)?),
+            _ => return Err(Error::Auth("only nodes say that".into())),
+        };
+        self.with_group(m.header.group, |g| {
+            if g.replica.check_addressee(m.header.generation, m.header.store).is_ok() {
+                hear(g, &word);
+            }
+            Ok(())
+        })
+    }
+
+    /// True when the group was removed, as far as anybody can know.
+    fn is_gone(&self, group: GroupId) -> bool {
+        let known = self.catalog().has_group(group);
+        let mut absent = lock(&self.words.absent);
+        if known || !self.forwarded.is_current() {
+            absent.remove(&group);
+            return false;
+        }
+        let now = clock::now();
+        let since = *absent.entry(group).or_insert(now);
+        now.since(since) >= GONE
+    }
+}
+
+fn hear(g: &mut Group, word: &Word) {
+    let now = clock::now();
+    match word {
+        Word::Inquiry(m) => g.replica.inquiry(m, now),
+        Word::Decision(m) => g.replica.decision(m, now),
+        Word::Resolved(m) => g.replica.resolved(m, now),
+    }
+}
