@@ -177,7 +177,8 @@ impl Checker {
     pub fn outcome(&mut self, group: usize, record: &Rc<Record>, committed: bool) {
         self.counts.outcomes += 1;
         let verdict = self.groups[group].verdicts.get(&key(record.id)).copied();
-        if record.part == Part::Prepared && (committed && verdict != Some(true) || !committed && verdict == Some(true)) {
+        if record.part == Part::Prepared && (committed && verdict != Some(true) || !committed && verdict == Some(true))
+        {
             let id = record.id;
             self.fail(|| format!("the prepared {id} was told committed={committed}, its verdict is {verdict:?}"));
         }

@@ -70,6 +70,8 @@ pub struct Client {
     pub scripted: bool,
     /// Of write transactions, those over several groups, per mille.
     pub several: u64,
+    /// Which group decides, where that is not left to chance.
+    pub decides: Option<usize>,
     /// Transactions over several groups that are being committed.
     pub(crate) joints: BTreeMap<u64, Joint>,
     /// No faults any more: short pauses, each thread reads and writes in turn, in these groups.
@@ -119,6 +121,7 @@ impl Client {
             threads: (0..threads).map(|_| Thread::new(ctx.now)).collect(),
             scripted: false,
             several: 0,
+            decides: None,
             joints: BTreeMap::new(),
             calm: None,
             transaction: 0,

@@ -9,6 +9,7 @@ use crate::node::Loss;
 use crate::past;
 use crate::reading;
 use crate::thread::Step;
+use crate::together;
 use crate::wire::{Ask, Body, Envelope, Who};
 use crate::world::{Actor, Shape, World};
 use dspm_proto::Session;
@@ -59,6 +60,19 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },
     Schedule { name: "damaged_logs", play: crate::powercuts::damaged_logs },
+    Schedule { name: "writer_dies_prepared", play: together::writer_dies_prepared },
+    Schedule { name: "late_decision", play: together::late_decision },
+    Schedule { name: "writer_dies_decided", play: |m| together::writer_dies_decided(m, 0) },
+    Schedule { name: "writer_dies_decided_asked", play: |m| together::writer_dies_decided(m, 1) },
+    Schedule { name: "decided_and_cut_off", play: together::decided_and_cut_off },
+    Schedule { name: "told_and_power_cut", play: together::told_and_power_cut },
+    Schedule { name: "one_primary_dies_prepared", play: |m| together::one_primary_dies(m, false, false) },
+    Schedule { name: "one_primary_dies_decided", play: |m| together::one_primary_dies(m, true, false) },
+    Schedule { name: "one_primary_dies_prepared_on_disk", play: |m| together::one_primary_dies(m, false, true) },
+    Schedule { name: "one_primary_dies_decided_on_disk", play: |m| together::one_primary_dies(m, true, true) },
+    Schedule { name: "all_die_prepared", play: |m| together::all_die(m, false) },
+    Schedule { name: "all_die_decided", play: |m| together::all_die(m, true) },
+    Schedule { name: "no_room_to_resolve", play: together::no_room_to_resolve },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },

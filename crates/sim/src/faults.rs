@@ -8,11 +8,12 @@
 //! Then everything is healed and every thread must read and write again in every group whose members are whole: what
 //! hangs, or starves in the queue, is a violation too.
 
+use crate::client::Client;
 use crate::mutant::Mutant;
 use crate::network::{Cut, Weather};
 use crate::node::Loss;
 use crate::rng::Rng;
-use crate::thread::Step;
+use crate::thread::{Step, Thread};
 use crate::wire::Who;
 use crate::world::{Actor, Event, Shape, World};
 use std::time::Duration;
@@ -273,7 +274,8 @@ impl World {
         self.trace.say(|| "---- nothing begins from here on".into());
         self.clients.iter_mut().for_each(|c| c.calm = Some(Vec::new()));
         let end = self.time + SUFFIX_MAX;
-        let busy = |c: &crate::client::Client| c.threads.iter().any(|t| t.step != Step::Stopped) || !c.joints.is_empty();
+        let waits = |t: &Thread| t.step != Step::Stopped && t.groups().iter().all(|g| live.contains(g));
+        let busy = |c: &Client| c.threads.iter().any(waits) || !c.joints.is_empty();
         let open = |w: &World, g: &usize| w.nodes.iter().any(|n| n.is_unresolved(*g));
         while self.clients.iter().any(busy) || live.iter().any(|g| open(self, g)) {
             if self.check.violation().is_some() {

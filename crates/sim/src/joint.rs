@@ -131,7 +131,8 @@ impl Client {
             return true;
         }
         ctx.rng.shuffle(&mut shares);
-        let decides = shares.remove(0);
+        let which = shares.iter().position(|s| self.decides == Some(s.group)).unwrap_or_default();
+        let decides = shares.remove(which);
         let joint = self.make_all(t, &decides, &shares, ctx);
         self.transaction += 1;
         let number = self.transaction;
@@ -202,7 +203,13 @@ impl Client {
         }
     }
 
-    fn dispatch(&mut self, g: usize, record: Rc<Record>, (number, txn, base): (u64, usize, RecordId), ctx: &mut Ctx<'_>) {
+    fn dispatch(
+        &mut self,
+        g: usize,
+        record: Rc<Record>,
+        (number, txn, base): (u64, usize, RecordId),
+        ctx: &mut Ctx<'_>,
+    ) {
         self.desks[g].note_due = None;
         self.desks[g].sending = Some(Sending::new(record, txn, (None, Some(number)), base, ctx.now, self.lease));
         self.send_record(g, None, ctx);

@@ -100,7 +100,7 @@ impl Node {
     }
 
     /// To the primary of another group, as far as this node knows.
-    fn cross(&self, to: GroupId, message: CrossMessage, ctx: &mut Ctx<'_>) {
+    pub(crate) fn cross(&self, to: GroupId, message: CrossMessage, ctx: &mut Ctx<'_>) {
         let group = to.0 as usize - 1;
         let config = &self.slots[group].config;
         let (store, to) = (config.store_of(config.primary), Who::Node(config.primary));
