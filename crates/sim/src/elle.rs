@@ -97,7 +97,10 @@ impl Transactions {
 
     /// The caller was told that it is committed.
     pub fn committed(&mut self, txn: usize) {
-        self.txns[txn].1 = Fate::Committed(self.now());
+        let now = self.now();
+        if !matches!(self.txns[txn].1, Fate::Committed(_)) {
+            self.txns[txn].1 = Fate::Committed(now);
+        }
     }
 
     /// The caller was told that it is not.

@@ -277,13 +277,11 @@ impl Client {
         self.desks[g].note_due = Some(Instant(ctx.now.0 + ctx.rng.below(2 * MS)));
         if ctx.broken(Mutant::WriterGoesOn) {
             if let Some(t) = self.joints.get(&number).and_then(|j| j.thread) {
-                self.leave(t, ctx); // others of the process write behind the decision
+                self.leave_group(t, g, ctx); // others of the process write behind the decision
             }
         }
         if ctx.broken(Mutant::ReturnsDecided) {
-            if let Some(t) = self.joints.get_mut(&number).and_then(|j| j.thread.take()) {
-                self.returns(number, t, ctx);
-            }
+            self.acknowledge(number, ctx);
         }
         self.follow_all(number, ctx);
         self.joint_over(number, ctx);
@@ -409,15 +407,21 @@ impl Client {
 
     /// COMMIT returns.
     fn returns(&mut self, number: u64, t: usize, ctx: &mut Ctx<'_>) {
+        self.acknowledge(number, ctx);
         let Some(joint) = self.joints.get(&number) else { return };
         ctx.trace.say(|| format!("client{}.{t} committed {} and the others", self.no, joint.decision.id));
         ctx.check.counts.joint += 1;
-        ctx.check.committed(joint.decider, &joint.decision, joint.base);
-        joint.shares.iter().for_each(|(g, s)| ctx.check.committed(*g, &s.record, s.base));
-        ctx.check.txns.committed(joint.txn);
         let groups: Vec<usize> = joint.shares.keys().copied().chain([joint.decider]).collect();
         groups.into_iter().for_each(|g| self.threads[t].tally[g].writes += 1);
         self.end(t, ctx);
+    }
+
+    /// The caller may tell others from here on.
+    fn acknowledge(&self, number: u64, ctx: &mut Ctx<'_>) {
+        let Some(joint) = self.joints.get(&number) else { return };
+        ctx.check.committed(joint.decider, &joint.decision, joint.base);
+        joint.shares.iter().for_each(|(g, s)| ctx.check.committed(*g, &s.record, s.base));
+        ctx.check.txns.committed(joint.txn);
     }
 
     /// The caller's time is over. The process goes on asking, and the primaries see to what it does not.

@@ -42,7 +42,7 @@ fn world(mutant: Option<Mutant>) -> World {
 }
 
 /// The registry begins a generation.
-fn change(w: &mut World, primary: u32, members: &[u32], joining: &[u32]) {
+pub(crate) fn change(w: &mut World, primary: u32, members: &[u32], joining: &[u32]) {
     let member = |n: &u32| Member { node: *n, store: w.nodes[*n as usize].store };
     let (members, joining) = (members.iter().map(member).collect(), joining.iter().map(member).collect());
     propose(w, primary, members, joining);
@@ -63,7 +63,7 @@ fn members(w: &World) -> Vec<u32> {
 }
 
 /// Runs until the set is active with these members, at most so long.
-fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
+pub(crate) fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
     let end = w.time + most;
     while members(w) != expected && w.time < end && w.check.violation().is_none() {
         w.run_for(MS);
@@ -72,7 +72,7 @@ fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
 }
 
 /// Asks around until the client knows the newest configuration.
-fn finds(w: &mut World, who: Who, most: u64) {
+pub(crate) fn finds(w: &mut World, who: Who, most: u64) {
     let end = w.time + most;
     while client(w, who).desks[0].config.version < w.sets[0].version && w.time < end {
         w.act(who, |actor, ctx| {

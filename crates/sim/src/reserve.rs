@@ -158,7 +158,7 @@ impl Client {
         self.leave_group(t, self.threads[t].group, ctx);
     }
 
-    fn leave_group(&mut self, t: usize, g: usize, ctx: &mut Ctx<'_>) {
+    pub(crate) fn leave_group(&mut self, t: usize, g: usize, ctx: &mut Ctx<'_>) {
         if self.desks[g].writer != Some(t) {
             return;
         }

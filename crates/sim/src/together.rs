@@ -1,6 +1,7 @@
 //! Directed schedules about transactions over several groups: A commits to both, group 0 decides; B comes afterwards.
 
-use crate::directed::{A, B, L, MS, finish, inject, read, verdict};
+use crate::directed::{A, B, L, MS, finish, inject, read, start, verdict};
+use crate::membership::{becomes, change, finds};
 use crate::mutant::Mutant;
 use crate::node::Loss;
 use crate::thread::Step;
@@ -17,20 +18,23 @@ fn world(m: Option<Mutant>, sets: usize, disk: bool) -> World {
     let (lease, history) = (Duration::from_nanos(L), Duration::ZERO);
     let shape =
         Shape { copies: 2, nodes: 2, sets, groups: 2, clients: 2, threads: 2, disk, lease, history, changes: false };
-    let mut w = World::new(1, shape, m, false);
+    scripted(World::new(1, shape, m, false))
+}
+
+fn scripted(mut w: World) -> World {
     for c in &mut w.clients {
         c.scripted = true;
         c.threads.iter_mut().for_each(|t| t.step = Step::Stopped);
     }
-    w.run_for(MS);
+    w.run_for(20 * MS);
     w
 }
 
-/// A's first thread commits to both groups; the first one decides.
-pub(crate) fn start_both(w: &mut World) {
+/// A's first thread commits to both groups.
+fn start_all(w: &mut World, decider: usize) {
     w.act(A, |actor, ctx| {
         if let Actor::Client(c) = actor {
-            c.decides = Some(0);
+            c.decides = Some(decider);
             c.start_all(0, &[0, 1], ctx);
         }
     });
@@ -72,7 +76,7 @@ fn prepared(w: &mut World) -> bool {
     let ok = write_both(w, L);
     w.run_for(20 * MS);
     w.network.catch(true, |e| part(e, Part::Decides, false));
-    start_both(w);
+    start_all(w, 0);
     w.run_for(10 * MS);
     ok && w.nodes.iter().all(|n| n.is_unresolved(1)) && !w.network.caught.is_empty()
 }
@@ -82,7 +86,7 @@ fn decided(w: &mut World) -> bool {
     let ok = write_both(w, L);
     w.run_for(20 * MS);
     w.network.catch(true, |e| resolves(e) || crosses(e));
-    start_both(w);
+    start_all(w, 0);
     w.run_for(10 * MS);
     ok && w.nodes.iter().all(|n| n.is_unresolved(1)) && !w.network.caught.is_empty()
 }
@@ -208,7 +212,7 @@ pub(crate) fn no_room_to_resolve(m: Option<Mutant>) -> Result<(), String> {
     let ok = write_both(&mut w, L);
     w.run_for(20 * MS);
     w.network.catch(true, resolves);
-    start_both(&mut w);
+    start_all(&mut w, 0);
     w.run_for(10 * MS);
     w.nodes[0].room = 0;
     let held: Vec<Envelope> = w.network.caught();
@@ -220,4 +224,60 @@ pub(crate) fn no_room_to_resolve(m: Option<Mutant>) -> Result<(), String> {
     let again = both_read(&mut w) && write_both(&mut w, 5 * L);
     read(&mut w, A);
     verdict(w, ok && meanwhile && done && again, "a group is stuck")
+}
+
+/// The writer's second thread writes to group 0 while what resolves group 1 is on its way; then the process dies.
+pub(crate) fn writer_dies_busy(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m, 2, false);
+    let ok = decided(&mut w);
+    for _ in 0..10 {
+        start(&mut w, A, 1, true, 0);
+        finish(&mut w, A, 1, 20 * MS);
+    }
+    w.crash(A, Loss::Nothing);
+    w.network.caught();
+    let again = one(&mut w, 1, true, 5 * L) && both_read(&mut w) && one(&mut w, 0, true, 5 * L);
+    let kept = w.check.counts.aborts == 0;
+    verdict(w, ok && again && kept, "a group is stuck, or a decision was lost")
+}
+
+/// Group 1 decides and cannot be asked. A spare joins the set of group 0, whose tail is prepared, too late to be told by
+/// records, and is its only member in the end; then group 1 says no.
+pub(crate) fn joins_a_prepared_tail(m: Option<Mutant>) -> Result<(), String> {
+    let (lease, history) = (Duration::from_nanos(L), Duration::ZERO);
+    let shape = Shape {
+        copies: 2,
+        nodes: 4,
+        sets: 2,
+        groups: 2,
+        clients: 2,
+        threads: 2,
+        disk: false,
+        lease,
+        history,
+        changes: true,
+    };
+    let mut w = scripted(World::new(1, shape, m, false));
+    let ok = (0..14).all(|_| one(&mut w, 0, true, L)) && one(&mut w, 1, true, L);
+    w.run_for(20 * MS);
+    w.network.catch(true, |e| part(e, Part::Decides, false) || crosses(e));
+    start_all(&mut w, 1);
+    w.run_for(10 * MS);
+    let prepared = w.nodes[0].is_unresolved(0) && w.nodes[1].is_unresolved(0);
+    w.crash(A, Loss::Nothing);
+    change(&mut w, 0, &[0], &[3]);
+    let whole = becomes(&mut w, &[0, 3], 10 * L);
+    let waits = one(&mut w, 0, false, 2 * L) && w.nodes[3].is_unresolved(0);
+    change(&mut w, 3, &[3], &[]);
+    becomes(&mut w, &[3], 5 * L);
+    finds(&mut w, B, 5 * L);
+    let shown = one(&mut w, 0, false, 2 * L);
+    w.network.caught();
+    let again = write_both(&mut w, 10 * L) && both_read(&mut w);
+    let aborted = w.check.counts.aborts == 1;
+    verdict(
+        w,
+        ok && prepared && whole && waits && shown && again && aborted,
+        "the set is stuck, or not what was decided",
+    )
 }
