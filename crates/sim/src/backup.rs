@@ -44,7 +44,10 @@ impl Backups {
     }
 
     /// A node says what it knows.
-    pub(crate) fn heard(&mut self, node: u32, known: &[Version], sets: &[Rc<SetConfig>]) {
+    pub(crate) fn heard(&mut self, node: u32, line: u64, known: &[Version], sets: &[Rc<SetConfig>]) {
+        if line != self.line {
+            return; // said before
+        }
         let newer = |(theirs, ours): (&Version, &Rc<SetConfig>)| {
             let ours = ours.version();
             theirs.0 > ours.0 || theirs.0 == ours.0 && theirs.1 != ours.1

@@ -79,9 +79,17 @@ impl Disk {
     }
 
     /// The sync of a batch with these records returned.
-    pub(crate) fn sync(&mut self, records: &[Rc<Record>]) {
+    pub(crate) fn sync(&mut self, records: &[Rc<Record>], lost: bool) {
         self.batch += 1;
-        self.log.extend(records.iter().map(|r| Entry::new(self.batch, r)));
+        let entry = |r: &Rc<Record>| Entry { record: (!lost).then(|| r.clone()), ..Entry::new(self.batch, r) };
+        self.log.extend(records.iter().map(entry));
+    }
+
+    /// Something whole of a later batch follows the record.
+    pub(crate) fn is_before_end(&self, lsn: Lsn) -> bool {
+        let index = lsn.0.wrapping_sub(self.start.lsn.0).wrapping_sub(1) as usize;
+        let batch = self.log.get(index).map(|e| e.batch);
+        batch.is_some_and(|b| self.log[index..].iter().any(|e| e.batch > b && e.whole().is_some()))
     }
 
     pub(crate) fn truncate(&mut self, last: Lsn) {

@@ -147,6 +147,9 @@ impl World {
         let loss = match who {
             Who::Node(n) if self.may_lose(n) && self.rng.chance(250) => Loss::Memory,
             Who::Node(n) if self.may_flip(n) && self.rng.chance(250) => Loss::Flip,
+            Who::Node(n) if self.may_flip(n) && self.sets[0].changes && self.rng.chance(200) => {
+                return self.nodes[n as usize].sync_fails = true;
+            }
             Who::Node(_) if self.sets[0].disk && self.rng.chance(400) => Loss::Power,
             _ => Loss::Nothing,
         };
@@ -170,13 +173,13 @@ impl World {
 
     /// Likewise: a disk lies where another member's is honest.
     fn may_flip(&self, n: u32) -> bool {
-        self.loses && self.sets[0].disk && !self.sets[0].changes && self.others_are_whole(n)
+        self.loses && self.sets[0].disk && self.others_are_whole(n)
     }
 
     fn others_are_whole(&self, n: u32) -> bool {
         let whole = |m: &dspm_txn::Member| {
             let node = &self.nodes[m.node as usize];
-            m.node != n && node.has_all_of(m.store) && !node.flipped
+            m.node != n && node.has_all_of(m.store) && !node.flipped && !node.sync_fails
         };
         self.sets.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
     }
@@ -246,7 +249,7 @@ impl World {
             self.restart(who);
             self.resume(who);
         }
-        self.nodes.iter_mut().for_each(|n| (n.sync_max, n.tight) = (MS, 0)); // what little room there is stays so
+        self.nodes.iter_mut().for_each(|n| (n.sync_max, n.tight, n.sync_fails) = (MS, 0, false)); // what little room there is stays so
         let live = self.live_groups();
         self.registry.iter_mut().for_each(|r| r.hasty = 0);
         self.clients.iter_mut().for_each(|c| c.calm = Some(live.clone()));

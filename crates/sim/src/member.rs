@@ -139,7 +139,10 @@ impl Node {
     /// Something about membership came. False: it was something else.
     pub(crate) fn membership(&mut self, e: &Envelope, now: Instant, ctx: &mut Ctx<'_>) -> bool {
         match (&e.body, e.from) {
-            (Body::View(sets), _) => self.viewed(sets, now, ctx),
+            (Body::View(sets), _) => {
+                self.line = self.line.max(e.link);
+                self.viewed(sets, now, ctx);
+            }
             (Body::Grant { generation, store, sender, sent, answer }, Who::Node(from)) => {
                 let asked = if *answer { None } else { Some(*sent) };
                 if *store == self.store {
@@ -237,7 +240,7 @@ impl Node {
         }
         self.beat_due = Instant(now.0 + BEAT);
         let known = self.parts.iter().map(|p| p.config.version()).collect();
-        self.report(0, Body::Beat { store: self.store, known }, ctx);
+        self.report(0, Body::Beat { store: self.store, known, line: self.line }, ctx);
         for set in 0..self.parts.len() {
             let c = &self.parts[set].config;
             let is_whole = |g: &usize| self.slots[*g].replica.as_ref().is_some_and(Replica::is_whole);

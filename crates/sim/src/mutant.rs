@@ -63,6 +63,7 @@ mutants! {
     AckBeforeSync "ack_before_sync" "disk: a record is acknowledged, a tail completed, before the log's sync" Random,
     CheckpointEarly "checkpoint_early" "disk: a checkpoint writes what is not in the synced log" Random,
     TornReplayed "torn_replayed" "disk: a torn record of the log is replayed" Random,
+    SyncRepeated "sync_repeated" "disk: a sync that failed is tried again, and believed" Random,
     DamageIsEnd "damage_is_end" "disk: damage in the middle of the log is taken for its end" Directed,
     LeaseNotWaited "lease_not_waited" "hand-over does not wait for the lease to lapse or come back" Random,
     StaleClock "stale_clock" "a node reads its clock before it waits for a message, not after" Random,

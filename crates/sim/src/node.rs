@@ -66,6 +66,9 @@ pub struct Node {
     pub lost: Vec<StoreId>,
     /// A record of its log was damaged at some time.
     pub flipped: bool,
+    /// The next sync of its log fails; it did.
+    pub(crate) sync_fails: bool,
+    pub(crate) gave_up: bool,
     /// Power cuts tear what is being written.
     pub(crate) tears: bool,
     /// By their groups.
@@ -77,6 +80,8 @@ pub struct Node {
     /// When the process started.
     pub(crate) started: Instant,
     pub(crate) beat_due: Instant,
+    /// The newest connection of the registry.
+    pub(crate) line: u64,
     /// Longest time that a base takes to be written.
     pub(crate) copy_max: u64,
     pub(crate) links: BTreeMap<u64, Who>,
@@ -110,6 +115,8 @@ impl Node {
             store,
             lost: Vec::new(),
             flipped: false,
+            sync_fails: false,
+            gave_up: false,
             tears: false,
             slots,
             parts: sets.iter().map(part).collect(),
@@ -117,6 +124,7 @@ impl Node {
             running: false,
             started: Instant(0),
             beat_due: Instant(0),
+            line: 0,
             copy_max: 1_000_000,
             links: BTreeMap::new(),
             homes: BTreeMap::new(),
@@ -178,7 +186,9 @@ impl Node {
             slot.copy = None;
             if loss == Loss::Flip {
                 let lsn = Lsn(rng.below(records.synced().0 + 1));
-                self.flipped |= records.flip_at(lsn);
+                // With the end of the log gone it is a member like any other: no set may go on with it alone.
+                let told = !slot.config.changes || records.is_before_end(lsn);
+                self.flipped |= told && records.flip_at(lsn);
             }
             if matches!(loss, Loss::Power | Loss::Flip) {
                 left &= records.power_cut(self.tears.then_some(&mut *rng), credulous);
@@ -188,11 +198,13 @@ impl Node {
         if !left {
             self.slots.iter_mut().for_each(|s| s.kept = Some(SimRecords::default()));
             self.lost.push(self.store);
+            self.flipped = false;
             if mutant != Some(Mutant::StoreKept) {
                 self.store = new_store;
             }
         }
         self.parts.iter_mut().for_each(|p| (p.grants, p.settled) = (None, BTreeSet::new()));
+        (self.sync_fails, self.gave_up) = (false, false);
         (self.running, self.flushing, self.sabotage) = (false, None, Sabotage::default());
         self.links.clear();
         self.homes.clear();
@@ -371,9 +383,14 @@ impl Node {
     pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
         let now = self.clock(ctx);
         if let Some((_, upto)) = self.flushing.take_if(|f| f.0 <= ctx.now) {
+            let failed = std::mem::take(&mut self.sync_fails);
+            if failed && !ctx.broken(Mutant::SyncRepeated) {
+                self.gave_up = true; // nobody knows what is on the disk: another sync may say yes
+                return;
+            }
             for (group, lsn) in upto.into_iter().enumerate() {
                 if let Some(r) = self.slots[group].replica.as_mut() {
-                    r.records.sync(lsn);
+                    r.records.sync(lsn, failed);
                     r.flushed(now);
                     if ctx.rng.chance(300) || ctx.broken(Mutant::CheckpointEarly) {
                         r.records.checkpoint(ctx.broken(Mutant::CheckpointEarly));

@@ -131,10 +131,11 @@ impl SimRecords {
     }
 
     /// A sync returned: everything up to here is on disk.
-    pub fn sync(&mut self, upto: Lsn) {
+    /// (The fault: it had failed before, and says so only once.)
+    pub(crate) fn sync(&mut self, upto: Lsn, failed: bool) {
         let index = |lsn: Lsn| lsn.0.saturating_sub(self.start.lsn.0) as usize;
         let (from, to) = (index(self.disk.last()), index(upto).min(self.log.len()));
-        self.disk.sync(&self.log[from..to.max(from)]);
+        self.disk.sync(&self.log[from..to.max(from)], failed);
     }
 
     /// What nobody may need to read as it was, and the log has, goes to the base.
@@ -144,6 +145,11 @@ impl SimRecords {
         let prepared = self.record(to).is_some_and(|r| r.part == Part::Prepared);
         let to = if prepared { Lsn(to.0 - 1) } else { to };
         self.disk.checkpoint(&self.log, if before_sync { self.last() } else { to });
+    }
+
+    /// What was synced after that record tells damage to it from the log's end.
+    pub(crate) fn is_before_end(&self, lsn: Lsn) -> bool {
+        self.disk.is_before_end(lsn)
     }
 
     /// A synced record of the log reads with another bit from now on. False: there is none.

@@ -103,8 +103,8 @@ impl Registry {
         self.run(ctx);
         let Who::Node(from) = e.from else { return };
         match e.body {
-            Body::Beat { store, known } => {
-                self.backups.heard(from, &known, &self.sets);
+            Body::Beat { store, known, line } => {
+                self.backups.heard(from, line, &known, &self.sets);
                 self.heard.insert(from, (ctx.now, store));
             }
             Body::Activated { generation } => self.activated(e.group, from, generation, ctx),

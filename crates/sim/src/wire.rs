@@ -120,6 +120,8 @@ pub enum Body {
         store: StoreId,
         /// The sets' records that it knows.
         known: Vec<Version>,
+        /// The registry's connection that it answers on.
+        line: u64,
     },
     /// Primary to registry: settled.
     Activated {
@@ -277,7 +279,7 @@ impl Body {
                 [70 + kind, store.0, value]
             }
             Body::View(sets) => [62, sets.iter().map(|c| c.version).sum(), 0],
-            Body::Beat { store, known } => [63, store.0, known.iter().map(|v| v.0).sum()],
+            Body::Beat { store, known, .. } => [63, store.0, known.iter().map(|v| v.0).sum()],
             Body::Activated { generation } => [64, generation.0, 0],
             Body::Whole { generation, store } => [65, generation.0, store.0],
             Body::Grant { generation, sent, answer, .. } => [66, generation.0 << 1 | u64::from(*answer), sent.0],

@@ -219,6 +219,17 @@ impl World {
         out.into_iter().for_each(|e| self.send(e));
         self.plan_wake(who);
         self.audit(who);
+        self.give_up(who);
+    }
+
+    /// A node whose log could not be synced is another store from then on.
+    fn give_up(&mut self, who: Who) {
+        let Who::Node(n) = who else { return };
+        if self.nodes[n as usize].gave_up {
+            self.crash(who, Loss::Memory);
+            let back = self.time + self.rng.below(300_000_000);
+            self.push(back, Event::Restart(who));
+        }
     }
 
     pub(crate) fn push(&mut self, at: u64, event: Event) {
@@ -281,8 +292,7 @@ impl World {
     }
 
     fn deliver(&mut self, e: Envelope) {
-        let closed = e.from == Who::Registry && self.registry.as_ref().is_some_and(|r| r.backups.line > e.link);
-        if closed || self.dead.contains(&e.to) {
+        if self.dead.contains(&e.to) {
             return;
         }
         if let Some(queued) = self.paused.get_mut(&e.to) {
@@ -294,6 +304,10 @@ impl World {
     }
 
     fn hand_over(&mut self, e: Envelope) {
+        let closed = e.from == Who::Registry && self.registry.as_ref().is_some_and(|r| r.backups.line > e.link);
+        if closed {
+            return;
+        }
         let [a, b, c] = e.body.digest();
         self.trace.mix(&[self.time, e.from.code() << 32 | e.to.code(), e.group as u64, a, b, c]);
         self.trace.say(|| e.to_string());
