@@ -5,7 +5,7 @@
 
 use dspm_proto::codec::{Reader, Writer};
 use dspm_proto::header::HEADER_SIZE;
-use dspm_proto::{DatasetId, Error, Generation, Header, Kind, Lsn, PAGE_SIZE, RecordId, limits};
+use dspm_proto::{DatasetId, Error, Generation, Header, Kind, Lsn, PAGE_SIZE, Part, RecordId, limits};
 use std::sync::atomic::Ordering;
 
 use crate::group::{GroupStore, Hidden};
@@ -100,6 +100,9 @@ impl GroupStore {
         let wanted = self.ring.end().saturating_sub((parts * PAGE_SIZE) as u64);
         let may = (self.droppable().0.saturating_sub(self.base.lsn.0) as usize).min(self.records.len());
         let drop = self.records.partition_point(|k| k.position < wanted).min(may);
+        // A prepared record goes together with the one that says what became of it.
+        let split = drop > 0 && self.records[drop - 1].part == Part::Prepared;
+        let drop = drop - usize::from(split);
         if drop < least {
             return Ok(());
         }

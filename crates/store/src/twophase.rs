@@ -4,8 +4,9 @@
 //! are freed. Recovery finds the entry and frees what a crash left.
 //!
 //! Invariants: a prepared record is taken back while it is the tail, so nothing stands on its pages, and after the log has
-//! it, so the log is whole. Its record stays in the chain: what goes are its pages, zeros, shrinkings and sizes. A prepared
-//! tail and an open decision at the tail stand in the ring and behind the checkpoint, whatever is dropped.
+//! it, so the log is whole. Its record stays in the chain: what goes are its pages, zeros, shrinkings and sizes. Whoever has a
+//! record behind a prepared one has the record that resolves it: neither ring nor log begins between the two. An open
+//! decision at the tail stands in the ring and behind the checkpoint, whatever is dropped.
 
 use std::sync::atomic::Ordering;
 

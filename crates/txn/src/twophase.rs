@@ -228,3 +228,8 @@ impl<R: Records> Replica<R> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod world;

@@ -150,6 +150,58 @@ fn every_operation_is_all_or_nothing() {
     assert!(none.is_none() && n > 0 && points > 400, "{points} crash points");
 }
 
+#[test]
+fn a_prepared_record_is_taken_back_whole_or_not_at_all() {
+    let dir = Dir::new();
+    let (store, _) = dir.open(MEMORY);
+    pollute(&store);
+    let mut g = store.open_group(GROUP).unwrap();
+    let all: Vec<Write> = (0..PAGES).map(|p| (D, p, Some(9))).collect();
+    append(&store, &mut g, &[(D, PAGES * 4096)], &all).unwrap();
+    g.set_committed(Lsn(1));
+    let before = store.usage();
+    // Pages, zeros, a shrinking and a dataset of its own.
+    let (new, writes) = (DatasetId(2), [(D, 1, Some(7)), (D, 2, None), (DatasetId(2), 0, Some(8))]);
+    let sizes = [(D, 5 * 4096), (new, 4096)];
+    let (points, g) = crash_everywhere(&dir, &store, Some(g), |mut g| {
+        append_of(&store, g.as_mut().unwrap(), &sizes, &writes, Part::Prepared).unwrap();
+        g
+    });
+    let (more, g) = crash_everywhere(&dir, &store, g, |mut g| {
+        append_of(&store, g.as_mut().unwrap(), &[], &[], Part::Aborts).unwrap();
+        g
+    });
+    assert!(points > 3 && more > 5, "{points} and {more} crash points");
+    let mut g = g.unwrap();
+    for at in 1..=3 {
+        assert_eq!((g.size(D, Lsn(at)), g.size(new, Lsn(at))), (PAGES * 4096, 0), "at {at}");
+        assert!((0..PAGES).all(|p| read(&g, D, p, Lsn(at)) == Some((Lsn(1), 9))), "at {at}");
+    }
+    let after = store.usage();
+    assert_eq!((after.used, after.dirty), (before.used, before.dirty), "its frames are back");
+    assert_eq!(g.changes(Lsn(1), Lsn(3)), Some(crate::Changes::default()), "nothing changed");
+    assert_eq!(g.newest_of(ClientId(1)).map(|id| (id.lsn, id.hash)), Some((Lsn(2), 0)), "its writer may ask");
+    assert!(matches!(g.cut(Lsn(2)), Err(Error::TooOld(_))), "its pages do not come again");
+    assert!(append_of(&store, &mut g, &[], &[], Part::Aborts).is_err(), "nothing is prepared");
+    // The names and places are free for others.
+    append(&store, &mut g, &sizes, &writes).unwrap();
+    assert_eq!((g.size(D, Lsn(4)), read(&g, new, 0, Lsn(4))), (5 * 4096, Some((Lsn(4), 8))));
+    g.cut(Lsn(1)).unwrap();
+    assert_eq!((g.tail().lsn, read(&g, D, 1, Lsn(1))), (Lsn(1), Some((Lsn(1), 9))));
+}
+
+#[test]
+fn a_record_is_taken_back_only_when_the_log_has_it() {
+    let mut w = World::open(super::simdisk::SimDisk::default(), 1 << 20, Model::default());
+    w.append_of(&[(D, PAGES * 4096)], &[(D, 1, Some(3))], Part::Prepared).unwrap();
+    assert!(matches!(w.append_of(&[], &[], Part::Aborts), Err(Error::Full(_))), "the log does not have it");
+    w.flush();
+    w.append_of(&[], &[], Part::Aborts).unwrap();
+    w.check(1, PAGES);
+    w.flush();
+    World::open(w.disk.copy(), 1 << 20, w.model.clone()).check(1, PAGES);
+}
+
 /// Frames have a past.
 fn pollute(store: &Store) {
     let all: Vec<_> = std::iter::from_fn(|| store.alloc()).collect();

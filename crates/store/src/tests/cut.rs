@@ -70,7 +70,7 @@ fn power_goes(w: &World, old: &Model, flushed: &[(usize, Lsn)]) {
             let model = new.or([old].into_iter().find(is)).unwrap_or_else(|| panic!("{what}: {tail:?}"));
             assert!(held.is_none_or(|h| new.is_some() && tail.lsn >= h), "{what}: {tail:?} of {held:?}");
             let records = model.records[..tail.lsn.0 as usize].to_vec();
-            again.with(|g| Model { records }.check(g, 1, PAGES));
+            again.with(|g| Model { records, ..Model::default() }.check(g, 1, PAGES));
         }
     }
 }

@@ -19,7 +19,7 @@ fn check(w: &World, flushed: Lsn, op: usize, bytes: usize, unsynced: Unsynced) {
     let tail = again.with(|g| g.tail().lsn);
     assert!(tail >= flushed && tail <= w.model.tail(), "{what}: {tail} of {flushed}");
     let mut again = again;
-    again.model = Model { records: w.model.records[..tail.0 as usize].to_vec() };
+    again.model = w.model.upto(tail);
     again.check(1, PAGES);
     // Life goes on, and a second crash finds it.
     again.append(&[(D, PAGES * 4096)], &[(D, 1, Some(200))]).unwrap();
@@ -118,7 +118,7 @@ fn a_cut_that_the_log_knows_holds() {
 fn check_killed(w: &World, memory: u64, op: usize, go_on: impl Fn(&mut World)) {
     let mut again = World::open(w.disk.killed(op), memory, Model::default());
     let tail = again.with(|g| g.tail().lsn);
-    again.model = Model { records: w.model.records[..tail.0 as usize].to_vec() };
+    again.model = w.model.upto(tail);
     go_on(&mut again);
     let flushed = again.with(|g| g.flushed());
     let last = World::open(again.disk.crashed(again.disk.ops(), 0, Unsynced::Lost), memory, Model::default());

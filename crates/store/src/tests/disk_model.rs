@@ -13,7 +13,11 @@ const PAGES: u64 = 30;
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append(Vec<(u64, u64, Option<u8>)>, Option<u64>),
+    Append(Vec<(u64, u64, Option<u8>)>, Option<u64>, Part),
+    /// The prepared tail is committed, or not.
+    Resolve(bool),
+    /// Nobody will ask about the decision at the tail.
+    Close,
     Commit(u64),
     Horizon(u64),
     Cut(u64),
@@ -30,9 +34,14 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     let write = (1u64..3, 0..PAGES, prop_oneof![4 => (1u8..=255).prop_map(Some), 1 => Just(None)]);
+    let write2 = write.clone();
     prop_oneof![
         10 => (proptest::collection::vec(write, 0..6), proptest::option::weighted(0.2, 0..PAGES))
-            .prop_map(|(w, s)| Op::Append(w, s)),
+            .prop_map(|(w, s)| Op::Append(w, s, Part::Alone)),
+        4 => (proptest::collection::vec(write2, 0..6), proptest::option::weighted(0.3, 0..PAGES), any::<bool>())
+            .prop_map(|(w, s, d)| Op::Append(w, s, if d { Part::Decides } else { Part::Prepared })),
+        4 => any::<bool>().prop_map(Op::Resolve),
+        1 => Just(Op::Close),
         4 => (0u64..3).prop_map(Op::Commit),
         3 => (0u64..4).prop_map(Op::Horizon),
         1 => (0u64..4).prop_map(Op::Cut),
@@ -46,7 +55,10 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn append(w: &mut World, mut writes: Vec<(u64, u64, Option<u8>)>, resize: Option<u64>) {
+fn append(w: &mut World, mut writes: Vec<(u64, u64, Option<u8>)>, resize: Option<u64>, part: Part) {
+    if w.model.part(w.model.tail()) == Part::Prepared {
+        return; // nothing but its resolution may follow
+    }
     writes.sort();
     writes.dedup_by_key(|w| (w.0, w.1));
     let mut sizes = w.model.sizes(w.model.tail());
@@ -57,10 +69,28 @@ fn append(w: &mut World, mut writes: Vec<(u64, u64, Option<u8>)>, resize: Option
     }
     let sizes: Vec<_> = sizes.into_iter().collect();
     let writes: Vec<_> = writes.into_iter().map(|w| (DatasetId(w.0), w.1, w.2)).collect();
-    match w.append(&sizes, &writes) {
+    match w.append_of(&sizes, &writes, part) {
         Ok(()) | Err(Error::Full(_)) => {}
         Err(e) => panic!("{e}"),
     }
+}
+
+/// One that aborts is refused before the log has what it takes back.
+fn resolve(w: &mut World, committed: bool) {
+    if w.model.part(w.model.tail()) != Part::Prepared {
+        return;
+    }
+    let part = if committed { Part::Alone } else { Part::Aborts };
+    let unlogged = w.with(|g| g.flushed() < g.tail().lsn);
+    match w.append_of(&[], &[], part) {
+        Err(Error::Full(_)) if part == Part::Aborts => assert!(unlogged),
+        done => done.unwrap(),
+    }
+}
+
+/// A prepared record is never the newest committed one: replicas see to it.
+fn committable(w: &World, lsn: Lsn) -> Lsn {
+    if w.model.part(lsn) == Part::Prepared { Lsn(lsn.0 - 1) } else { lsn }
 }
 
 fn cut(w: &mut World, to: Lsn) {
@@ -71,7 +101,7 @@ fn cut(w: &mut World, to: Lsn) {
         })
     });
     if done.is_some() {
-        w.model.records.truncate(to.0 as usize);
+        w.model.truncate(to);
     }
 }
 
@@ -82,7 +112,10 @@ fn power_loss(w: World, disk: SimDisk) -> World {
     assert!(again.opened.log_intact, "{:?}", again.opened.reason);
     let tail = again.with(|g| g.tail().lsn);
     assert!(tail >= least, "{tail} is left of {least}");
-    again.model.records.truncate(tail.0 as usize);
+    again.model.truncate(tail);
+    if again.model.part(tail) == Part::Prepared {
+        assert!(again.with(|g| g.horizon()) < tail, "what is before a prepared record cannot be read");
+    }
     again
 }
 
@@ -90,8 +123,15 @@ fn apply(mut w: World, op: Op) -> World {
     let tail = w.model.tail().0;
     let back = |n: u64| Lsn(tail.saturating_sub(n));
     match op {
-        Op::Append(writes, resize) => append(&mut w, writes, resize),
-        Op::Commit(n) => w.with(|g| g.set_committed(back(n))),
+        Op::Append(writes, resize, part) => append(&mut w, writes, resize, part),
+        Op::Resolve(committed) => resolve(&mut w, committed),
+        Op::Close => {
+            if w.model.part(back(0)) == Part::Decides {
+                w.with(|g| g.close(back(0)));
+                w.model.closed = back(0);
+            }
+        }
+        Op::Commit(n) => w.with(|g| g.set_committed(committable(&w, back(n)))),
         Op::Horizon(n) => w.with(|g| g.set_horizon(back(n))),
         Op::Cut(n) => cut(&mut w, back(n)),
         Op::Flush => w.flush(),
@@ -138,8 +178,8 @@ proptest! {
 fn shrinking_survives_a_checkpoint_behind_a_power_loss() {
     let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
     let lives = [
-        Op::Append(vec![(1, 13, Some(1))], None),
-        Op::Append(vec![], Some(0)),
+        Op::Append(vec![(1, 13, Some(1))], None, Part::Alone),
+        Op::Append(vec![], Some(0), Part::Alone),
         Op::PowerLoss(0),
         Op::Commit(0),
         Op::Checkpoint,
@@ -154,7 +194,7 @@ fn shrinking_survives_a_checkpoint_behind_a_power_loss() {
 fn records_that_another_member_may_lack_can_be_sent_after_a_power_loss() {
     let mut w = World::open(SimDisk::default(), MEMORY, Model::default());
     for fill in 1..5 {
-        append(&mut w, vec![(1, 3, Some(fill))], None);
+        append(&mut w, vec![(1, 3, Some(fill))], None, Part::Alone);
     }
     for op in [Op::PowerLoss(0), Op::Restart] {
         w = apply(w, op);

@@ -33,7 +33,7 @@ fn what_is_flushed_comes_back_without_memory() {
     w.with(|g| g.set_committed(g.tail().lsn));
     assert_eq!(w.store.usage().dirty, 0);
     write(&mut w, 10);
-    let again = World::open(w.disk.copy(), MEMORY, Model { records: w.model.records[..10].to_vec() });
+    let again = World::open(w.disk.copy(), MEMORY, w.model.upto(Lsn(10)));
     assert!(again.opened.log_intact && !again.opened.memory_kept);
     assert_eq!(again.opened.previous, w.opened.store);
     assert_eq!(again.opened.log_tails, vec![(GROUP, again.model.records[9].0)]);
@@ -127,8 +127,7 @@ fn a_full_disk_is_back_pressure() {
         commit(&mut w); // of a node that does not heed it
     }
     assert!(!w.store.is_suspect());
-    let image =
-        World::open(w.disk.copy(), MEMORY, Model { records: w.model.records[..w.flushed().0 as usize].to_vec() });
+    let image = World::open(w.disk.copy(), MEMORY, w.model.upto(w.flushed()));
     assert!(image.opened.log_intact);
     image.check(1, PAGES);
     w.disk.set_space(None);
@@ -223,7 +222,7 @@ fn flipped_bits_of_the_log_are_never_served() {
         let before_last = at < ends[4] as usize;
         assert!(tail >= ends.iter().filter(|e| **e as usize <= at).count() || at < 4096);
         assert!(!before_last || !again.opened.log_intact || tail == 6, "byte {at}: damage taken for a torn tail");
-        let model = Model { records: w.model.records[..tail].to_vec() };
+        let model = w.model.upto(Lsn(tail as u64));
         again.with(|g| model.check(g, 1, PAGES));
         // What was damaged is written again, and the log is whole afterwards.
         again.flush();

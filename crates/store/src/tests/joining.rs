@@ -121,7 +121,7 @@ impl Pair {
 
     /// What the member holds is of the primary's history; when it is whole, all of it.
     pub(super) fn check(&self) {
-        let model = Model { records: self.model.records[..self.tail().lsn.0 as usize].to_vec() };
+        let model = self.model.upto(self.tail().lsn);
         self.member.with(|g| check_member(g, &model));
     }
 

@@ -148,7 +148,7 @@ fn look(p: &Pair, old: &Model, op: usize, bytes: usize, unsynced: Unsynced) -> b
     let tail = w.with(|g| g.tail());
     let holds = |m: &Model| tail.lsn <= m.tail() && m.records[..tail.lsn.0 as usize].last().is_none_or(|r| r.0 == tail);
     let model = [&p.model, old].into_iter().find(|m| holds(m)).unwrap_or_else(|| panic!("{}: {tail:?}", what()));
-    w.with(|g| check_member(g, &Model { records: model.records[..tail.lsn.0 as usize].to_vec() }));
+    w.with(|g| check_member(g, &model.upto(tail.lsn)));
     let is_new = w.with(|g| g.rebased_to().is_some() || tail.lsn > old.tail());
     // It joins again.
     w.with(|g| g.rebase(p.primary.tail()).unwrap());

@@ -56,7 +56,13 @@ pub(super) type Write = (DatasetId, u64, Option<u8>);
 
 /// A record behind the group's tail, sealed.
 pub(super) fn record(g: &GroupStore, sizes: &[(DatasetId, u64)], writes: &[Write]) -> (Record, Vec<u8>) {
+    record_of(g, sizes, writes, Part::Alone)
+}
+
+/// The same with a part in a transaction over several groups.
+pub(super) fn record_of(g: &GroupStore, sizes: &[(DatasetId, u64)], writes: &[Write], part: Part) -> (Record, Vec<u8>) {
     let tail = g.tail();
+    let link = |hash| vec![Link { group: GroupId(g.id().0 + 1), lsn: Lsn(9), hash, token: g.fence().token }];
     let place = |d: DatasetId| sizes.iter().position(|s| s.0 == d).unwrap() as u16;
     let pages = writes.iter().map(|(d, page, fill)| PageChange {
         dataset: place(*d),
@@ -76,9 +82,13 @@ pub(super) fn record(g: &GroupStore, sizes: &[(DatasetId, u64)], writes: &[Write
         transaction: tail.lsn.0,
         predecessor: tail.hash,
         floor: Lsn(0),
-        part: Part::Alone,
+        part,
         datasets: sizes.iter().map(|s| DatasetChange { dataset: s.0, size: s.1 }).collect(),
-        links: Vec::new(),
+        links: match part {
+            Part::Prepared => link(5),
+            Part::Decides => link(0),
+            Part::Alone | Part::Aborts => Vec::new(),
+        },
         pages,
     };
     let meta = r.seal();
@@ -110,7 +120,17 @@ pub(super) fn append(
     sizes: &[(DatasetId, u64)],
     writes: &[Write],
 ) -> Result<Record, Error> {
-    let (r, meta) = record(g, sizes, writes);
+    append_of(store, g, sizes, writes, Part::Alone)
+}
+
+pub(super) fn append_of(
+    store: &Store,
+    g: &mut GroupStore,
+    sizes: &[(DatasetId, u64)],
+    writes: &[Write],
+    part: Part,
+) -> Result<Record, Error> {
+    let (r, meta) = record_of(g, sizes, writes, part);
     let frames = frames(store, &r, writes).ok_or_else(|| Error::Full("arena".into()))?;
     g.append(&r, &meta, frames)?;
     Ok(r)
@@ -142,11 +162,42 @@ pub(super) type Past = (RecordId, Vec<(DatasetId, u64)>, Vec<Write>);
 #[derive(Clone, Default)]
 pub(super) struct Model {
     pub(super) records: Vec<Past>,
+    /// Of records with a part in a transaction over several groups.
+    pub(super) parts: BTreeMap<Lsn, Part>,
+    /// The decision that nobody will ask about.
+    pub(super) closed: Lsn,
 }
 
 impl Model {
     pub(super) fn push(&mut self, r: &Record, sizes: &[(DatasetId, u64)], writes: &[Write]) {
+        self.parts.insert(r.id.lsn, r.part);
         self.records.push((r.id, sizes.to_vec(), writes.to_vec()));
+    }
+
+    /// Records above are gone. Behind a decision there was one only because nobody asks about it any more.
+    pub(super) fn truncate(&mut self, to: Lsn) {
+        if to < self.tail() && self.part(to) == Part::Decides {
+            self.closed = to;
+        }
+        self.records.truncate(to.0 as usize);
+        self.parts.retain(|l, _| *l <= to);
+        self.closed = self.closed.min(to);
+    }
+
+    /// The model as it was.
+    pub(super) fn upto(&self, to: Lsn) -> Model {
+        let mut model = self.clone();
+        model.truncate(to);
+        model
+    }
+
+    pub(super) fn part(&self, lsn: Lsn) -> Part {
+        self.parts.get(&lsn).copied().unwrap_or_default()
+    }
+
+    /// What counts at a snapshot.
+    fn past(&self, at: Lsn) -> impl Iterator<Item = &Past> {
+        self.records[..at.0 as usize].iter().filter(|r| self.part(r.0.lsn.next()) != Part::Aborts)
     }
 
     pub(super) fn tail(&self) -> Lsn {
@@ -154,14 +205,14 @@ impl Model {
     }
 
     pub(super) fn sizes(&self, at: Lsn) -> BTreeMap<DatasetId, u64> {
-        self.records[..at.0 as usize].iter().flat_map(|r| r.1.iter().copied()).collect()
+        self.past(at).flat_map(|r| r.1.iter().copied()).collect()
     }
 
     /// (LSN, fill) of a page at a snapshot.
     pub(super) fn page(&self, d: DatasetId, page: u64, at: Lsn) -> (Lsn, u8) {
         let mut state = (Lsn(0), 0);
         let mut size = 0;
-        for (id, sizes, writes) in &self.records[..at.0 as usize] {
+        for (id, sizes, writes) in self.past(at) {
             if let Some((_, s)) = sizes.iter().find(|s| s.0 == d) {
                 if PageNo::count(*s) < PageNo::count(size) && page >= PageNo::count(*s) {
                     state = (id.lsn, 0);
@@ -178,7 +229,15 @@ impl Model {
     /// Compares everything that the group must know, for every snapshot that it keeps. The LSN of zeros is a bound
     /// only: who forgot them may say 0, or the horizon; who had to await a base, the first commit that it saw of a dataset.
     pub(super) fn check(&self, g: &GroupStore, datasets: u64, pages: u64) {
-        assert_eq!(g.tail(), self.records.last().map_or(RecordId::default(), |r| r.0));
+        let tail = self.records.last().map_or(RecordId::default(), |r| r.0);
+        assert_eq!(g.tail(), tail);
+        if self.part(tail.lsn) == Part::Prepared || self.part(tail.lsn) == Part::Decides && self.closed < tail.lsn {
+            assert_eq!(
+                (g.part(tail.lsn), g.links(tail.lsn).len()),
+                (self.part(tail.lsn), 1),
+                "who may ask is not known"
+            );
+        }
         for at in g.horizon().0..=self.tail().0 {
             let at = Lsn(at);
             let sizes = self.sizes(at);
@@ -256,8 +315,12 @@ impl World {
     }
 
     pub(super) fn append(&mut self, sizes: &[(DatasetId, u64)], writes: &[Write]) -> Result<(), Error> {
+        self.append_of(sizes, writes, Part::Alone)
+    }
+
+    pub(super) fn append_of(&mut self, sizes: &[(DatasetId, u64)], writes: &[Write], part: Part) -> Result<(), Error> {
         let store = self.store.clone();
-        let r = self.with(|g| append(&store, g, sizes, writes))?;
+        let r = self.with(|g| append_of(&store, g, sizes, writes, part))?;
         self.model.push(&r, sizes, writes);
         Ok(())
     }
