@@ -23,7 +23,7 @@ impl Client {
     pub fn start(&mut self, t: usize, group: usize, writes: bool, work: u64, ctx: &mut Ctx<'_>) {
         let thread = &mut self.threads[t];
         (thread.group, thread.writes, thread.work, thread.again) = (group, writes, work, false);
-        thread.past = None;
+        (thread.past, thread.rest) = (None, Vec::new());
         self.call(t, ctx);
         while self.advance(t, ctx) {}
     }
@@ -32,6 +32,7 @@ impl Client {
     pub(crate) fn call(&mut self, t: usize, ctx: &mut Ctx<'_>) {
         let thread = &mut self.threads[t];
         (thread.view, thread.called, thread.step) = (None, ctx.check.top(thread.group), Step::Begin);
+        thread.txn = ctx.check.txns.begin();
     }
 
     /// Moves a thread on. False: it waits.
@@ -90,7 +91,10 @@ impl Client {
         self.threads[t].ticket = 0;
         let thread = &mut self.threads[t];
         (thread.group, thread.writes, thread.work, thread.again) = (group, writes, work, false);
-        thread.past = None;
+        (thread.past, thread.rest) = (None, Vec::new());
+        if writes && groups.len() > 1 && ctx.rng.chance(self.several) {
+            self.choose_several(t, &groups, ctx);
+        }
         if self.calm.is_none() && !writes && ctx.rng.chance(150) {
             self.choose_past(t, ctx);
         }
@@ -177,6 +181,13 @@ impl Client {
         let thread = &mut self.threads[t];
         thread.view = Some(View { id, protected });
         thread.pages = (0..ctx.rng.range(0, 2)).map(|n| PageNo((first + n) % PAGES)).collect();
+        thread.targets.clear();
+        if thread.writes {
+            let first = ctx.rng.below(PAGES);
+            thread.targets = (0..ctx.rng.range(1, 2)).map(|n| PageNo((first + n) % PAGES)).collect();
+            let more = thread.targets.iter().filter(|p| !thread.pages.contains(p)).copied().collect::<Vec<_>>();
+            thread.pages.extend(more);
+        }
         self.go_on(t, ctx);
     }
 
@@ -191,6 +202,7 @@ impl Client {
             thread.step = Step::Mutex;
         } else {
             thread.tally[thread.group].reads += 1;
+            ctx.check.txns.read_only(std::mem::take(&mut thread.txn));
             self.end(t, ctx);
         }
     }
@@ -201,7 +213,10 @@ impl Client {
         let mut pages = std::mem::take(&mut self.threads[t].pages);
         pages.retain(|page| {
             let cached = self.desks[g].cache.read(*page, view.id.lsn, ctx.broken(Mutant::CacheNoAsOf));
-            cached.inspect(|value| ctx.check.cached(g, view.id, *page, *value)).is_none()
+            let Some(value) = cached else { return true };
+            ctx.check.cached(g, view.id, *page, value);
+            self.threads[t].saw(*page, value);
+            false
         });
         self.threads[t].pages = pages.clone();
         if pages.is_empty() {
@@ -227,6 +242,7 @@ impl Client {
         let known = if ctx.broken(Mutant::FetchedOpen) { Lsn(0) } else { self.desks[g].holder.tail().lsn };
         for (page, lsn, value) in pages {
             ctx.check.page(g, view.id, *page, *value);
+            self.threads[t].saw(*page, *value);
             self.desks[g].cache.fetched(*page, (*lsn, *value), view.id.lsn, known);
         }
         // Read again later, perhaps: the snapshot must stay readable.
@@ -320,8 +336,10 @@ impl Client {
 
     /// A transaction whose snapshot is no longer the newest state begins again.
     pub(crate) fn begin_again(&mut self, t: usize, ctx: &mut Ctx<'_>) {
+        let groups = self.threads[t].groups();
         self.leave(t, ctx);
-        self.threads[t].again = false;
+        let thread = &mut self.threads[t];
+        (thread.group, thread.rest, thread.again) = (groups[0], groups[1..].to_vec(), false);
         self.call(t, ctx);
     }
 }

@@ -4,11 +4,14 @@
 //! - Acknowledged commits survive, and every transaction that begins afterwards sees them (strict serializability:
 //!   what was read counts like what was acknowledged, begins without a round trip are begins).
 //! - One LSN, one record. An outcome is final: "not committed" is never seen, "committed" is never lost.
+//! - What became of a prepared record is what became of its decision, and the same at every member (`verdicts`); nobody is
+//!   shown one that is not resolved.
 //! - A page read at a snapshot is the page that the group's history gives.
 //! - What was shown is held by every member whose memory is intact (the world asks them: [`Checker::audits`]).
 
+use crate::elle::{Key, Transactions};
 use dspm_proto::record::Record;
-use dspm_proto::{Generation, Lsn, PageNo, RecordId};
+use dspm_proto::{Generation, Lsn, PageNo, Part, RecordId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -19,6 +22,8 @@ pub struct Checker {
     /// What a member must hold by now: group, record, who saw it.
     pub(crate) audits: Vec<(usize, RecordId, &'static str)>,
     violation: Option<String>,
+    /// What transactions read and wrote.
+    pub txns: Transactions,
     /// How often each thing happened.
     pub counts: Counts,
 }
@@ -45,6 +50,8 @@ pub struct Counts {
     pub changes: u64,
     pub bases: u64,
     pub promoted: u64,
+    pub joint: u64,
+    pub aborts: u64,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +60,8 @@ struct History {
     seen: Vec<Rc<Record>>,
     dead: BTreeSet<(u64, u64)>,
     pages: BTreeMap<PageNo, Vec<(Lsn, u64)>>,
+    /// What became of prepared records.
+    verdicts: BTreeMap<(u64, u64), bool>,
     /// Complete members of each generation so far, and how many there must be for a write.
     copies: BTreeMap<Generation, (usize, usize)>,
 }
@@ -75,6 +84,13 @@ impl Checker {
         }
     }
 
+    /// The history of transactions as a whole; `last` are the pages at the end.
+    pub fn check_transactions(&mut self, last: &BTreeMap<Key, u64>) {
+        if let Err(what) = self.txns.check(last) {
+            self.fail(|| what);
+        }
+    }
+
     /// The newest state that anybody saw: whoever begins now sees at least that.
     pub fn top(&self, group: usize) -> Lsn {
         Lsn(self.groups[group].seen.len() as u64)
@@ -87,7 +103,10 @@ impl Checker {
 
     /// A client made a record.
     pub fn made(&mut self, group: usize, record: &Rc<Record>) {
-        self.groups[group].made.insert((record.id.lsn.0, record.id.hash), record.clone());
+        self.groups[group].made.insert(key(record.id), record.clone());
+        if record.is_empty() {
+            self.resolves(group, record);
+        }
     }
 
     /// A commit returned to its caller, who began at `base`.
@@ -121,6 +140,9 @@ impl Checker {
             return;
         }
         match self.groups[group].made.get(&(tail.lsn.0, tail.hash)).cloned() {
+            Some(record) if record.part == Part::Prepared => {
+                self.fail(|| format!("{what} shows {tail}, which is prepared: half a transaction"));
+            }
             Some(record) => self.see(group, &record, what),
             None => self.fail(|| format!("{what} shows {tail}, which nobody made")),
         }
@@ -154,16 +176,58 @@ impl Checker {
     /// A client was told what became of its record.
     pub fn outcome(&mut self, group: usize, record: &Rc<Record>, committed: bool) {
         self.counts.outcomes += 1;
+        let verdict = self.groups[group].verdicts.get(&key(record.id)).copied();
+        if record.part == Part::Prepared && (committed && verdict != Some(true) || !committed && verdict == Some(true))
+        {
+            let id = record.id;
+            self.fail(|| format!("the prepared {id} was told committed={committed}, its verdict is {verdict:?}"));
+        }
         if committed {
             return self.see(group, record, "outcome");
         }
         self.counts.not_committed += 1;
+        self.never(group, record);
+    }
+
+    /// A record is not committed, and will not be.
+    fn never(&mut self, group: usize, record: &Rc<Record>) {
         let h = &mut self.groups[group];
-        h.dead.insert((record.id.lsn.0, record.id.hash));
+        h.dead.insert(key(record.id));
         let seen = h.seen.get(record.id.lsn.0 as usize - 1).is_some_and(|r| **r == **record);
-        if seen {
+        if seen && record.part != Part::Prepared {
             self.fail(|| format!("record {} was told not committed, but was seen before", record.id));
         }
+    }
+
+    /// Somebody made the record behind a prepared one.
+    fn resolves(&mut self, group: usize, record: &Rc<Record>) {
+        let (id, yes) = (record.id, record.part == Part::Alone);
+        let prepared = self.groups[group].made.get(&(id.lsn.0 - 1, record.predecessor)).cloned();
+        let Some(prepared) = prepared.filter(|p| p.part == Part::Prepared) else {
+            return self.fail(|| format!("{id} resolves what nobody prepared"));
+        };
+        let h = &mut self.groups[group];
+        match h.verdicts.insert(key(prepared.id), yes) {
+            None => {}
+            Some(before) if before == yes => return,
+            Some(_) => return self.fail(|| format!("{} has two verdicts, the second is committed={yes}", prepared.id)),
+        }
+        if yes && h.dead.contains(&key(prepared.id)) {
+            return self.fail(|| format!("the prepared {} was told not committed, and is", prepared.id));
+        }
+        if yes && h.seen.get(prepared.id.lsn.0 as usize - 1).is_some_and(|r| **r == *prepared) {
+            h.write(&prepared);
+        }
+        let link = prepared.links[0];
+        let decider = link.group.0 as usize - 1;
+        let Some(decision) = self.groups[decider].made.get(&(link.lsn.0, link.hash)).cloned() else {
+            return self.fail(|| format!("{} names a decision that nobody made", prepared.id));
+        };
+        if yes {
+            return self.see(decider, &decision, "what is resolved was decided");
+        }
+        self.counts.aborts += 1;
+        self.never(decider, &decision);
     }
 
     /// Somebody saw a record, and with it all its predecessors.
@@ -186,6 +250,10 @@ impl Checker {
     }
 }
 
+fn key(id: RecordId) -> (u64, u64) {
+    (id.lsn.0, id.hash)
+}
+
 impl History {
     fn take(&mut self, r: &Rc<Record>) -> Result<(), String> {
         let at = r.id.lsn.0 as usize - 1;
@@ -198,13 +266,23 @@ impl History {
         if r.predecessor != before {
             return Err(format!("{} does not follow what was seen at LSN {at}", r.id));
         }
-        if self.dead.contains(&(r.id.lsn.0, r.id.hash)) {
+        let prepared = |r: &Rc<Record>| r.part == Part::Prepared;
+        if self.dead.contains(&key(r.id)) && !prepared(r) {
             return Err(format!("{} was told not committed, and is", r.id));
         }
+        if self.seen.last().is_some_and(prepared) != r.is_empty() {
+            return Err(format!("{} follows a prepared record and does not resolve it, or resolves nothing", r.id));
+        }
+        if !prepared(r) || self.verdicts.get(&key(r.id)) == Some(&true) {
+            self.write(r);
+        }
         self.seen.push(r.clone());
+        Ok(())
+    }
+
+    fn write(&mut self, r: &Record) {
         for p in &r.pages {
             self.pages.entry(p.page).or_default().push((r.id.lsn, p.checksum));
         }
-        Ok(())
     }
 }

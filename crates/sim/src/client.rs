@@ -13,8 +13,9 @@
 use crate::cache::{Cache, Changes};
 use crate::commit::Sending;
 use crate::ctx::Ctx;
+use crate::joint::Joint;
 use crate::mutant::Mutant;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::thread::{Step, Thread};
 use crate::wire::{Answer, Ask, Body, Envelope, Who};
 use dspm_proto::message::Recalled;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 /// One group as this process sees it.
 pub struct Desk {
-    pub(crate) config: Rc<GroupConfig>,
+    pub(crate) config: Rc<SetConfig>,
     /// Lease, flight and doubt.
     pub holder: Holder,
     /// The thread that has the process's writer mutex.
@@ -67,6 +68,12 @@ pub struct Client {
     pub threads: Vec<Thread>,
     /// Threads do only what they are told.
     pub scripted: bool,
+    /// Of write transactions, those over several groups, per mille.
+    pub several: u64,
+    /// Which group decides, where that is not left to chance.
+    pub decides: Option<usize>,
+    /// Transactions over several groups that are being committed.
+    pub(crate) joints: BTreeMap<u64, Joint>,
     /// No faults any more: short pauses, each thread reads and writes in turn, in these groups.
     pub calm: Option<Vec<usize>>,
     /// Transactions, for the record's identity.
@@ -84,12 +91,12 @@ impl Client {
     pub fn new(
         no: u32,
         id: ClientId,
-        groups: &[Rc<GroupConfig>],
+        groups: &[Rc<SetConfig>],
         threads: usize,
         nodes: usize,
         ctx: &mut Ctx<'_>,
     ) -> Self {
-        let desk = |config: &Rc<GroupConfig>| Desk {
+        let desk = |config: &Rc<SetConfig>| Desk {
             config: config.clone(),
             holder: Holder::new(),
             writer: None,
@@ -113,6 +120,9 @@ impl Client {
             desks: groups.iter().map(desk).collect(),
             threads: (0..threads).map(|_| Thread::new(ctx.now)).collect(),
             scripted: false,
+            several: 0,
+            decides: None,
+            joints: BTreeMap::new(),
             calm: None,
             transaction: 0,
             lease: groups[0].lease,
@@ -206,7 +216,7 @@ impl Client {
             }
             Answer::Failed(Error::OutcomeUnknown(_)) => self.unknowable(g, request, ctx),
             Answer::Failed(error) => self.failed(g, request, &error, ctx),
-            Answer::Located(config) => self.located(g, config, ctx),
+            Answer::Located(config) => self.located(&config, ctx),
             Answer::Hello => {}
         }
     }
@@ -222,7 +232,11 @@ impl Client {
     }
 
     /// A node's word on where a group is. What was begun in an older generation is over.
-    fn located(&mut self, g: usize, config: Rc<GroupConfig>, ctx: &mut Ctx<'_>) {
+    fn located(&mut self, config: &Rc<SetConfig>, ctx: &mut Ctx<'_>) {
+        config.groups.iter().for_each(|g| self.moved(*g, config, ctx));
+    }
+
+    fn moved(&mut self, g: usize, config: &Rc<SetConfig>, ctx: &mut Ctx<'_>) {
         let old = self.desks[g].config.clone();
         if config.version <= old.version {
             return;
@@ -268,6 +282,7 @@ impl Client {
             self.tick_reserve(g, ctx);
             self.tick_commit(g, ctx);
         }
+        self.tick_joints(ctx);
         self.run(ctx);
     }
 

@@ -10,11 +10,12 @@ use crate::begin::PAGES;
 use crate::client::{Client, Desk};
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
+use crate::set::group_id;
 use crate::thread::{Step, View};
 use crate::wire::Ask;
 use dspm_proto::message::{Note, Outcome};
 use dspm_proto::record::{DatasetChange, PageChange, Payload, Record};
-use dspm_proto::{DatasetId, Instant, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Refusal};
+use dspm_proto::{DatasetId, Instant, Link, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Refusal, Token};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -26,8 +27,12 @@ const ROOM_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Sending {
     pub(crate) record: Rc<Record>,
-    /// None: its caller was told that the outcome is unknown.
+    /// Its transaction, for the checker.
+    txn: usize,
+    /// None: its caller was told that the outcome is unknown, or waits for more than this record.
     thread: Option<usize>,
+    /// The transaction over several groups that it is of.
+    pub(crate) joint: Option<u64>,
     /// Where its transaction began.
     base: RecordId,
     /// The last sign of life since it went out.
@@ -42,9 +47,38 @@ pub struct Sending {
     questions: Vec<u64>,
 }
 
+impl Sending {
+    /// A record that goes out now: for a thread, or for a transaction over several groups.
+    pub(crate) fn new(
+        record: Rc<Record>,
+        txn: usize,
+        (thread, joint): (Option<usize>, Option<u64>),
+        base: RecordId,
+        now: Instant,
+        lease: Duration,
+    ) -> Sending {
+        let (patience, due) = (now.after(lease * 3), now.after(lease / 2));
+        let (requests, questions) = (Vec::new(), Vec::new());
+        Sending { record, txn, thread, joint, base, sent: now, patience, due, requests, questions }
+    }
+}
+
+/// What a transaction appends to a page: its last value names the list.
+pub(crate) fn values(ctx: &mut Ctx<'_>) -> Vec<u64> {
+    let count = if ctx.rng.chance(100) { 2 } else { 1 };
+    let value = |_| {
+        *ctx.values += 1;
+        *ctx.values
+    };
+    (0..count).map(value).collect()
+}
+
 impl Client {
     /// The write transaction commits.
     pub(crate) fn commit(&mut self, t: usize, ctx: &mut Ctx<'_>) -> bool {
+        if !self.threads[t].shares.is_empty() {
+            return self.commit_all(t, ctx);
+        }
         let g = self.threads[t].group;
         let (Some(token), Some(view)) = (self.desks[g].holder.token(), self.threads[t].view) else {
             self.begin_again(t, ctx); // the lease went with its session
@@ -56,27 +90,19 @@ impl Client {
             self.begin_again(t, ctx);
             return true;
         }
-        let record = self.record(g, token, ctx);
+        let values: Vec<_> = self.threads[t].targets.iter().map(|p| (*p, values(ctx))).collect();
+        let record = self.record(g, token, &values, (Part::Alone, Vec::new()), ctx);
         ctx.check.made(g, &record);
-        let members = match ctx.broken(Mutant::WriterSkipsJoining) {
-            true => config.members.iter().map(|m| m.node).collect(),
-            false => config.everyone().map(|m| m.node).collect(),
-        };
+        let members = self.members(g, ctx);
         if self.desks[g].holder.send(record.id, members).is_none() {
             self.begin_again(t, ctx); // another lease took its place: others may have committed
             return true;
         }
         self.desks[g].note_due = None;
-        self.desks[g].sending = Some(Sending {
-            record: record.clone(),
-            thread: Some(t),
-            base: view.id,
-            sent: ctx.now,
-            patience: ctx.now.after(self.lease * 3),
-            due: ctx.now.after(self.lease / 2),
-            requests: Vec::new(),
-            questions: Vec::new(),
-        });
+        let appends: Vec<_> = values.into_iter().map(|(page, values)| ((g, page), values)).collect();
+        let txn = ctx.check.txns.sent(self.threads[t].txn.clone(), &appends);
+        let sending = Sending::new(record.clone(), txn, (Some(t), None), view.id, ctx.now, self.lease);
+        self.desks[g].sending = Some(sending);
         self.threads[t].step = Step::Committing;
         self.send_record(g, None, ctx);
         if ctx.broken(Mutant::NoteEarly) {
@@ -85,27 +111,42 @@ impl Client {
         false
     }
 
-    fn record(&mut self, g: usize, token: dspm_proto::Token, ctx: &mut Ctx<'_>) -> Rc<Record> {
+    /// To whom a record goes.
+    pub(crate) fn members(&self, g: usize, ctx: &Ctx<'_>) -> Vec<u32> {
+        let config = &self.desks[g].config;
+        match ctx.broken(Mutant::WriterSkipsJoining) {
+            true => config.members.iter().map(|m| m.node).collect(),
+            false => config.everyone().map(|m| m.node).collect(),
+        }
+    }
+
+    /// The record behind the newest state.
+    pub(crate) fn record(
+        &mut self,
+        g: usize,
+        token: Token,
+        values: &[(PageNo, Vec<u64>)],
+        (part, links): (Part, Vec<Link>),
+        ctx: &mut Ctx<'_>,
+    ) -> Rc<Record> {
         self.transaction += 1;
         let tail = self.desks[g].holder.tail();
-        let first = ctx.rng.below(PAGES);
-        let pages = (0..ctx.rng.range(1, 2)).map(|n| {
-            *ctx.values += 1;
-            let (page, checksum) = (PageNo((first + n) % PAGES), *ctx.values);
+        let pages = values.iter().map(|(page, values)| {
+            let (page, checksum) = (*page, values.last().copied().unwrap_or_default());
             PageChange { dataset: 0, page, payload: Payload::Full, bytes: PAGE_SIZE as u32, checksum, base: Lsn(0) }
         });
         let pages = pages.collect();
         let mut record = Record {
-            group: self.desks[g].config.id,
+            group: group_id(g),
             id: RecordId { generation: token.generation, lsn: tail.lsn.next(), hash: 0 },
             token,
             session: self.session,
             transaction: self.transaction,
             predecessor: tail.hash,
             floor: self.floor_sent(g, ctx),
-            part: Part::Alone,
+            part,
             datasets: vec![DatasetChange { dataset: DatasetId(1), size: PAGES * PAGE_SIZE as u64 }],
-            links: Vec::new(),
+            links,
             pages,
         };
         record.seal();
@@ -135,8 +176,11 @@ impl Client {
         if let (Some(last), true) = (one_left, ctx.broken(Mutant::AckEarly)) {
             done = holder.acked(last, id, ctx.now);
         }
-        if done {
-            self.committed(g, ctx);
+        let joint = self.desks[g].sending.as_ref().and_then(|s| s.joint);
+        match joint.filter(|_| done) {
+            Some(joint) => self.held_by_all(joint, g, ctx),
+            None if done => self.committed(g, ctx),
+            None => {}
         }
     }
 
@@ -146,6 +190,7 @@ impl Client {
         let Some(t) = s.thread else { return };
         ctx.trace.say(|| format!("client{}.{t} committed {}", self.no, s.record.id));
         ctx.check.committed(g, &s.record, s.base);
+        ctx.check.txns.committed(s.txn);
         let known = self.desks[g].holder.tail().lsn;
         self.desks[g].cache.wrote(&s.record, known);
         self.desks[g].note_due = Some(Instant(ctx.now.0 + ctx.rng.below(2 * MS)));
@@ -155,7 +200,7 @@ impl Client {
         self.end(t, ctx);
     }
 
-    fn note(&mut self, g: usize, id: RecordId, ctx: &mut Ctx<'_>) {
+    pub(crate) fn note(&mut self, g: usize, id: RecordId, ctx: &mut Ctx<'_>) {
         let Some(token) = self.desks[g].holder.token() else { return };
         for m in self.desks[g].config.clone().everyone() {
             self.ask(g, m.node, Ask::Note(Note { token, id }), ctx);
@@ -176,7 +221,8 @@ impl Client {
             (s.sent, s.due) = (ctx.now, ctx.now.after(ROOM_PAUSE));
             return holder.stall(); // readers go on
         }
-        if ctx.broken(Mutant::RefusalFails) || full && ctx.broken(Mutant::FullFails) {
+        let alone = s.joint.is_none();
+        if alone && (ctx.broken(Mutant::RefusalFails) || full && ctx.broken(Mutant::FullFails)) {
             return self.not_committed(g, ctx);
         }
         self.doubt(g, ctx);
@@ -184,12 +230,15 @@ impl Client {
 
     pub(crate) fn doubt(&mut self, g: usize, ctx: &mut Ctx<'_>) {
         self.desks[g].holder.doubt();
-        ctx.trace.say(|| format!("client{} is in doubt", self.no));
+        ctx.trace.say(|| format!("client{} is in doubt about group {g}", self.no));
         self.question(g, ctx);
+        if let Some(joint) = self.desks[g].sending.as_ref().and_then(|s| s.joint) {
+            self.joint_in_doubt(joint, ctx);
+        }
     }
 
     pub(crate) fn question(&mut self, g: usize, ctx: &mut Ctx<'_>) {
-        let Some((token, id)) = self.desks[g].holder.flight().map(|f| (f.token, f.id)) else { return };
+        let Some((token, id)) = self.desks[g].holder.flight().map(|f| (f.token, f.question())) else { return };
         let request = self.ask_primary(g, Ask::Outcome(Outcome { session: self.session, token, id }), ctx);
         if let Some(s) = &mut self.desks[g].sending {
             s.questions.push(request);
@@ -201,6 +250,9 @@ impl Client {
     pub(crate) fn resolved(&mut self, g: usize, request: u64, committed: bool, ctx: &mut Ctx<'_>) {
         let asked = self.desks[g].sending.as_ref().filter(|s| s.questions.contains(&request));
         let Some((record, waits)) = asked.map(|s| (s.record.clone(), s.thread.is_some())) else { return };
+        if let Some(joint) = asked.and_then(|s| s.joint) {
+            return self.told(joint, g, Some(committed), ctx);
+        }
         if !committed {
             return self.not_committed(g, ctx);
         }
@@ -220,6 +272,7 @@ impl Client {
         let Some(s) = self.desks[g].sending.take() else { return };
         ctx.trace.say(|| format!("client{} was told: {} is not committed", self.no, s.record.id));
         ctx.check.outcome(g, &s.record, false);
+        ctx.check.txns.failed(s.txn);
         let Some(t) = s.thread else { return };
         let thread = &mut self.threads[t];
         if thread.again {
@@ -236,6 +289,9 @@ impl Client {
             return;
         }
         ctx.check.counts.unknown += 1;
+        if let Some(joint) = self.desks[g].sending.as_ref().and_then(|s| s.joint) {
+            return self.told(joint, g, None, ctx);
+        }
         self.desks[g].holder.abandon();
         self.give_caller_up(g, ctx);
         self.desks[g].sending = None;
@@ -255,9 +311,13 @@ impl Client {
             self.note(g, tail, ctx);
         }
         let Some(s) = self.desks[g].sending.as_mut().filter(|s| ctx.now >= s.due) else { return };
-        let (sent, waits) = (s.sent, s.thread.is_some());
+        let (sent, waits, alone) = (s.sent, s.thread.is_some(), s.joint.is_none());
         s.due = ctx.now.after(self.lease / 2);
         let in_doubt = self.desks[g].holder.flight().is_some_and(|f| f.doubt);
+        let held = self.desks[g].holder.flight().is_some_and(|f| f.missing.is_empty());
+        if held && !in_doubt {
+            return; // prepared: it is not what the transaction waits for
+        }
         if in_doubt {
             if waits && ctx.now.since(sent) > self.commit_timeout {
                 self.give_caller_up(g, ctx);
@@ -265,7 +325,7 @@ impl Client {
             self.question(g, ctx);
         } else if ctx.now.since(sent) <= self.lease * 2 {
             self.send_record(g, None, ctx);
-        } else if ctx.broken(Mutant::SilenceFails) {
+        } else if alone && ctx.broken(Mutant::SilenceFails) {
             self.not_committed(g, ctx);
         } else {
             self.doubt(g, ctx);

@@ -9,6 +9,7 @@ use crate::node::Loss;
 use crate::past;
 use crate::reading;
 use crate::thread::Step;
+use crate::together;
 use crate::wire::{Ask, Body, Envelope, Who};
 use crate::world::{Actor, Shape, World};
 use dspm_proto::Session;
@@ -54,10 +55,26 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "settled_and_never_active", play: membership::settled_and_never_active },
     Schedule { name: "joins_an_idle_group", play: membership::joins_an_idle_group },
     Schedule { name: "named_by_a_lost_store", play: membership::named_by_a_lost_store },
+    Schedule { name: "decided_twice", play: membership::decided_twice },
     Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },
     Schedule { name: "damaged_logs", play: crate::powercuts::damaged_logs },
+    Schedule { name: "writer_dies_prepared", play: together::writer_dies_prepared },
+    Schedule { name: "late_decision", play: together::late_decision },
+    Schedule { name: "writer_dies_decided", play: |m| together::writer_dies_decided(m, 0) },
+    Schedule { name: "writer_dies_decided_asked", play: |m| together::writer_dies_decided(m, 1) },
+    Schedule { name: "decided_and_cut_off", play: together::decided_and_cut_off },
+    Schedule { name: "told_and_power_cut", play: together::told_and_power_cut },
+    Schedule { name: "one_primary_dies_prepared", play: |m| together::one_primary_dies(m, false, false) },
+    Schedule { name: "one_primary_dies_decided", play: |m| together::one_primary_dies(m, true, false) },
+    Schedule { name: "one_primary_dies_prepared_on_disk", play: |m| together::one_primary_dies(m, false, true) },
+    Schedule { name: "one_primary_dies_decided_on_disk", play: |m| together::one_primary_dies(m, true, true) },
+    Schedule { name: "all_die_prepared", play: |m| together::all_die(m, false) },
+    Schedule { name: "all_die_decided", play: |m| together::all_die(m, true) },
+    Schedule { name: "writer_dies_busy", play: together::writer_dies_busy },
+    Schedule { name: "joins_a_prepared_tail", play: together::joins_a_prepared_tail },
+    Schedule { name: "no_room_to_resolve", play: together::no_room_to_resolve },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },
@@ -80,7 +97,8 @@ pub(crate) fn world(mutant: Option<Mutant>, disk: bool) -> World {
 /// The same; old versions are kept so long.
 pub(crate) fn world_of(mutant: Option<Mutant>, disk: bool, history: Duration) -> World {
     let lease = Duration::from_nanos(L);
-    let shape = Shape { copies: 2, nodes: 2, groups: 1, clients: 2, threads: 2, disk, lease, history, changes: false };
+    let shape =
+        Shape { copies: 2, nodes: 2, sets: 1, groups: 1, clients: 2, threads: 2, disk, lease, history, changes: false };
     let mut w = World::new(1, shape, mutant, false);
     for c in &mut w.clients {
         c.scripted = true;
@@ -137,6 +155,7 @@ pub(crate) fn inject(w: &mut World, messages: Vec<Envelope>) {
 pub(crate) fn verdict(mut w: World, expected: bool, what: &str) -> Result<(), String> {
     if w.check.violation().is_none() {
         w.audit_all();
+        w.check_transactions();
     }
     match w.check.violation() {
         Some(v) => Err(v.to_owned()),

@@ -10,7 +10,7 @@
 
 use crate::rng::Rng;
 use dspm_proto::record::Record;
-use dspm_proto::{Lsn, PageNo, RecordId};
+use dspm_proto::{Lsn, PageNo, Part, RecordId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -79,9 +79,17 @@ impl Disk {
     }
 
     /// The sync of a batch with these records returned.
-    pub(crate) fn sync(&mut self, records: &[Rc<Record>]) {
+    pub(crate) fn sync(&mut self, records: &[Rc<Record>], lost: bool) {
         self.batch += 1;
-        self.log.extend(records.iter().map(|r| Entry::new(self.batch, r)));
+        let entry = |r: &Rc<Record>| Entry { record: (!lost).then(|| r.clone()), ..Entry::new(self.batch, r) };
+        self.log.extend(records.iter().map(entry));
+    }
+
+    /// Something whole of a later batch follows the record.
+    pub(crate) fn is_before_end(&self, lsn: Lsn) -> bool {
+        let index = lsn.0.wrapping_sub(self.start.lsn.0).wrapping_sub(1) as usize;
+        let batch = self.log.get(index).map(|e| e.batch);
+        batch.is_some_and(|b| self.log[index..].iter().any(|e| e.batch > b && e.whole().is_some()))
     }
 
     pub(crate) fn truncate(&mut self, last: Lsn) {
@@ -121,7 +129,9 @@ impl Disk {
 
     /// Brings the base up to a commit that the log has.
     pub(crate) fn checkpoint(&mut self, log: &[Rc<Record>], to: Lsn) {
-        for record in log.iter().filter(|r| r.id.lsn > self.base.at && r.id.lsn <= to) {
+        let aborted = |lsn: Lsn| log.iter().any(|r| r.id.lsn == lsn.next() && r.part == Part::Aborts);
+        let new = |r: &&Rc<Record>| r.id.lsn > self.base.at && r.id.lsn <= to && !aborted(r.id.lsn);
+        for record in log.iter().filter(new).collect::<Vec<_>>() {
             self.base.pages.extend(record.pages.iter().map(|p| (p.page, p.checksum)));
         }
         self.base.at = self.base.at.max(to);

@@ -8,10 +8,12 @@
 //! Then everything is healed and every thread must read and write again in every group whose members are whole: what
 //! hangs, or starves in the queue, is a violation too.
 
+use crate::client::Client;
 use crate::mutant::Mutant;
 use crate::network::{Cut, Weather};
 use crate::node::Loss;
 use crate::rng::Rng;
+use crate::thread::{Step, Thread};
 use crate::wire::Who;
 use crate::world::{Actor, Event, Shape, World};
 use std::time::Duration;
@@ -28,10 +30,13 @@ impl World {
         let mut rng = Rng::new(seed ^ 0x5eed);
         let changes = seed % 5 < 3;
         let copies = rng.pick(&[2, 2, 3]);
+        // Few runs have many groups: they cost as much time as several.
+        let (sets, groups) = rng.pick(&[(1, 1), (1, 1), (1, 1), (2, 2), (2, 2), (1, 2), (2, 3), (2, 4)]);
         let shape = Shape {
             copies,
             nodes: copies + if changes { rng.range(1, 2) } else { rng.below(2) } as u32,
-            groups: rng.range(1, 2) as usize,
+            sets,
+            groups,
             clients: rng.range(2, 3) as u32,
             threads: rng.range(1, 3) as usize,
             disk: rng.chance(if changes { 300 } else { 600 }),
@@ -51,6 +56,10 @@ impl World {
         world.fault_gap = rng.pick(&[25 * MS, 80 * MS, 250 * MS, 600 * MS]);
         world.fault_until = rng.range(700, if changes { 4000 } else { 2500 }) * MS;
         world.loses = rng.chance(if changes { 600 } else { 120 });
+        // Without a registry a set that lost a member waits for ever, and with it those whose decisions it has.
+        let several = if changes || !world.loses { rng.pick(&[0, 150, 400]) } else { 0 };
+        world.several = several;
+        world.clients.iter_mut().for_each(|c| c.several = several);
         if let Some(registry) = &mut world.registry {
             registry.hasty = rng.pick(&[0, 10, 40, 100]);
             let copy_max = rng.pick(&[5 * MS, 100 * MS, 600 * MS]);
@@ -58,7 +67,8 @@ impl World {
         }
         world.nodes.iter_mut().for_each(|n| n.tears = true);
         world.nodes.iter_mut().for_each(|n| n.sync_max = rng.pick(&[MS, 10 * MS, 120 * MS]));
-        let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, 3, 2]), rng.pick(&[0, 0, 100, 400]));
+        let most = (groups as u64).max(2);
+        let (room, tight) = (rng.pick(&[u64::MAX, u64::MAX, most + 1, most]), rng.pick(&[0, 0, 100, 400]));
         world.nodes.iter_mut().for_each(|n| (n.room, n.tight) = (room, tight));
         world.push(world.time, Event::Fault);
         world
@@ -112,7 +122,7 @@ impl World {
     }
 
     fn stop(&mut self, who: Who) {
-        let lease = self.configs[0].lease.as_nanos() as u64;
+        let lease = self.sets[0].lease.as_nanos() as u64;
         let longest =
             self.rng.pick(&[2 * MS, 30 * MS, lease, if self.registry.is_some() { 6 * lease } else { 3 * lease }]);
         let end = self.time + self.rng.below(longest);
@@ -127,7 +137,7 @@ impl World {
         let way = self.rng.below(4);
         let cut = Cut { id: self.serial, side, out: way != 0, into: way != 1 };
         self.trace.say(|| format!("cut off: {:?} out={} into={}", cut.side, cut.out, cut.into));
-        let lease = self.configs[0].lease.as_nanos() as u64;
+        let lease = self.sets[0].lease.as_nanos() as u64;
         let end = self.time + self.rng.below(if self.registry.is_some() { 5 * lease } else { 2 * lease });
         self.push(end, Event::Heal(cut.id));
         self.network.cut(cut);
@@ -137,10 +147,16 @@ impl World {
         let loss = match who {
             Who::Node(n) if self.may_lose(n) && self.rng.chance(250) => Loss::Memory,
             Who::Node(n) if self.may_flip(n) && self.rng.chance(250) => Loss::Flip,
-            Who::Node(_) if self.configs[0].disk && self.rng.chance(400) => Loss::Power,
+            Who::Node(n) if self.may_flip(n) && self.sets[0].changes && self.rng.chance(200) => {
+                return self.nodes[n as usize].sync_fails = true;
+            }
+            Who::Node(_) if self.sets[0].disk && self.rng.chance(400) => Loss::Power,
             _ => Loss::Nothing,
         };
         self.crash(who, loss);
+        if who == Who::Registry && self.rng.chance(400) {
+            self.restore_backup();
+        }
         let longest = self.rng.pick(&[2 * MS, 50 * MS, if self.registry.is_some() { 2000 * MS } else { 500 * MS }]);
         let back = self.time + self.rng.below(longest);
         self.push(back, Event::Restart(who));
@@ -152,25 +168,25 @@ impl World {
     /// Within the promise: every group keeps one complete member whose memory is intact, of the set that was active last
     /// and of the one that may be about to become active.
     fn may_lose(&self, n: u32) -> bool {
-        self.loses && (!self.configs[0].disk || self.configs[0].changes) && self.others_are_whole(n)
+        self.loses && (!self.sets[0].disk || self.sets[0].changes) && self.others_are_whole(n)
     }
 
     /// Likewise: a disk lies where another member's is honest.
     fn may_flip(&self, n: u32) -> bool {
-        self.loses && self.configs[0].disk && !self.configs[0].changes && self.others_are_whole(n)
+        self.loses && self.sets[0].disk && self.others_are_whole(n)
     }
 
     fn others_are_whole(&self, n: u32) -> bool {
         let whole = |m: &dspm_txn::Member| {
             let node = &self.nodes[m.node as usize];
-            m.node != n && node.has_all_of(m.store) && !node.flipped
+            m.node != n && node.has_all_of(m.store) && !node.flipped && !node.sync_fails
         };
-        self.configs.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
+        self.sets.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
     }
 
     /// Power fails everywhere; or every process dies.
     fn blackout(&mut self) {
-        let loss = if self.configs[0].disk { Loss::Power } else { Loss::Nothing };
+        let loss = if self.sets[0].disk { Loss::Power } else { Loss::Nothing };
         for n in 0..self.nodes.len() as u32 {
             if !self.dead.contains(&Who::Node(n)) {
                 self.crash(Who::Node(n), loss);
@@ -227,12 +243,13 @@ impl World {
         self.trace.say(|| "---- no faults from here on".into());
         self.network.weather = Weather::FAIR;
         self.heal(None);
+        self.put_newest_back();
         let everybody: Vec<Who> = self.clocks.keys().copied().collect();
         for who in everybody {
             self.restart(who);
             self.resume(who);
         }
-        self.nodes.iter_mut().for_each(|n| (n.sync_max, n.tight) = (MS, 0)); // what little room there is stays so
+        self.nodes.iter_mut().for_each(|n| (n.sync_max, n.tight, n.sync_fails) = (MS, 0, false)); // what little room there is stays so
         let live = self.live_groups();
         self.registry.iter_mut().for_each(|r| r.hasty = 0);
         self.clients.iter_mut().for_each(|c| c.calm = Some(live.clone()));
@@ -245,7 +262,7 @@ impl World {
             }
             if self.served(&before, &live) && self.sets_are_whole(&live) {
                 self.check.counts.recovery_ms = (self.time - healed) / MS;
-                return self.audit_all();
+                return self.end(&live);
             }
             if !self.step(end) {
                 break;
@@ -255,6 +272,27 @@ impl World {
         self.check.fail(|| format!("liveness: without faults these did not read and write in time: {late}"));
     }
 
+    /// Nobody begins anything any more: what is under way comes to its end, in all its groups.
+    fn end(&mut self, live: &[usize]) {
+        self.trace.say(|| "---- nothing begins from here on".into());
+        self.clients.iter_mut().for_each(|c| c.calm = Some(Vec::new()));
+        let end = self.time + SUFFIX_MAX;
+        let waits = |t: &Thread| t.step != Step::Stopped && t.groups().iter().all(|g| live.contains(g));
+        let busy = |c: &Client| c.threads.iter().any(waits) || !c.joints.is_empty();
+        let open = |w: &World, g: &usize| w.nodes.iter().any(|n| n.is_unresolved(*g));
+        while self.clients.iter().any(busy) || live.iter().any(|g| open(self, g)) {
+            if self.check.violation().is_some() {
+                return;
+            }
+            if !self.step(end) {
+                let what = "a transaction does not come to its end, or a prepared record is never resolved";
+                return self.check.fail(|| format!("liveness: {what}"));
+            }
+        }
+        self.audit_all();
+        self.check_transactions();
+    }
+
     /// Sets have all their copies, each of them complete and there.
     fn sets_are_whole(&self, live: &[usize]) -> bool {
         self.not_whole(live).is_empty()
@@ -262,10 +300,10 @@ impl World {
 
     fn not_whole(&self, live: &[usize]) -> String {
         let mut text = String::new();
-        for c in live.iter().map(|g| &self.configs[*g]).filter(|c| c.changes) {
+        for c in self.sets.iter().filter(|c| c.changes && c.groups.iter().any(|g| live.contains(g))) {
             let complete = c.members.iter().filter(|m| self.nodes[m.node as usize].has_all_of(m.store)).count();
             if complete < c.copies || !c.active || !c.joining.is_empty() {
-                text += &format!("set {} g{} has {complete} of {} copies ", c.id, c.generation, c.copies);
+                text += &format!("set {} g{} has {complete} of {} copies ", c.no, c.generation, c.copies);
             }
         }
         text

@@ -3,12 +3,14 @@
 //! - [`World`]: processes with drifting clocks, a network that loses, repeats, delays and cuts, and the faults.
 //! - [`Node`](node::Node) and [`Client`](client::Client): the runtimes around `Replica` and `Holder`; the client here
 //!   is the specification of the client runtime.
+//! - [`Transactions`](elle::Transactions): the history of whole transactions, whatever the protocol under it.
 //! - [`Checker`](check::Checker): strict serializability, durability, outcomes; [`World`] adds what members hold.
 //! - [`Mutant`]: one rule broken on purpose; [`directed`]: schedules that chance meets rarely.
 //!
 //! A run is its seed: no clock, no thread, no address and no hash order has a say in it.
 
 mod audit;
+mod backup;
 pub mod begin;
 pub mod cache;
 pub mod check;
@@ -16,13 +18,17 @@ pub mod client;
 pub mod clock;
 pub mod commit;
 pub mod ctx;
+mod cycles;
 pub mod directed;
 mod disk;
+pub mod elle;
 pub mod explore;
 pub mod faults;
+mod joint;
 mod member;
 mod membership;
 pub mod mutant;
+mod mutiny;
 pub mod network;
 pub mod node;
 mod outcomes;
@@ -38,6 +44,7 @@ pub mod rng;
 mod sabotage;
 pub mod set;
 pub mod thread;
+mod together;
 pub mod trace;
 pub mod wire;
 pub mod world;

@@ -5,9 +5,9 @@
 
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::node::{Node, Slot};
+use crate::node::{Node, SetPart};
 use crate::records::{Copied, Lies, SimRecords};
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::wire::{Body, Envelope, Who};
 use dspm_proto::{Generation, Instant, StoreId, Token};
 use dspm_txn::{Fence, Grants, Member, Records, Replica, Term};
@@ -34,30 +34,51 @@ impl Node {
         let me = Member { node: self.no, store: self.store };
         let started = if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { self.started };
         let config = self.slots[g].config.clone();
-        let may_have_given = self.boot > 1 && !ctx.broken(Mutant::RestartNoWait);
-        let given = if may_have_given { self.started.after(config.lease) } else { Instant(0) };
-        let setup = config.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly));
-        let slot = &mut self.slots[g];
-        if config.changes && slot.grants.is_none() {
-            slot.grants = Some(Grants::new(setup, records.fence().generation, given));
-        }
-        let setup = slot.config.setup(me, self.boot, started, term(slot, ctx));
+        let setup = config.setup(g, me, self.boot, started, term(&self.parts[config.no], ctx));
         let mut replica = Replica::new(records, twisted(setup, ctx), ctx.now);
         let (synced, no_reserve) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::NoReserve));
         let (no_cut, no_pages) = (ctx.broken(Mutant::RejoinNoCut), ctx.broken(Mutant::TailWithoutPages));
-        replica.records.lies = Lies { synced, no_reserve, no_cut, no_pages, ..Lies::default() };
+        let (no_parts, no_undo) = (ctx.broken(Mutant::PreparedCommits), ctx.broken(Mutant::AbortKeepsPages));
+        replica.records.lies = Lies { synced, no_reserve, no_cut, no_pages, no_parts, no_undo, ..Lies::default() };
+        replica.records.disk_counts = config.disk;
         self.slots[g].replica = Some(replica);
     }
 
+    /// The grants of a set that this node is in, over what its groups obey already.
+    pub(crate) fn take_part(&mut self, set: usize, ctx: &Ctx<'_>) {
+        let config = self.parts[set].config.clone();
+        if !config.changes || self.parts[set].grants.is_some() || config.store_of(self.no) != self.store {
+            return;
+        }
+        let may_have_given = self.boot > 1 && !ctx.broken(Mutant::RestartNoWait);
+        let given = if may_have_given { self.started.after(config.lease) } else { Instant(0) };
+        let setup = config.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly));
+        let fences = config.groups.iter().filter_map(|g| self.records(*g)).map(|r| r.fence().generation);
+        let fenced = fences.max().unwrap_or_default();
+        self.parts[set].grants = Some(Grants::new(setup, fenced, given));
+    }
+
+    /// A group is settled in a generation that is not active yet. The registry hears of it when all groups of the set are.
+    pub(crate) fn group_activated(&mut self, g: usize, ctx: &mut Ctx<'_>) {
+        let part = &mut self.parts[self.slots[g].config.no];
+        part.settled.insert(g);
+        if part.config.groups.iter().all(|g| part.settled.contains(g)) {
+            let (set, generation) = (part.config.no, part.config.generation);
+            self.report(set, Body::Activated { generation }, ctx);
+        }
+    }
+
     /// The registry's word on all sets.
-    pub(crate) fn viewed(&mut self, sets: &[Rc<GroupConfig>], now: Instant, ctx: &mut Ctx<'_>) {
-        for (g, new) in sets.iter().enumerate() {
-            if new.version <= self.slots[g].config.version {
+    pub(crate) fn viewed(&mut self, sets: &[Rc<SetConfig>], now: Instant, ctx: &mut Ctx<'_>) {
+        for (set, new) in sets.iter().enumerate() {
+            let known = &self.parts[set].config;
+            let contradicts = known.contradicts(new) && !ctx.broken(Mutant::ViewGoesBack);
+            if new.version <= known.version || contradicts {
                 continue;
             }
-            let old = std::mem::replace(&mut self.slots[g].config, new.clone());
+            let old = std::mem::replace(&mut self.parts[set].config, new.clone());
             let next = new.generation > old.generation;
-            if let Some(grants) = &mut self.slots[g].grants {
+            if let Some(grants) = &mut self.parts[set].grants {
                 let setup = new.grants(self.no, ctx.broken(Mutant::GrantsCompleteOnly));
                 match next && ctx.broken(Mutant::GrantsNotWaited) {
                     true => *grants = Grants::new(setup, new.generation, Instant(0)),
@@ -65,22 +86,28 @@ impl Node {
                 }
             }
             if next {
-                self.slots[g].copy = None;
-                self.slots[g].led = old.primary == self.no;
+                self.parts[set].settled.clear();
             }
-            match self.slots[g].replica.is_some() {
-                true => self.reconfigured(g, &old, now, ctx),
-                false if new.store_of(self.no) == self.store => {
-                    let records = self.slots[g].kept.take().unwrap_or_default();
-                    self.open(g, records, ctx);
+            self.take_part(set, ctx);
+            for g in new.groups.iter().copied() {
+                self.slots[g].config = new.clone();
+                if next {
+                    (self.slots[g].copy, self.slots[g].led) = (None, old.primary == self.no);
                 }
-                false => {}
+                match self.slots[g].replica.is_some() {
+                    true => self.reconfigured(g, &old, now, ctx),
+                    false if new.store_of(self.no) == self.store => {
+                        let records = self.slots[g].kept.take().unwrap_or_default();
+                        self.open(g, records, ctx);
+                    }
+                    false => {}
+                }
+                self.after(g, now, ctx);
             }
-            self.after(g, now, ctx);
         }
     }
 
-    fn reconfigured(&mut self, g: usize, old: &GroupConfig, now: Instant, ctx: &mut Ctx<'_>) {
+    fn reconfigured(&mut self, g: usize, old: &SetConfig, now: Instant, ctx: &mut Ctx<'_>) {
         let new = self.slots[g].config.clone();
         let stays = old.primary == self.no && new.primary == self.no && new.generation > old.generation;
         if stays && ctx.broken(Mutant::LeaseNotCarried) {
@@ -96,9 +123,9 @@ impl Node {
         let by_node = ctx.broken(Mutant::NamedByNode) && new.store_of(self.no) != StoreId(0);
         let store = if by_node { new.store_of(self.no) } else { self.store };
         let me = Member { node: self.no, store };
+        let setup = new.setup(g, me, self.boot, self.started, term(&self.parts[new.no], ctx));
         let slot = &mut self.slots[g];
         let led = slot.led;
-        let setup = new.setup(me, self.boot, self.started, term(slot, ctx));
         if let Some(r) = slot.replica.as_mut() {
             r.configure(twisted(setup, ctx), now);
             let begins = new.primary == self.no && new.active && !old.active;
@@ -112,7 +139,10 @@ impl Node {
     /// Something about membership came. False: it was something else.
     pub(crate) fn membership(&mut self, e: &Envelope, now: Instant, ctx: &mut Ctx<'_>) -> bool {
         match (&e.body, e.from) {
-            (Body::View(sets), _) => self.viewed(sets, now, ctx),
+            (Body::View(sets), _) => {
+                self.line = self.line.max(e.link);
+                self.viewed(sets, now, ctx);
+            }
             (Body::Grant { generation, store, sender, sent, answer }, Who::Node(from)) => {
                 let asked = if *answer { None } else { Some(*sent) };
                 if *store == self.store {
@@ -138,7 +168,7 @@ impl Node {
     #[allow(clippy::too_many_arguments)] // the fields of the message
     fn grant(
         &mut self,
-        g: usize,
+        set: usize,
         from: Member,
         generation: Generation,
         sent: Instant,
@@ -146,27 +176,38 @@ impl Node {
         now: Instant,
         ctx: &mut Ctx<'_>,
     ) {
-        let Some(grants) = &mut self.slots[g].grants else { return };
+        let Some(grants) = &mut self.parts[set].grants else { return };
         match asked {
             Some(sent) if grants.asked(from.node, generation, now) => {
-                self.say_grant(g, from, generation, sent, true, ctx)
+                self.say_grant(set, from, generation, sent, true, ctx)
             }
             Some(_) => {}
             None => {
                 let served = grants.term().serves(now);
                 grants.granted(from.node, from.store, generation, sent);
                 let term_began = !served && grants.term().serves(now);
-                if let Some(r) = self.slots[g].replica.as_mut().filter(|_| term_began) {
-                    r.tick(now);
+                let groups = self.parts[set].config.groups.clone();
+                for g in groups.into_iter().filter(|_| term_began) {
+                    if let Some(r) = self.slots[g].replica.as_mut() {
+                        r.tick(now);
+                    }
+                    self.after(g, now, ctx);
                 }
-                self.after(g, now, ctx);
             }
         }
     }
 
-    fn say_grant(&self, g: usize, to: Member, generation: Generation, sent: Instant, answer: bool, ctx: &mut Ctx<'_>) {
+    fn say_grant(
+        &self,
+        set: usize,
+        to: Member,
+        generation: Generation,
+        sent: Instant,
+        answer: bool,
+        ctx: &mut Ctx<'_>,
+    ) {
         let body = Body::Grant { generation, store: to.store, sender: self.store, sent, answer };
-        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to.node), link: 0, group: g, body });
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to.node), link: 0, group: set, body });
     }
 
     /// A joining node asks for the base: what is committed, if this is the primary and serves.
@@ -189,38 +230,39 @@ impl Node {
 
     /// Timers of membership.
     pub(crate) fn tick_membership(&mut self, now: Instant, ctx: &mut Ctx<'_>) {
-        if !self.slots.iter().any(|s| s.config.changes) {
+        if !self.parts.iter().any(|p| p.config.changes) {
             return;
         }
-        for g in 0..self.slots.len() {
-            self.ask_grants(g, now, ctx);
-            self.copy_on(g, now, ctx);
-        }
+        (0..self.parts.len()).for_each(|set| self.ask_grants(set, now, ctx));
+        (0..self.slots.len()).for_each(|g| self.copy_on(g, now, ctx));
         if now < self.beat_due {
             return;
         }
         self.beat_due = Instant(now.0 + BEAT);
-        self.report(0, Body::Beat { store: self.store }, ctx);
-        for g in 0..self.slots.len() {
-            let whole = self.slots[g].replica.as_ref().is_some_and(Replica::is_whole);
-            let c = &self.slots[g].config;
+        let known = self.parts.iter().map(|p| p.config.version()).collect();
+        self.report(0, Body::Beat { store: self.store, known, line: self.line }, ctx);
+        for set in 0..self.parts.len() {
+            let c = &self.parts[set].config;
+            let is_whole = |g: &usize| self.slots[*g].replica.as_ref().is_some_and(Replica::is_whole);
+            let whole =
+                c.groups.iter().all(is_whole) || ctx.broken(Mutant::WholeByOne) && c.groups.iter().any(is_whole);
             if whole && c.active && c.joining.iter().any(|m| m.node == self.no) {
                 let body = Body::Whole { generation: c.generation, store: self.store };
-                self.report(g, body, ctx);
+                self.report(set, body, ctx);
             }
         }
     }
 
-    pub(crate) fn report(&self, g: usize, body: Body, ctx: &mut Ctx<'_>) {
-        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Registry, link: 0, group: g, body });
+    pub(crate) fn report(&self, set: usize, body: Body, ctx: &mut Ctx<'_>) {
+        ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Registry, link: 0, group: set, body });
     }
 
-    fn ask_grants(&mut self, g: usize, now: Instant, ctx: &mut Ctx<'_>) {
-        let Some(grants) = &mut self.slots[g].grants else { return };
+    fn ask_grants(&mut self, set: usize, now: Instant, ctx: &mut Ctx<'_>) {
+        let Some(grants) = &mut self.parts[set].grants else { return };
         let asked = grants.tick(now);
-        let config = self.slots[g].config.clone();
+        let config = self.parts[set].config.clone();
         for to in config.everyone().filter(|m| asked.contains(&m.node)) {
-            self.say_grant(g, to, config.generation, now, false, ctx);
+            self.say_grant(set, to, config.generation, now, false, ctx);
         }
     }
 
@@ -248,16 +290,17 @@ impl Node {
 
     /// When [`Node::tick_membership`] is due.
     pub(crate) fn wake_membership(&self) -> Option<Instant> {
-        let changes = self.slots.iter().any(|s| s.config.changes);
-        let grants = self.slots.iter().filter_map(|s| s.grants.as_ref().and_then(Grants::wake));
+        let changes = self.parts.iter().any(|p| p.config.changes);
+        let grants = self.parts.iter().filter_map(|p| p.grants.as_ref().and_then(Grants::wake));
         let copies = self.slots.iter().filter_map(|s| s.copy.as_ref().map(|c| c.due));
         grants.chain(copies).chain(changes.then_some(self.beat_due)).min()
     }
 
     /// A fault: the process comes back with nothing of the generation that it adopted.
-    pub(crate) fn forget_generation(&mut self, first: &[Rc<GroupConfig>]) {
-        for (slot, first) in self.slots.iter_mut().zip(first) {
-            slot.config = first.clone();
+    pub(crate) fn forget_generation(&mut self, first: &[Rc<SetConfig>]) {
+        self.parts.iter_mut().zip(first).for_each(|(part, first)| part.config = first.clone());
+        for slot in &mut self.slots {
+            slot.config = first[slot.config.no].clone();
             if let Some(records) = &mut slot.kept {
                 let generation = Generation(1);
                 records.set_fence(Fence { generation, token: Token { generation, ..Token::default() } });
@@ -267,11 +310,11 @@ impl Node {
 }
 
 /// What the machine goes by.
-fn term(slot: &Slot, ctx: &Ctx<'_>) -> Arc<Term> {
-    let Some(grants) = &slot.grants else { return Term::always() };
+fn term(part: &SetPart, ctx: &Ctx<'_>) -> Arc<Term> {
+    let Some(grants) = &part.grants else { return Term::always() };
     let term = grants.term();
     match ctx.mutant {
-        Some(Mutant::ActiveWithoutGrants) if !slot.config.active => Term::always(),
+        Some(Mutant::ActiveWithoutGrants) if !part.config.active => Term::always(),
         Some(Mutant::ServeWithoutGrants) => Term::new(term.from(), Instant(u64::MAX)),
         _ => term,
     }

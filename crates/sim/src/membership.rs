@@ -5,10 +5,12 @@ use crate::directed::{A, B, L, MS, client, cut_off, finish, inject, read, start,
 use crate::mutant::Mutant;
 use crate::network::Cut;
 use crate::node::Loss;
+use crate::set::SetConfig;
 use crate::thread::Step;
 use crate::wire::{Ask, Body, Envelope, Who};
 use crate::world::{Actor, Shape, World};
 use dspm_txn::{Member, PeerMessage};
+use std::rc::Rc;
 use std::time::Duration;
 
 const N0: Who = Who::Node(0);
@@ -17,8 +19,18 @@ const N2: Who = Who::Node(2);
 
 fn world(mutant: Option<Mutant>) -> World {
     let (lease, history) = (Duration::from_nanos(L), Duration::ZERO);
-    let shape =
-        Shape { copies: 2, nodes: 3, groups: 1, clients: 2, threads: 2, disk: false, lease, history, changes: true };
+    let shape = Shape {
+        copies: 2,
+        nodes: 3,
+        sets: 1,
+        groups: 1,
+        clients: 2,
+        threads: 2,
+        disk: false,
+        lease,
+        history,
+        changes: true,
+    };
     let mut w = World::new(1, shape, mutant, false);
     w.registry.iter_mut().for_each(|r| r.scripted = true);
     for c in &mut w.clients {
@@ -30,7 +42,7 @@ fn world(mutant: Option<Mutant>) -> World {
 }
 
 /// The registry begins a generation.
-fn change(w: &mut World, primary: u32, members: &[u32], joining: &[u32]) {
+pub(crate) fn change(w: &mut World, primary: u32, members: &[u32], joining: &[u32]) {
     let member = |n: &u32| Member { node: *n, store: w.nodes[*n as usize].store };
     let (members, joining) = (members.iter().map(member).collect(), joining.iter().map(member).collect());
     propose(w, primary, members, joining);
@@ -46,12 +58,12 @@ fn propose(w: &mut World, primary: u32, members: Vec<Member>, joining: Vec<Membe
 }
 
 fn members(w: &World) -> Vec<u32> {
-    let c = &w.configs[0];
+    let c = &w.sets[0];
     c.members.iter().filter(|_| c.active).map(|m| m.node).collect()
 }
 
 /// Runs until the set is active with these members, at most so long.
-fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
+pub(crate) fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
     let end = w.time + most;
     while members(w) != expected && w.time < end && w.check.violation().is_none() {
         w.run_for(MS);
@@ -60,9 +72,9 @@ fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
 }
 
 /// Asks around until the client knows the newest configuration.
-fn finds(w: &mut World, who: Who, most: u64) {
+pub(crate) fn finds(w: &mut World, who: Who, most: u64) {
     let end = w.time + most;
-    while client(w, who).desks[0].config.version < w.configs[0].version && w.time < end {
+    while client(w, who).desks[0].config.version < w.sets[0].version && w.time < end {
         w.act(who, |actor, ctx| {
             if let Actor::Client(c) = actor {
                 c.locate(0, ctx);
@@ -235,6 +247,33 @@ pub(crate) fn named_by_a_lost_store(m: Option<Mutant>) -> Result<(), String> {
     let whole = becomes(&mut w, &[0, 1], 10 * L);
     let again = write(&mut w, B, 10 * L);
     verdict(w, ok && whole && again, "the group is stuck")
+}
+
+/// A registry with an old record decides the same generation anew and differently before anybody tells it better: nodes
+/// that know the first decision do not go by the second.
+pub(crate) fn decided_twice(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m);
+    let ok = write(&mut w, A, L);
+    w.run_for(20 * MS);
+    change(&mut w, 1, &[1], &[2]);
+    let again = write(&mut w, B, 10 * L);
+    let only = vec![Member { node: 0, store: w.nodes[0].store }];
+    let known = (*w.sets[0]).clone();
+    let second = SetConfig { version: 99, primary: 0, members: only.clone(), last_active: only, ..known };
+    let second = SetConfig { joining: Vec::new(), active: true, ..second };
+    let body = Body::View(vec![Rc::new(second)]);
+    inject(&mut w, vec![Envelope { from: Who::Registry, to: N0, link: 0, group: 0, body }]);
+    for _ in 0..30 {
+        w.act(A, |actor, ctx| {
+            if let Actor::Client(c) = actor {
+                c.locate(0, ctx);
+            }
+        });
+        w.run_for(L / 10);
+        read(&mut w, A);
+    }
+    let at_last = write(&mut w, A, 10 * L);
+    verdict(w, ok && again && at_last, "the group is stuck")
 }
 
 /// A spare joins an idle group and catches up by records: it hears that they are committed though nothing follows, or

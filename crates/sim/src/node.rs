@@ -12,13 +12,13 @@ use crate::mutant::Mutant;
 use crate::records::SimRecords;
 use crate::rng::Rng;
 use crate::sabotage::Sabotage;
-use crate::set::GroupConfig;
-use crate::wire::{Answer, Ask, Body, Envelope, Who};
+use crate::set::SetConfig;
+use crate::wire::{Answer, Ask, Body, CrossMessage, Envelope, Who};
 use dspm_proto::message::{self, Read};
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Refusal, Session, StoreId};
+use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Part, Refusal, Session, StoreId};
 use dspm_txn::{Caller, Grants, Records, Replica};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// What a crash takes.
@@ -36,17 +36,24 @@ pub enum Loss {
 
 /// One group at this node.
 pub(crate) struct Slot {
-    pub(crate) config: Rc<GroupConfig>,
+    pub(crate) config: Rc<SetConfig>,
     /// While the process runs.
     pub(crate) replica: Option<Replica<SimRecords>>,
     /// While it does not.
     pub(crate) kept: Option<SimRecords>,
-    /// While the process runs and membership changes.
-    pub(crate) grants: Option<Grants>,
     /// It was primary in the generation before.
     pub(crate) led: bool,
     /// A base on its way here.
     pub(crate) copy: Option<Copy>,
+}
+
+/// One set at this node.
+pub(crate) struct SetPart {
+    pub(crate) config: Rc<SetConfig>,
+    /// While the process runs and membership changes.
+    pub(crate) grants: Option<Grants>,
+    /// Groups that this primary has settled in a generation that is not active yet.
+    pub(crate) settled: BTreeSet<usize>,
 }
 
 /// A node.
@@ -59,14 +66,22 @@ pub struct Node {
     pub lost: Vec<StoreId>,
     /// A record of its log was damaged at some time.
     pub flipped: bool,
+    /// The next sync of its log fails; it did.
+    pub(crate) sync_fails: bool,
+    pub(crate) gave_up: bool,
     /// Power cuts tear what is being written.
     pub(crate) tears: bool,
+    /// By their groups.
     pub(crate) slots: Vec<Slot>,
+    /// By their sets.
+    pub(crate) parts: Vec<SetPart>,
     pub(crate) boot: u32,
     running: bool,
     /// When the process started.
     pub(crate) started: Instant,
     pub(crate) beat_due: Instant,
+    /// The newest connection of the registry.
+    pub(crate) line: u64,
     /// Longest time that a base takes to be written.
     pub(crate) copy_max: u64,
     pub(crate) links: BTreeMap<u64, Who>,
@@ -88,22 +103,28 @@ pub struct Node {
 
 impl Node {
     /// A node that never ran.
-    pub fn new(no: u32, store: StoreId, groups: &[Rc<GroupConfig>]) -> Node {
-        let slots = groups
-            .iter()
-            .map(|c| Slot { config: c.clone(), replica: None, kept: None, grants: None, led: false, copy: None })
+    pub fn new(no: u32, store: StoreId, sets: &[Rc<SetConfig>]) -> Node {
+        let groups: usize = sets.iter().map(|c| c.groups.len()).sum();
+        let slots = (0..groups)
+            .map(|g| sets[g % sets.len()].clone())
+            .map(|config| Slot { config, replica: None, kept: None, led: false, copy: None })
             .collect();
+        let part = |c: &Rc<SetConfig>| SetPart { config: c.clone(), grants: None, settled: BTreeSet::new() };
         Node {
             no,
             store,
             lost: Vec::new(),
             flipped: false,
+            sync_fails: false,
+            gave_up: false,
             tears: false,
             slots,
+            parts: sets.iter().map(part).collect(),
             boot: 0,
             running: false,
             started: Instant(0),
             beat_due: Instant(0),
+            line: 0,
             copy_max: 1_000_000,
             links: BTreeMap::new(),
             homes: BTreeMap::new(),
@@ -141,6 +162,7 @@ impl Node {
         self.read_at = (ctx.now, ctx.now);
         (self.running, self.started, self.beat_due) = (true, ctx.now, ctx.now);
         for g in 0..self.slots.len() {
+            self.take_part(self.slots[g].config.no, ctx);
             if self.slots[g].config.store_of(self.no) != self.store {
                 continue; // what it remembers is opened when it is in the set again
             }
@@ -161,10 +183,12 @@ impl Node {
         for slot in &mut self.slots {
             let was = slot.replica.take().map(|r| r.records).or(slot.kept.take());
             let mut records = was.unwrap_or_default();
-            (slot.grants, slot.copy) = (None, None);
+            slot.copy = None;
             if loss == Loss::Flip {
                 let lsn = Lsn(rng.below(records.synced().0 + 1));
-                self.flipped |= records.flip_at(lsn);
+                // With the end of the log gone it is a member like any other: no set may go on with it alone.
+                let told = !slot.config.changes || records.is_before_end(lsn);
+                self.flipped |= told && records.flip_at(lsn);
             }
             if matches!(loss, Loss::Power | Loss::Flip) {
                 left &= records.power_cut(self.tears.then_some(&mut *rng), credulous);
@@ -174,10 +198,13 @@ impl Node {
         if !left {
             self.slots.iter_mut().for_each(|s| s.kept = Some(SimRecords::default()));
             self.lost.push(self.store);
+            self.flipped = false;
             if mutant != Some(Mutant::StoreKept) {
                 self.store = new_store;
             }
         }
+        self.parts.iter_mut().for_each(|p| (p.grants, p.settled) = (None, BTreeSet::new()));
+        (self.sync_fails, self.gave_up) = (false, false);
         (self.running, self.flushing, self.sabotage) = (false, None, Sabotage::default());
         self.links.clear();
         self.homes.clear();
@@ -218,6 +245,14 @@ impl Node {
                 if r.check_addressee(generation, store).is_ok() {
                     r.records.short = short;
                     r.replicate(from, token, &record, (), now);
+                }
+            }
+            (Body::Cross { store, message }, _) if store == self.store => {
+                let Some(r) = self.slots[group].replica.as_mut() else { return };
+                match message {
+                    CrossMessage::Inquiry(m) => r.inquiry(&m, now),
+                    CrossMessage::Decision(m) => r.decision(&m, now),
+                    CrossMessage::Resolved(m) => r.resolved(&m, now),
                 }
             }
             _ => {}
@@ -303,6 +338,7 @@ impl Node {
             }
             Ask::Outcome(m) => r.outcome(from, &m, now),
             Ask::Recalled(m) => r.recalled(&m, now),
+            Ask::Resolved(m) => r.resolved(&m, now),
         }
     }
 
@@ -336,13 +372,25 @@ impl Node {
         self.flipped && self.slots[group].replica.as_ref().is_none_or(|r| r.situation().unsettled)
     }
 
+    /// It is a member of the group, and its tail there is prepared.
+    pub(crate) fn is_unresolved(&self, group: usize) -> bool {
+        let slot = &self.slots[group];
+        let tail = slot.replica.as_ref().and_then(|r| r.records.record(r.records.last()));
+        slot.config.store_of(self.no) == self.store && tail.is_some_and(|r| r.part == Part::Prepared)
+    }
+
     /// Timers, and the log's sync.
     pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
         let now = self.clock(ctx);
         if let Some((_, upto)) = self.flushing.take_if(|f| f.0 <= ctx.now) {
+            let failed = std::mem::take(&mut self.sync_fails);
+            if failed && !ctx.broken(Mutant::SyncRepeated) {
+                self.gave_up = true; // nobody knows what is on the disk: another sync may say yes
+                return;
+            }
             for (group, lsn) in upto.into_iter().enumerate() {
                 if let Some(r) = self.slots[group].replica.as_mut() {
-                    r.records.sync(lsn);
+                    r.records.sync(lsn, failed);
                     r.flushed(now);
                     if ctx.rng.chance(300) || ctx.broken(Mutant::CheckpointEarly) {
                         r.records.checkpoint(ctx.broken(Mutant::CheckpointEarly));

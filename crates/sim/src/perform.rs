@@ -3,8 +3,10 @@
 use crate::cache::Changes;
 use crate::ctx::Ctx;
 use crate::node::{Node, Slot};
-use crate::wire::{Answer, Body, Envelope, Who};
-use dspm_proto::{Generation, Instant, Lsn, Session, StoreId};
+use crate::set::group_id;
+use crate::wire::{Answer, Body, CrossMessage, Envelope, Who};
+use dspm_proto::message::Inquiry;
+use dspm_proto::{Generation, GroupId, Instant, Lsn, Session, StoreId};
 use dspm_txn::{Caller, Effect, PeerMessage};
 
 impl Node {
@@ -75,13 +77,17 @@ impl Node {
                 }
                 return;
             }
+            Effect::Inquire { link, lsn } => {
+                let inquiry = Inquiry { asker: group_id(group), lsn, link };
+                return self.cross(link.group, CrossMessage::Inquiry(inquiry), ctx);
+            }
+            Effect::Decide { to, decision } => return self.cross(to, CrossMessage::Decision(decision), ctx),
+            Effect::Resolved { to, resolved } => return self.cross(to, CrossMessage::Resolved(resolved), ctx),
             Effect::Activated => {
                 self.call_committed(group, ctx);
-                let generation = self.slots[group].config.generation;
-                return self.report(group, Body::Activated { generation }, ctx);
+                return self.group_activated(group, ctx);
             }
             // No client commits over several groups yet.
-            Effect::Inquire { .. } | Effect::Decide { .. } | Effect::Resolved { .. } => return,
             Effect::Alarm(text) => return ctx.check.fail(|| format!("node{} alarms: {text}", self.no)),
         };
         self.answer(group, to, answer, ctx);
@@ -91,6 +97,15 @@ impl Node {
     fn address(&self, group: usize, to: u32) -> (StoreId, Generation) {
         let c = &self.slots[group].config;
         (c.store_of(to), c.generation)
+    }
+
+    /// To the primary of another group, as far as this node knows.
+    pub(crate) fn cross(&self, to: GroupId, message: CrossMessage, ctx: &mut Ctx<'_>) {
+        let group = to.0 as usize - 1;
+        let config = &self.slots[group].config;
+        let (store, to) = (config.store_of(config.primary), Who::Node(config.primary));
+        let body = Body::Cross { store, message };
+        ctx.out.push(Envelope { from: Who::Node(self.no), to, link: 0, group, body });
     }
 
     fn check_copies(&self, group: usize, counts: bool, what: &str, ctx: &mut Ctx<'_>) {

@@ -36,6 +36,12 @@ pub(crate) struct Lies {
     pub(crate) no_cut: bool,
     /// Says that all pages are here.
     pub(crate) no_pages: bool,
+    /// Knows of no prepared record.
+    pub(crate) no_parts: bool,
+    /// Keeps what is to be taken back.
+    pub(crate) no_undo: bool,
+    /// Takes this prepared record for resolved.
+    pub(crate) resolved: Option<RecordId>,
     /// Takes this for the fence's token.
     pub(crate) token: Option<Token>,
 }
@@ -77,6 +83,10 @@ pub struct SimRecords {
     /// Each client's newest record, the one that wrote longest ago first.
     newest: Vec<(ClientId, RecordId)>,
     horizon: Lsn,
+    /// Decisions up to here are closed: what they decided is forgotten.
+    closed: Lsn,
+    /// Durability disk.
+    pub(crate) disk_counts: bool,
     /// The node has no room for commits now.
     pub(crate) short: bool,
     pub(crate) lies: Lies,
@@ -121,16 +131,25 @@ impl SimRecords {
     }
 
     /// A sync returned: everything up to here is on disk.
-    pub fn sync(&mut self, upto: Lsn) {
+    /// (The fault: it had failed before, and says so only once.)
+    pub(crate) fn sync(&mut self, upto: Lsn, failed: bool) {
         let index = |lsn: Lsn| lsn.0.saturating_sub(self.start.lsn.0) as usize;
         let (from, to) = (index(self.disk.last()), index(upto).min(self.log.len()));
-        self.disk.sync(&self.log[from..to.max(from)]);
+        self.disk.sync(&self.log[from..to.max(from)], failed);
     }
 
     /// What nobody may need to read as it was, and the log has, goes to the base.
     pub(crate) fn checkpoint(&mut self, before_sync: bool) {
         let to = self.synced().min(self.committed).min(self.horizon);
+        // What is prepared goes to the base with what says that it is committed.
+        let prepared = self.record(to).is_some_and(|r| r.part == Part::Prepared);
+        let to = if prepared { Lsn(to.0 - 1) } else { to };
         self.disk.checkpoint(&self.log, if before_sync { self.last() } else { to });
+    }
+
+    /// What was synced after that record tells damage to it from the log's end.
+    pub(crate) fn is_before_end(&self, lsn: Lsn) -> bool {
+        self.disk.is_before_end(lsn)
     }
 
     /// A synced record of the log reads with another bit from now on. False: there is none.
@@ -155,9 +174,27 @@ impl SimRecords {
 
     pub(crate) fn truncate(&mut self, last: Lsn) {
         self.log.truncate(last.0.saturating_sub(self.start.lsn.0) as usize);
-        self.newest.retain(|(_, id)| id.lsn <= last);
-        self.committed = self.committed.min(last);
+        // That a record was taken back is known by the one behind it.
+        self.newest.retain(|(_, id)| id.lsn <= last && (id.hash != 0 || id.lsn < last));
+        (self.committed, self.closed) = (self.committed.min(last), self.closed.min(last));
         self.disk.truncate(last);
+    }
+
+    /// A client's newest record. Resolutions do not count; that one was taken back does.
+    fn remember(&mut self, record: &Record) {
+        let (client, id) = match (record.part, record.is_empty()) {
+            (Part::Aborts, _) => {
+                let Some(void) = self.log.last() else { return };
+                (void.session.client, RecordId { hash: 0, ..void.id })
+            }
+            (Part::Alone, true) => return,
+            _ => (record.session.client, record.id),
+        };
+        self.newest.retain(|(c, _)| *c != client);
+        if self.newest.len() == WRITERS_MAX {
+            self.newest.remove(0);
+        }
+        self.newest.push((client, id));
     }
 
     /// True when the pages are here, whatever is said about it.
@@ -202,13 +239,18 @@ impl SimRecords {
         let index = |lsn: Lsn| lsn.0.saturating_sub(self.start.lsn.0) as usize;
         let end = index(at).min(self.log.len());
         let from = index(self.rebuilt.at).min(end);
-        let newest = self.log[from..end].iter().rev().find_map(|r| {
-            let page = r.pages.iter().find(|p| p.page == page)?;
-            Some((r.id.lsn, page.checksum))
+        let newest = (from..end).rev().filter(|i| self.lies.no_undo || !self.is_void(*i)).find_map(|i| {
+            let page = self.log[i].pages.iter().find(|p| p.page == page)?;
+            Some((self.log[i].id.lsn, page.checksum))
         });
         let base = || (self.rebuilt.at.min(at), self.rebuilt.pages.get(&page).copied().unwrap_or(0));
         let (lsn, value) = newest.unwrap_or_else(base);
         (page, lsn, value)
+    }
+
+    /// A prepared record of the log that the one behind it took back.
+    fn is_void(&self, index: usize) -> bool {
+        self.log.get(index + 1).is_some_and(|r| r.part == Part::Aborts)
     }
 
     /// The newest commit of each page in `(known, tail]`; None when records of them are no longer kept.
@@ -274,34 +316,37 @@ impl Records for SimRecords {
         self.newest.iter().find(|(c, _)| *c == client).map(|n| n.1)
     }
 
+    fn append(&mut self, record: &Record, (): (), origin: Origin) -> Result<(), Refusal> {
+        if self.short && (origin == Origin::Commit || self.lies.no_reserve) {
+            return Err(Refusal::Full);
+        }
+        if record.part == Part::Aborts && self.disk_counts && self.synced() < self.last() {
+            return Err(Refusal::Full); // what it takes back is to be in the log before
+        }
+        self.remember(record);
+        self.log.push(Rc::new(record.clone()));
+        Ok(())
+    }
+
     fn part(&self, lsn: Lsn) -> Part {
-        self.record(lsn).map_or(Part::Alone, |r| r.part)
+        let part = self.record(lsn).map_or(Part::Alone, |r| r.part);
+        let forgotten = match part {
+            Part::Decides => lsn <= self.closed,
+            Part::Prepared => self.lies.no_parts || self.lies.resolved.is_some_and(|id| id.lsn == lsn),
+            _ => false,
+        };
+        if forgotten { Part::Alone } else { part }
     }
 
     fn links(&self, lsn: Lsn) -> Vec<Link> {
         self.record(lsn).map_or_else(Vec::new, |r| r.links.clone())
     }
 
-    fn close(&mut self, _: Lsn) {} // every record behind the start is kept
+    fn close(&mut self, decision: Lsn) {
+        self.closed = self.closed.max(decision);
+    }
 
     fn without_pages(_: Vec<u8>) {}
-
-    fn append(&mut self, record: &Record, (): (), origin: Origin) -> Result<(), Refusal> {
-        if self.short && (origin == Origin::Commit || self.lies.no_reserve) {
-            return Err(Refusal::Full);
-        }
-        if record.part == Part::Aborts && self.synced() < self.last() {
-            return Err(Refusal::Full);
-        }
-        let client = record.session.client;
-        self.newest.retain(|(c, _)| *c != client);
-        if self.newest.len() == WRITERS_MAX {
-            self.newest.remove(0);
-        }
-        self.newest.push((client, record.id));
-        self.log.push(Rc::new(record.clone()));
-        Ok(())
-    }
 
     fn is_whole(&self) -> bool {
         !self.baseless || self.lies.no_pages
@@ -312,7 +357,8 @@ impl Records for SimRecords {
     }
 
     fn cut(&mut self, to: Lsn) -> bool {
-        let cannot = to < self.horizon.max(self.start.lsn) || self.tail().hash % 8 == 0;
+        let void = self.record(to.next()).is_some_and(|r| r.part == Part::Aborts);
+        let cannot = to < self.horizon.max(self.start.lsn) || void || self.tail().hash % 8 == 0;
         if !cannot && !self.lies.no_cut {
             self.truncate(to);
         }
@@ -323,8 +369,9 @@ impl Records for SimRecords {
         let (fence, sessions, lies) = (self.fence, std::mem::take(&mut self.sessions), self.lies);
         let mut disk = std::mem::take(&mut self.disk);
         disk.rebase(tail);
-        let (baseless, committed) = (tail.lsn > Lsn(0), tail.lsn);
-        *self = SimRecords { start: tail, baseless, committed, fence, sessions, lies, disk, ..SimRecords::default() };
+        let (baseless, committed, disk_counts) = (tail.lsn > Lsn(0), tail.lsn, self.disk_counts);
+        let kept = SimRecords { fence, sessions, lies, disk, disk_counts, ..SimRecords::default() };
+        *self = SimRecords { start: tail, baseless, committed, ..kept };
     }
 
     fn horizon(&self) -> Lsn {

@@ -4,11 +4,13 @@
 //! change), recruits who is not in the set as joining, and hears of what is settled and whole. What it decides it decides
 //! on the record as it read it a moment before. After a stop of its own it forgets its timers.
 //!
-//! Fault model: it is stopped for any time, loses its timers in a restart, is cut off; its record stays.
+//! Fault model: it is stopped for any time, loses its timers in a restart, is cut off; its record stays, or an old one is
+//! put in its place ([`crate::backup`]).
 
+use crate::backup::Backups;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::wire::{Body, Envelope, Who};
 use dspm_proto::{Generation, Instant, StoreId};
 use dspm_txn::Member;
@@ -27,9 +29,10 @@ const APART: u64 = 250 * MS;
 /// The registry.
 pub struct Registry {
     /// The record.
-    pub sets: Vec<Rc<GroupConfig>>,
+    pub sets: Vec<Rc<SetConfig>>,
+    pub(crate) backups: Backups,
     /// What the driver read last: its decisions are about this.
-    seen: Vec<Rc<GroupConfig>>,
+    seen: Vec<Rc<SetConfig>>,
     nodes: u32,
     heard: BTreeMap<u32, (Instant, StoreId)>,
     changed: Vec<Instant>,
@@ -48,9 +51,10 @@ pub struct Registry {
 
 impl Registry {
     /// Of sets that are active.
-    pub fn new(sets: Vec<Rc<GroupConfig>>, nodes: u32) -> Registry {
+    pub fn new(sets: Vec<Rc<SetConfig>>, nodes: u32) -> Registry {
         let changed = vec![Instant(0); sets.len()];
         Registry {
+            backups: Backups::new(&sets),
             seen: sets.clone(),
             sets,
             nodes,
@@ -77,6 +81,11 @@ impl Registry {
         self.changed.iter_mut().for_each(|at| *at = ctx.now);
     }
 
+    /// Its record is another one: an old one, or the newest again.
+    pub(crate) fn replace(&mut self, sets: Vec<Rc<SetConfig>>) {
+        (self.seen, self.sets) = (sets.clone(), sets);
+    }
+
     /// It notices that it was stopped.
     fn run(&mut self, ctx: &Ctx<'_>) {
         let stopped = ctx.now.since(self.ran) > Duration::from_nanos(STOPPED);
@@ -94,7 +103,10 @@ impl Registry {
         self.run(ctx);
         let Who::Node(from) = e.from else { return };
         match e.body {
-            Body::Beat { store } => drop(self.heard.insert(from, (ctx.now, store))),
+            Body::Beat { store, known, line } => {
+                self.backups.heard(from, line, &known, &self.sets);
+                self.heard.insert(from, (ctx.now, store));
+            }
             Body::Activated { generation } => self.activated(e.group, from, generation, ctx),
             Body::Whole { generation, store } => self.whole(e.group, Member { node: from, store }, generation, ctx),
             _ => {}
@@ -104,7 +116,7 @@ impl Registry {
     fn activated(&mut self, g: usize, from: u32, generation: Generation, ctx: &mut Ctx<'_>) {
         let c = &self.sets[g];
         if c.generation == generation && !c.active && c.primary == from {
-            let new = GroupConfig { active: true, last_active: c.members.clone(), ..(**c).clone() };
+            let new = SetConfig { active: true, last_active: c.members.clone(), ..(**c).clone() };
             let joining_too = ctx.broken(Mutant::JoinEarly);
             self.swap(g, c.version, if joining_too { promoted(new, |_| true) } else { new }, ctx);
         }
@@ -119,9 +131,10 @@ impl Registry {
     }
 
     /// Compare-and-swap.
-    fn swap(&mut self, g: usize, version: u64, new: GroupConfig, ctx: &mut Ctx<'_>) -> bool {
+    fn swap(&mut self, g: usize, version: u64, new: SetConfig, ctx: &mut Ctx<'_>) -> bool {
         let current = self.sets[g].version;
-        if current != version && !ctx.broken(Mutant::DriverNoCas) {
+        let old = self.backups.may_be_old() && !ctx.broken(Mutant::OldStateDecides);
+        if old || current != version && !ctx.broken(Mutant::DriverNoCas) {
             return false;
         }
         ctx.trace.say(|| {
@@ -129,7 +142,8 @@ impl Registry {
             let (members, last, generation) = (nodes(&new.members), nodes(&new.last_active), new.generation);
             format!("registry: set {g} g{generation} {state} primary {} members {members:?} joining {joining:?} last {last:?}", new.primary)
         });
-        self.sets[g] = Rc::new(GroupConfig { version: current + 1, ..new });
+        self.sets[g] = Rc::new(SetConfig { version: current + 1, ..new });
+        self.backups.wrote(&self.sets);
         self.tell(ctx);
         true
     }
@@ -138,7 +152,8 @@ impl Registry {
         self.told = ctx.now;
         for n in 0..self.nodes {
             let body = Body::View(self.sets.clone());
-            ctx.out.push(Envelope { from: Who::Registry, to: Who::Node(n), link: 0, group: 0, body });
+            let link = self.backups.line;
+            ctx.out.push(Envelope { from: Who::Registry, to: Who::Node(n), link, group: 0, body });
         }
     }
 
@@ -174,7 +189,7 @@ impl Registry {
         self.alive(m.node, now) == Some(m.store)
     }
 
-    fn look(&mut self, g: usize, c: &GroupConfig, ctx: &mut Ctx<'_>) {
+    fn look(&mut self, g: usize, c: &SetConfig, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
         let planned = ctx.rng.chance(self.hasty);
         if now.since(self.changed[g]) < Duration::from_nanos(APART) && !planned {
@@ -192,7 +207,7 @@ impl Registry {
         }
     }
 
-    fn change(&mut self, g: usize, c: &GroupConfig, planned: bool, ctx: &mut Ctx<'_>) {
+    fn change(&mut self, g: usize, c: &SetConfig, planned: bool, ctx: &mut Ctx<'_>) {
         let now = ctx.now;
         let mut base: Vec<Member> = c.last_active.iter().copied().filter(|m| self.serves(m, now)).collect();
         if ctx.broken(Mutant::JoiningPromoted) {
@@ -217,7 +232,7 @@ impl Registry {
         self.propose(g, c, primary, base, joining, ctx);
     }
 
-    fn check_timers(&self, c: &GroupConfig, alive: &[Member], planned: bool, ctx: &mut Ctx<'_>) {
+    fn check_timers(&self, c: &SetConfig, alive: &[Member], planned: bool, ctx: &mut Ctx<'_>) {
         let early = ctx.now.since(self.since) < self.lease();
         let dropped =
             c.members.iter().find(|m| !alive.contains(m) && self.heard.get(&m.node).is_some_and(|h| h.1 == m.store));
@@ -231,14 +246,14 @@ impl Registry {
     pub(crate) fn propose(
         &mut self,
         g: usize,
-        c: &GroupConfig,
+        c: &SetConfig,
         primary: u32,
         members: Vec<Member>,
         joining: Vec<Member>,
         ctx: &mut Ctx<'_>,
     ) {
         let generation = Generation(c.generation.0 + 1);
-        let new = GroupConfig { generation, active: false, primary, members, joining, ..c.clone() };
+        let new = SetConfig { generation, active: false, primary, members, joining, ..c.clone() };
         if self.swap(g, c.version, new, ctx) {
             self.changes += 1;
             ctx.check.counts.changes += 1;
@@ -248,7 +263,7 @@ impl Registry {
     }
 }
 
-fn promoted(mut c: GroupConfig, which: impl Fn(&Member) -> bool) -> GroupConfig {
+fn promoted(mut c: SetConfig, which: impl Fn(&Member) -> bool) -> SetConfig {
     let (ready, rest): (Vec<_>, Vec<_>) = c.joining.iter().copied().partition(which);
     c.members.extend(ready);
     (c.joining, c.last_active) = (rest, c.members.clone());

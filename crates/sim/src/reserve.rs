@@ -31,9 +31,11 @@ impl Client {
         if newest || (again && ctx.broken(Mutant::RetryAnyBase)) {
             let token = desk.holder.token().unwrap_or_default();
             let recall = desk.holder.open(ctx.now);
-            let due = Instant(ctx.now.0 + if again { 0 } else { self.threads[t].work });
-            self.threads[t].step = Step::Working { due };
             self.recalled(g, token, recall, ctx);
+            if !self.reserve_next(t, ctx) {
+                let due = Instant(ctx.now.0 + if again { 0 } else { self.threads[t].work });
+                self.threads[t].step = Step::Working { due };
+            }
         } else if again {
             self.abort(t, ctx); // another commit came first: a conflict
         } else {
@@ -120,7 +122,8 @@ impl Client {
         self.desks[g].holder.asked();
         ctx.check.counts.busy += 1;
         // A record that goes out again does not wait: its snapshot is older than what the open transaction makes.
-        if self.threads[t].again || (self.calm.is_none() && ctx.rng.chance(150)) {
+        let several = !self.threads[t].shares.is_empty() || !self.threads[t].rest.is_empty();
+        if self.threads[t].again || several || (self.calm.is_none() && ctx.rng.chance(150)) {
             return self.forget(t, ticket, ctx);
         }
         self.threads[t].ticket = ticket;
@@ -148,9 +151,14 @@ impl Client {
         self.abort(t, ctx);
     }
 
-    /// Gives the writer mutex back, and the reservation with it; a lease that was called back goes now.
+    /// Gives the writer mutex back, and the reservation with it, in all groups; a lease that was called back goes now.
     pub(crate) fn leave(&mut self, t: usize, ctx: &mut Ctx<'_>) {
-        let g = self.threads[t].group;
+        let shares = std::mem::take(&mut self.threads[t].shares);
+        shares.iter().for_each(|s| self.leave_group(t, s.group, ctx));
+        self.leave_group(t, self.threads[t].group, ctx);
+    }
+
+    pub(crate) fn leave_group(&mut self, t: usize, g: usize, ctx: &mut Ctx<'_>) {
         if self.desks[g].writer != Some(t) {
             return;
         }

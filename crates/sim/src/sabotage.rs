@@ -46,6 +46,7 @@ impl Node {
                 let caller = Caller { connection: e.link, request: *request };
                 self.ask_sabotaged(broken, e.group, caller, ask, now, ctx)
             }
+            (Body::Cross { message, .. }, _) => self.mishears(e.group, message, now, ctx),
             (Body::Peer { message, sender, .. }, Who::Node(from)) => {
                 let known = self.slots[e.group].config.store_of(from) == *sender;
                 known && self.peer_sabotaged(broken, e.group, from, message, now, ctx)
@@ -55,6 +56,13 @@ impl Node {
     }
 
     fn ask_sabotaged(&mut self, m: Mutant, g: usize, to: Caller, ask: &Ask, now: Instant, ctx: &mut Ctx<'_>) -> bool {
+        if let Some(lie) = self.lie(m, g, ask) {
+            self.answer(g, to, lie, ctx);
+            return true;
+        }
+        if let (Mutant::YesInMemory, Ask::Commit(record)) = (m, ask) {
+            self.takes_for_resolved(g, record);
+        }
         let Some(r) = self.slots[g].replica.as_mut() else { return false };
         let (situation, tail, fence) = (r.situation(), r.records.tail(), r.records.fence());
         let (primary, disk) = (r.setup().is_primary(), r.setup().disk);
@@ -172,6 +180,7 @@ impl Node {
             let tail = self.slots[g].replica.as_ref()?.records.tail();
             return Some(Effect::Outcome { to: *to, committed: false, tail });
         }
+        let effect = self.twist_joint(g, effect, now, ctx);
         let effect = self.uncap(g, effect, ctx);
         let Effect::Send { to, message } = effect else {
             let drop = broken == Mutant::NoCallback && matches!(effect, Effect::Callback { .. });
@@ -246,7 +255,7 @@ impl Node {
     }
 
     /// The machine is told that a member answered.
-    fn pretend(&mut self, g: usize, from: u32, message: PeerMessage, now: Instant) {
+    pub(crate) fn pretend(&mut self, g: usize, from: u32, message: PeerMessage, now: Instant) {
         let sender = self.slots[g].config.store_of(from);
         if let Some(r) = self.slots[g].replica.as_mut() {
             r.peer(from, sender, message, now);

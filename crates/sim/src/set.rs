@@ -1,15 +1,22 @@
-//! The registry's record of a set; a set has one group here.
+//! The registry's record of a set: the nodes that hold the commits of its groups.
 
 use dspm_proto::{Generation, GroupId, StoreId};
 use dspm_txn::{GrantSetup, Member, Setup, Term};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A group and the members that hold its commits.
+/// The id of a group.
+pub fn group_id(group: usize) -> GroupId {
+    GroupId(group as u64 + 1)
+}
+
+/// A set.
 #[derive(Clone, Debug)]
-pub struct GroupConfig {
-    /// Its id.
-    pub id: GroupId,
+pub struct SetConfig {
+    /// Its number.
+    pub no: usize,
+    /// Its groups.
+    pub groups: Vec<usize>,
     /// Counts the changes of this record.
     pub version: u64,
     /// Counts its configurations.
@@ -38,7 +45,7 @@ pub struct GroupConfig {
     pub history: Duration,
 }
 
-impl GroupConfig {
+impl SetConfig {
     /// Members and joining ones.
     pub fn everyone(&self) -> impl Iterator<Item = Member> + '_ {
         self.members.iter().chain(&self.joining).copied()
@@ -55,9 +62,16 @@ impl GroupConfig {
     }
 
     /// What the machine of a node is told.
-    pub(crate) fn setup(&self, me: Member, boot: u32, started: dspm_proto::Instant, term: Arc<Term>) -> Setup {
+    pub(crate) fn setup(
+        &self,
+        group: usize,
+        me: Member,
+        boot: u32,
+        started: dspm_proto::Instant,
+        term: Arc<Term>,
+    ) -> Setup {
         Setup {
-            group: self.id,
+            group: group_id(group),
             generation: self.generation,
             primary: self.primary,
             members: self.members.clone(),

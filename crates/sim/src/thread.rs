@@ -1,5 +1,6 @@
 //! A thread of a client process and where its transaction stands.
 
+use crate::elle::Txn;
 use dspm_proto::{Instant, Lsn, PageNo, RecordId};
 
 /// A snapshot that a thread reads from.
@@ -20,6 +21,17 @@ pub struct Past {
     pub id: Option<RecordId>,
     /// Until then the primary keeps it, whatever becomes of later words.
     pub until: Instant,
+}
+
+/// A group that a transaction over several has reserved.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Which.
+    pub group: usize,
+    /// The state that it was reserved at.
+    pub view: RecordId,
+    /// Pages that are to be written.
+    pub targets: Vec<PageNo>,
 }
 
 /// Where a transaction stands. `due`: when it goes on by itself; `request`: the answer it waits for.
@@ -81,8 +93,12 @@ pub struct Tally {
 pub struct Thread {
     /// Where its transaction stands.
     pub step: Step,
-    /// Of its transaction.
+    /// The group that its transaction works on.
     pub group: usize,
+    /// Groups that its transaction writes besides, in the order in which they are reserved.
+    pub rest: Vec<usize>,
+    /// Groups that it has reserved.
+    pub shares: Vec<Share>,
     /// The transaction writes.
     pub writes: bool,
     /// Its snapshot.
@@ -97,6 +113,10 @@ pub struct Thread {
     pub called: Lsn,
     /// Pages that it wants to read.
     pub pages: Vec<PageNo>,
+    /// Pages that it is going to write; it reads them too.
+    pub targets: Vec<PageNo>,
+    /// What it read, for the checker.
+    pub txn: Txn,
     /// Its record goes out a second time.
     pub again: bool,
     /// How long its write transaction works before it commits.
@@ -106,11 +126,26 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// The groups of its transaction, in the order in which they are reserved.
+    pub(crate) fn groups(&self) -> Vec<usize> {
+        let reserved = self.shares.iter().map(|s| s.group);
+        reserved.chain([self.group]).chain(self.rest.iter().copied()).collect()
+    }
+
+    /// It read a page. What is read of the past is no part of the present's order.
+    pub(crate) fn saw(&mut self, page: PageNo, value: u64) {
+        if self.past.is_none() {
+            self.txn.reads.push(((self.group, page), value));
+        }
+    }
+
     /// An idle thread.
     pub fn new(now: Instant) -> Thread {
         Thread {
             step: Step::Idle { due: now },
             group: 0,
+            rest: Vec::new(),
+            shares: Vec::new(),
             writes: false,
             view: None,
             past: None,
@@ -118,6 +153,8 @@ impl Thread {
             ticket: 0,
             called: Lsn(0),
             pages: Vec::new(),
+            targets: Vec::new(),
+            txn: Txn::default(),
             again: false,
             work: 0,
             tally: vec![Tally::default(); 4],

@@ -1,9 +1,10 @@
 //! Messages in flight. What the real wire puts into headers (group, generation, store ids, request numbers) stands in
 //! the envelope; the metadata are the wire's own.
 
+use crate::backup::Version;
 use crate::cache::Changes;
 use crate::records::Copied;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use dspm_proto::message::{self, Ack, Note, Release};
 use dspm_proto::record::Record;
 use dspm_proto::{Error, Generation, Instant, Lsn, PageNo, RecordId, Refusal, Session, StoreId, Token};
@@ -52,7 +53,7 @@ pub struct Envelope {
     pub to: Who,
     /// Connection between a client and a node; 0 between nodes.
     pub link: u64,
-    /// The group it is about.
+    /// The group it is about; the set, of grants and of what is said to the registry.
     pub group: usize,
     /// Content.
     pub body: Body,
@@ -104,12 +105,23 @@ pub enum Body {
         /// Content.
         message: PeerMessage,
     },
+    /// Between the primaries of groups of one transaction.
+    Cross {
+        /// What the addressee is expected to remember.
+        store: StoreId,
+        /// Content.
+        message: CrossMessage,
+    },
     /// Registry to node: all sets.
-    View(Vec<Rc<GroupConfig>>),
+    View(Vec<Rc<SetConfig>>),
     /// Node to registry: it lives.
     Beat {
         /// What it remembers.
         store: StoreId,
+        /// The sets' records that it knows.
+        known: Vec<Version>,
+        /// The registry's connection that it answers on.
+        line: u64,
     },
     /// Primary to registry: settled.
     Activated {
@@ -163,6 +175,15 @@ pub enum Body {
     },
 }
 
+/// A message between the primaries of groups of one transaction.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
+pub enum CrossMessage {
+    Inquiry(message::Inquiry),
+    Decision(message::Decision),
+    Resolved(message::Resolved),
+}
+
 /// A client's question.
 #[derive(Clone, Debug)]
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
@@ -185,6 +206,7 @@ pub enum Ask {
     Read(message::Read),
     Outcome(message::Outcome),
     Recalled(message::Recalled),
+    Resolved(message::Resolved),
 }
 
 /// A node's answer.
@@ -192,7 +214,7 @@ pub enum Ask {
 #[allow(missing_docs)] // each is described where it is defined, in dspm_proto::message
 pub enum Answer {
     Hello,
-    Located(Rc<GroupConfig>),
+    Located(Rc<SetConfig>),
     Renewed {
         token: Token,
         lease: Duration,
@@ -252,13 +274,27 @@ impl Body {
                 [41 + kind, code(token) ^ sender.0, value]
             }
             Body::Replicate { token, record, .. } => [60, code(*token), record.id.hash],
+            Body::Cross { store, message } => {
+                let (kind, value) = message.digest();
+                [70 + kind, store.0, value]
+            }
             Body::View(sets) => [62, sets.iter().map(|c| c.version).sum(), 0],
-            Body::Beat { store } => [63, store.0, 0],
+            Body::Beat { store, known, .. } => [63, store.0, known.iter().map(|v| v.0).sum()],
             Body::Activated { generation } => [64, generation.0, 0],
             Body::Whole { generation, store } => [65, generation.0, store.0],
             Body::Grant { generation, sent, answer, .. } => [66, generation.0 << 1 | u64::from(*answer), sent.0],
             Body::CopyAsk { generation, .. } => [67, generation.0, 0],
             Body::CopyReply { base, .. } => [68, base.at().0, 0],
+        }
+    }
+}
+
+impl CrossMessage {
+    fn digest(&self) -> (u64, u64) {
+        match self {
+            CrossMessage::Inquiry(m) => (0, m.link.hash ^ m.lsn.0),
+            CrossMessage::Decision(m) => (1, m.id.hash ^ m.lsn.0 << 1 ^ u64::from(m.committed)),
+            CrossMessage::Resolved(m) => (2, m.id.hash ^ m.participant.0),
         }
     }
 }
@@ -277,6 +313,7 @@ impl Ask {
             Ask::Read(r) => (8, r.at.0),
             Ask::Outcome(o) => (9, o.id.hash),
             Ask::Recalled(m) => (10, m.below.0),
+            Ask::Resolved(m) => (14, m.id.hash ^ m.participant.0),
             Ask::AsOf(m) => (11, m.at.0 ^ m.keep.0 << 20 ^ m.word << 40),
             Ask::Keep(m) => (12, m.keep.0 << 20 ^ m.word << 40),
         }
@@ -328,6 +365,7 @@ impl fmt::Display for Envelope {
             Body::Recall { below, .. } => write!(f, "Recall below {below}"),
             Body::Peer { message, .. } => write!(f, "{message:?}"),
             Body::Replicate { token, record, .. } => write!(f, "Replicate {} under {token}", record.id),
+            Body::Cross { message, .. } => write!(f, "{message:?}"),
             Body::View(sets) => write!(f, "View {:?}", sets.iter().map(|c| c.version).collect::<Vec<_>>()),
             Body::Beat { .. } => write!(f, "lives"),
             Body::Activated { generation } => write!(f, "Activated g{generation}"),

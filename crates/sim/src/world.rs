@@ -11,10 +11,10 @@ use crate::network::{Network, Weather};
 use crate::node::{Loss, Node};
 use crate::registry::Registry;
 use crate::rng::Rng;
-use crate::set::GroupConfig;
+use crate::set::SetConfig;
 use crate::trace::Trace;
 use crate::wire::{Envelope, Who};
-use dspm_proto::{ClientId, Generation, GroupId, Instant, Lsn, StoreId};
+use dspm_proto::{ClientId, Generation, Instant, Lsn, StoreId};
 use dspm_txn::Member;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -27,7 +27,9 @@ pub struct Shape {
     pub copies: u32,
     /// Nodes.
     pub nodes: u32,
-    /// Groups.
+    /// Replica sets.
+    pub sets: usize,
+    /// Groups, spread over the sets.
     pub groups: usize,
     /// Clients.
     pub clients: u32,
@@ -49,6 +51,7 @@ pub(crate) enum Event {
     Resume(Who),
     Restart(Who),
     Heal(u64),
+    PutBack,
     Fault,
 }
 
@@ -63,9 +66,9 @@ pub struct World {
     /// Changes the sets, where they change.
     pub registry: Option<Registry>,
     /// The sets as they began.
-    pub(crate) first: Vec<Rc<GroupConfig>>,
-    /// Their groups, by the registry's record.
-    pub configs: Vec<Rc<GroupConfig>>,
+    pub(crate) first: Vec<Rc<SetConfig>>,
+    /// The sets by the registry's record.
+    pub sets: Vec<Rc<SetConfig>>,
     /// Between them.
     pub network: Network,
     /// What callers saw.
@@ -84,6 +87,8 @@ pub struct World {
     pub(crate) fault_until: u64,
     /// Memory is lost in this run, now and then.
     pub(crate) loses: bool,
+    /// Of write transactions, those over several groups, per mille.
+    pub(crate) several: u64,
     queue: BTreeMap<(u64, u64), Event>,
     order: u64,
     wakes: BTreeMap<Who, u64>,
@@ -107,17 +112,17 @@ impl World {
     pub fn new(seed: u64, shape: Shape, mutant: Option<Mutant>, lines: bool) -> World {
         let mut rng = Rng::new(seed);
         let stores: Vec<StoreId> = (0..shape.nodes).map(|_| StoreId(rng.bits() | 1)).collect();
-        let configs: Vec<_> = (0..shape.groups).map(|g| Rc::new(config(g, shape, &stores))).collect();
-        let registry = shape.changes.then(|| Registry::new(configs.clone(), shape.nodes));
-        let nodes = (0..shape.nodes).map(|n| Node::new(n, stores[n as usize], &configs)).collect();
+        let sets: Vec<_> = (0..shape.sets).map(|s| Rc::new(config(s, shape, &stores))).collect();
+        let registry = shape.changes.then(|| Registry::new(sets.clone(), shape.nodes));
+        let nodes = (0..shape.nodes).map(|n| Node::new(n, stores[n as usize], &sets)).collect();
         let rows = vec![vec![Lsn(0); shape.nodes as usize]; shape.groups];
         let mut world = World {
             time: 1_000_000,
             nodes,
             clients: Vec::new(),
             registry,
-            first: configs.clone(),
-            configs,
+            first: sets.clone(),
+            sets,
             network: Network::new(Weather::FAIR),
             check: Checker::new(shape.groups),
             trace: Trace::new(lines),
@@ -130,6 +135,7 @@ impl World {
             fault_gap: 100_000_000,
             fault_until: 0,
             loses: false,
+            several: 0,
             queue: BTreeMap::new(),
             order: 0,
             wakes: BTreeMap::new(),
@@ -150,6 +156,16 @@ impl World {
         world
     }
 
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.committed.len()
+    }
+
+    /// The set of a group.
+    pub fn set_of(&self, group: usize) -> &Rc<SetConfig> {
+        &self.sets[group % self.sets.len()]
+    }
+
     pub(crate) fn set_clock(&mut self, who: Who) {
         let ppm = self.rng.range(0, 8000) as i64 - crate::clock::DRIFT_PPM_MAX;
         let offset = self.rng.below(1 << 50) + 1_000_000_000_000;
@@ -160,7 +176,8 @@ impl World {
     pub(crate) fn new_client(&mut self, no: u32, threads: usize) {
         self.serial += 1;
         let id = ClientId(self.serial);
-        let (configs, nodes) = (self.configs.clone(), self.nodes.len());
+        let configs: Vec<_> = (0..self.groups()).map(|g| self.set_of(g).clone()).collect();
+        let nodes = self.nodes.len();
         let now = self.clocks[&Who::Client(no)].local(self.time);
         let mut ctx = context(
             now,
@@ -168,7 +185,8 @@ impl World {
             (&mut self.rng, &mut self.check, &mut self.trace),
             (&mut self.links, &mut self.values),
         );
-        let client = Client::new(no, id, &configs, threads, nodes, &mut ctx);
+        let mut client = Client::new(no, id, &configs, threads, nodes, &mut ctx);
+        client.several = self.several;
         let out = ctx.out;
         match self.clients.get_mut(no as usize) {
             Some(old) => *old = client,
@@ -201,6 +219,17 @@ impl World {
         out.into_iter().for_each(|e| self.send(e));
         self.plan_wake(who);
         self.audit(who);
+        self.give_up(who);
+    }
+
+    /// A node whose log could not be synced is another store from then on.
+    fn give_up(&mut self, who: Who) {
+        let Who::Node(n) = who else { return };
+        if self.nodes[n as usize].gave_up {
+            self.crash(who, Loss::Memory);
+            let back = self.time + self.rng.below(300_000_000);
+            self.push(back, Event::Restart(who));
+        }
     }
 
     pub(crate) fn push(&mut self, at: u64, event: Event) {
@@ -250,6 +279,7 @@ impl World {
             Event::Resume(who) => self.resume(who),
             Event::Restart(who) => self.restart(who),
             Event::Heal(id) => self.heal(Some(id)),
+            Event::PutBack => self.put_newest_back(),
             Event::Fault => self.fault(),
         }
         true
@@ -274,6 +304,10 @@ impl World {
     }
 
     fn hand_over(&mut self, e: Envelope) {
+        let closed = e.from == Who::Registry && self.registry.as_ref().is_some_and(|r| r.backups.line > e.link);
+        if closed {
+            return;
+        }
         let [a, b, c] = e.body.digest();
         self.trace.mix(&[self.time, e.from.code() << 32 | e.to.code(), e.group as u64, a, b, c]);
         self.trace.say(|| e.to_string());
@@ -312,11 +346,11 @@ impl World {
     /// Groups whose members all have their memory; one of them, where membership changes.
     pub fn live_groups(&self) -> Vec<usize> {
         let whole = |m: &Member| self.nodes[m.node as usize].has_all_of(m.store);
-        let live = |c: &Rc<GroupConfig>| match c.changes {
+        let live = |c: &Rc<SetConfig>| match c.changes {
             true => c.last_active.iter().any(whole),
             false => c.members.iter().all(whole),
         };
-        (0..self.configs.len()).filter(|g| live(&self.configs[*g])).collect()
+        (0..self.groups()).filter(|g| live(self.set_of(*g))).collect()
     }
 
     /// Starts what crashed.
@@ -383,17 +417,17 @@ fn context<'a>(
     Ctx { now, rng, mutant, check, out: Vec::new(), trace, links, values }
 }
 
-/// Group g's primary is node g, its backups the next ones: nodes hold several groups in several roles.
-fn config(g: usize, shape: Shape, stores: &[StoreId]) -> GroupConfig {
+/// Set s's primary is node s, its backups the next ones: nodes hold several groups in several roles.
+fn config(no: usize, shape: Shape, stores: &[StoreId]) -> SetConfig {
     let member = |n: u32| Member { node: n, store: stores[n as usize] };
-    let members: Vec<Member> = (0..shape.copies).map(|n| member((g as u32 + n) % shape.nodes)).collect();
-    let (id, primary) = (GroupId(g as u64 + 1), members[0].node);
-    GroupConfig {
-        id,
+    let members: Vec<Member> = (0..shape.copies).map(|n| member((no as u32 + n) % shape.nodes)).collect();
+    SetConfig {
+        no,
+        groups: (no..shape.groups).step_by(shape.sets).collect(),
         version: 1,
         generation: Generation(1),
         active: true,
-        primary,
+        primary: members[0].node,
         last_active: members.clone(),
         members,
         joining: Vec::new(),
