@@ -348,3 +348,23 @@ fn temporary_and_memory_databases_are_no_second_one() {
     db.exec("BEGIN; INSERT INTO t VALUES(1); INSERT INTO x VALUES(1); INSERT INTO y VALUES(1); INSERT INTO z VALUES(1); COMMIT");
     assert_eq!(Db::process("attach-temp", 1).cell("SELECT count(*) FROM t"), "1");
 }
+
+/// A stage that outlived its transaction, since its pager could not roll back yet, is no part of the next one.
+#[test]
+fn what_was_staged_before_another_began_to_write_is_not_published_with_it() {
+    const SYNC: i32 = 21;
+    const COMMIT_PHASETWO: i32 = 22;
+    let (a, b) = ("attach-stale-a", "attach-stale-b");
+    let db = attached(Db::dspm(a), b);
+    db.exec(SPILLS[1]);
+    let control = |schema: &std::ffi::CStr, operation| unsafe {
+        (db.sqlite.file_control)(db.raw, schema.as_ptr(), operation, std::ptr::null_mut())
+    };
+    let before = (group(a).lsn(), group(b).lsn());
+    db.exec(&format!("BEGIN; INSERT INTO u {ROWS}"));
+    assert_eq!(control(c"aux", SYNC), 0);
+    db.exec(&format!("INSERT INTO t {ROWS}"));
+    assert_eq!(control(c"main", COMMIT_PHASETWO), 0);
+    assert_eq!((group(a).lsn(), group(b).lsn()), (before.0.next(), before.1));
+    db.exec("ROLLBACK");
+}
