@@ -199,6 +199,7 @@ impl World {
     /// Lets a process handle one event.
     pub(crate) fn act(&mut self, who: Who, f: impl FnOnce(Actor<'_>, &mut Ctx<'_>)) {
         self.trace.time = self.time;
+        self.spare_the_last(who);
         let now = self.clocks[&who].local(self.time);
         let mut ctx = context(
             now,
