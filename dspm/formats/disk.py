@@ -39,4 +39,4 @@ class Disk:
 
     def view(self, history: History, lsn: int) -> views.View:
         """What the log says behind the checkpoint."""
-        return views.of_records((f.record for f in history.chain), self.sizes(history), lsn)
+        return views.of_records([f.record for f in history.chain], self.sizes(history), lsn)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dspm.formats.files import hexadecimal
-from dspm.formats.layout import Payload
+from dspm.formats.layout import Part, Payload
 from dspm.formats.log import Batch, Checkpoint, Cut, Entry, Log, Rebase, Removed
-from dspm.formats.record import Page, Record
+from dspm.formats.record import Link, Page, Record
 from dspm.formats.report import Report
 
 Line = dict[str, Any]
@@ -95,6 +95,8 @@ def _record(record: Record, pages: bool) -> Line:
         "floor": record.floor,
         "hash": record.hash,
         "predecessor": record.predecessor,
+        "part": record.part.name.lower(),
+        "links": [_link(link) for link in record.links],
         "sent_bytes": record.data_len,
         "datasets": [{"dataset": d.id, "size": d.size} for d in record.datasets],
         "page_kinds": {kind.name.lower(): kinds[kind.name.lower()] for kind in Payload},
@@ -102,6 +104,10 @@ def _record(record: Record, pages: bool) -> Line:
     if pages:
         line["pages"] = [_page(record, page) for page in record.pages()]
     return line
+
+
+def _link(link: Link) -> Line:
+    return {"group": link.group, "lsn": link.lsn, "hash": link.hash, "token": ".".join(map(str, link.token))}
 
 
 def _page(record: Record, page: Page) -> Line:
@@ -124,6 +130,10 @@ def text(line: Line) -> str:
     for name, value in line.items():
         if name == "datasets":
             shown += [f"dataset {hexadecimal(d['dataset'])} of {d['size']} bytes" for d in value]
+        elif name == "links":
+            shown += [f"of group {hexadecimal(x['group'])} commit {x['lsn']} under {x['token']}" for x in value]
+        elif name == "part":
+            shown += [value] if value != Part.ALONE.name.lower() else []
         elif name == "page_kinds":
             shown += [f"{kind} {count}" for kind, count in value.items()]
         elif name == "pages":

@@ -19,6 +19,8 @@ DATA_MAX = 1 << 30
 RECORD = Struct("<QIIQQQQQQQIIII")
 RECORD_DATASET = Struct("<QQII")
 RECORD_PAGE = Struct("<QQQIHBB")
+RECORD_LINK = Struct("<QQQQII")
+LINKS_MAX = 128
 HASH_HEAD = Struct("<QQQ")
 HASH_PAGE = Struct("<QQHB")
 HASH_FIELD = slice(56, 64)
@@ -80,6 +82,15 @@ class Rebased(IntEnum):
     NEVER = 0
     LACKS = 1
     WHOLE = 2
+
+
+class Part(IntEnum):
+    """What a record is to records of other groups."""
+
+    ALONE = 0
+    PREPARED = 1
+    DECIDES = 2
+    ABORTS = 3
 
 
 class Payload(IntEnum):

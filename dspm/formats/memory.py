@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dspm.formats import record as records
 from dspm.formats import ring as rings
 from dspm.formats.arena import Arena, Frame
 from dspm.formats.files import checksum, hexadecimal
@@ -50,12 +51,16 @@ def check_group(arena: Arena, slot: Slot, report: Report) -> Group:
     group = Group(slot, rings.read(arena, slot, report))
     # A ring that is damaged does not tell its tail: then every page is checked, and none is missed.
     tail = group.ring.tail.lsn if group.ring.intact else None
+    taken = records.taken_back(group.ring.chain)
     for frame in arena.pages.get(slot.group, []):
         if tail is not None and frame.lsn > tail:
             report.counts["arena pages never published"] += 1
             continue
         if tail is not None and frame.lsn <= group.forgotten:
             report.counts["arena pages forgotten"] += 1
+            continue
+        if tail is not None and frame.lsn in taken:
+            report.counts["arena pages taken back"] += 1
             continue
         group.frames.append(frame)
         _check_content(arena, slot, frame, report)
@@ -91,7 +96,10 @@ def _check_slot(arena: Arena, group: Group, report: Report) -> None:
 def _check_records(arena: Arena, group: Group, report: Report) -> None:
     """Pages above the base belong to records; pages of records above the horizon have their frames."""
     named: dict[tuple[int, int, int], tuple[int, int]] = {}
+    taken = records.taken_back(group.ring.chain)
     for record in group.ring.chain:
+        if record.lsn in taken:
+            continue
         for page in record.pages():
             if page.payload != Payload.ZERO:
                 key = (record.lsn, record.datasets[page.dataset].id, page.number)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dspm.formats.files import checksum, expect, pages_of
+from dspm.formats.files import checksum, expect, hexadecimal, pages_of
 from dspm.formats.header import SIZE, Header
 from dspm.formats.layout import (
     DATASETS_MAX,
     HASH_FIELD,
     HASH_HEAD,
     HASH_PAGE,
+    LINKS_MAX,
     PAGE,
     RECORD,
     RECORD_DATASET,
+    RECORD_LINK,
     RECORD_PAGE,
+    Part,
     Payload,
 )
 from dspm.formats.report import Malformed
@@ -27,6 +30,15 @@ class Dataset(NamedTuple):
 
     id: int
     size: int
+
+
+class Link(NamedTuple):
+    """A record of another group; `hash` is 0 where that record names this one."""
+
+    group: int
+    lsn: int
+    hash: int
+    token: tuple[int, int, int]
 
 
 class Page(NamedTuple):
@@ -54,7 +66,9 @@ class Record:
     predecessor: int
     floor: int
     hash: int
+    part: Part
     datasets: tuple[Dataset, ...]
+    links: tuple[Link, ...]
     page_count: int
     data_len: int
     raw_pages: bytes
@@ -70,20 +84,31 @@ class Record:
         return sum(p.payload != Payload.ZERO for p in self.pages())
 
 
+def taken_back(chain: Iterable[Record]) -> set[int]:
+    """The LSNs of prepared records whose pages and sizes do not count, for the record behind them aborts."""
+    return {record.lsn - 1 for record in chain if record.part == Part.ABORTS}
+
+
 def parse(header: Header, meta: bytes) -> Record:
     """The record with this header and metadata; places in errors count from the header."""
     if len(meta) < RECORD.size:
         raise Malformed("metadata of a record", f"at least {RECORD.size} bytes", len(meta), 8)
     front = RECORD.unpack_from(meta)
-    generation, boot, n, client, session, transaction, predecessor, floor, hash_, _, _, _, d, p = front
-    pages_at = RECORD.size + RECORD_DATASET.size * d
+    generation, boot, n, client, session, transaction, predecessor, floor, hash_, _, links, part, d, p = front
+    links_at = RECORD.size + RECORD_DATASET.size * d
+    pages_at = links_at + RECORD_LINK.size * links
     if d > DATASETS_MAX:
         raise Malformed("datasets of a record", f"at most {DATASETS_MAX}", d, SIZE + 80)
+    if links > LINKS_MAX:
+        raise Malformed("links of a record", f"at most {LINKS_MAX}", links, SIZE + 72)
+    if part not in list(Part):
+        raise Malformed("part of a record", "0 to 3", part, SIZE + 76)
     if len(meta) != pages_at + RECORD_PAGE.size * p:
         raise Malformed("metadata of a record", f"{pages_at + RECORD_PAGE.size * p} bytes", len(meta), 8)
     if header.lsn == 0:
         raise Malformed("LSN of a record", "1 or more", 0, 40)
-    datasets = tuple(Dataset(i, size) for i, size, _, _ in RECORD_DATASET.iter_unpack(meta[RECORD.size : pages_at]))
+    datasets = tuple(Dataset(i, size) for i, size, _, _ in RECORD_DATASET.iter_unpack(meta[RECORD.size : links_at]))
+    named = RECORD_LINK.iter_unpack(meta[links_at:pages_at])
     record = Record(
         group=header.group,
         generation=header.generation,
@@ -95,14 +120,34 @@ def parse(header: Header, meta: bytes) -> Record:
         predecessor=predecessor,
         floor=floor,
         hash=hash_,
+        part=Part(part),
         datasets=datasets,
+        links=tuple(Link(group, lsn, summed, (g, b, c)) for group, lsn, summed, g, b, c in named),
         page_count=p,
         data_len=header.data_len,
         raw_pages=meta[pages_at:],
     )
+    _check_links(record, SIZE + links_at)
     _check_pages(record, SIZE + pages_at)
     expect("hash of the record", _hash(record, meta[:pages_at]), hash_, SIZE + HASH_FIELD.start)
     return record
+
+
+def _check_links(record: Record, at: int) -> None:
+    most = {Part.ALONE: 0, Part.PREPARED: 1, Part.DECIDES: LINKS_MAX, Part.ABORTS: 0}[record.part]
+    if not min(most, 1) <= len(record.links) <= most:
+        raise Malformed("links of a record", f"{min(most, 1)} to {most}", len(record.links), SIZE + 72)
+    if record.part == Part.ABORTS and (record.datasets or record.page_count):
+        raise Malformed("a record that aborts", "no datasets and no pages", len(record.datasets), SIZE + 80)
+    groups = {record.group}
+    for i, link in enumerate(record.links):
+        where = at + i * RECORD_LINK.size
+        if link.group in groups:
+            raise Malformed("group of a link", "another one than before", hexadecimal(link.group), where)
+        groups.add(link.group)
+        if link.lsn == 0 or (record.part == Part.DECIDES and link.hash):
+            wanted = "an LSN of 1 or more, and no hash in a deciding record"
+            raise Malformed("a link", wanted, f"LSN {link.lsn}, hash {hexadecimal(link.hash)}", where + 8)
 
 
 def _check_pages(record: Record, at: int) -> None:

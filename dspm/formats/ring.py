@@ -25,6 +25,7 @@ from dspm.formats.layout import (
     STATE_DATASET,
     STATE_NEWEST,
     Kind,
+    Part,
     Payload,
 )
 from dspm.formats.record import Record
@@ -55,6 +56,11 @@ class Extents:
         """Forgets what is above the LSN."""
         for known in (self.sizes, self.shrinkings, self.zeros):
             known[:] = [x for x in known if x[0] <= lsn]
+
+    def take_back(self, lsn: int) -> None:
+        """Forgets what one record said."""
+        for known in (self.sizes, self.shrinkings, self.zeros):
+            known[:] = [x for x in known if x[0] != lsn]
 
 
 class Entry(NamedTuple):
@@ -231,6 +237,8 @@ class _Reader:
                 raise Malformed("LSN", ring.tail.lsn + 1, record.lsn, 40)
             if record.predecessor != ring.tail.hash:
                 raise Malformed("predecessor", hexadecimal(ring.tail.hash), hexadecimal(record.predecessor), SIZE + 40)
+        if record.part == Part.ABORTS:
+            self._take_back(record)
         ring.chain.append(record)
         ring.behind_cut = False
         learn(ring.extents, record)
@@ -243,6 +251,15 @@ class _Reader:
         ring.behind_cut = True
         for known in ring.extents.values():
             known.cut(lsn)
+
+    def _take_back(self, record: Record) -> None:
+        """The record aborts the one before it: what that one said is as if it had never been."""
+        ring, lsn = self._ring, record.lsn - 1
+        if ring.chain and ring.chain[-1].part != Part.PREPARED:
+            raise Malformed("a record that aborts", "a prepared record before it", ring.chain[-1].part.name, SIZE + 76)
+        for known in ring.extents.values():
+            known.take_back(lsn)
+        ring.extents = {dataset: known for dataset, known in ring.extents.items() if known.sizes}
 
     def _rebase(self, entry: Entry) -> None:
         state = _state_of(entry.header, entry.meta)
@@ -270,6 +287,7 @@ class _Reader:
     def _check_newest(self, state: _State) -> None:
         """Newest records are of known sessions, and those that are still in the ring are the records of their LSN."""
         chain = {r.lsn: r.hash for r in self._ring.chain}
+        chain |= dict.fromkeys(records.taken_back(self._ring.chain), 0)  # of such a process it says: none there
         for n, (client, found) in enumerate(state.newest.items()):
             at = SIZE + state.newest_at + NEWEST.size * n
             if client not in state.sessions:

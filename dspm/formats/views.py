@@ -5,12 +5,12 @@ The newest of a page's versions, zeros and shrinkings at or below the LSN counts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from dspm.formats.arena import Frame
 from dspm.formats.files import ZERO_SUM
 from dspm.formats.layout import Payload
-from dspm.formats.record import Record
+from dspm.formats.record import Record, taken_back
 from dspm.formats.ring import Extents, Ring, learn
 
 Version = tuple[int, int]
@@ -62,11 +62,14 @@ def of_memory(ring: Ring, frames: Iterable[Frame], lsn: int) -> View:
     return view
 
 
-def of_records(records: Iterable[Record], sizes: Mapping[int, int], lsn: int) -> View:
+def of_records(records: Sequence[Record], sizes: Mapping[int, int], lsn: int) -> View:
     """What records say that follow a checkpoint with these sizes."""
+    taken = taken_back(records)
     extents = {dataset: Extents(sizes=[(0, size)]) for dataset, size in sizes.items()}
     view = View(lsn)
     for record in records:
+        if record.lsn in taken:
+            continue
         learn(extents, record)
         for page in record.pages():
             if page.payload != Payload.ZERO:

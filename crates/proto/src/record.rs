@@ -398,6 +398,37 @@ mod tests {
         }
     }
 
+    /// As docs/formats/record.md and the readers in Python have it.
+    #[test]
+    fn the_prepared_record_of_the_document() {
+        let token = |n| Token { generation: Generation(1), boot: 2, n };
+        let mut r = Record {
+            id: RecordId { generation: Generation(1), lsn: Lsn(2), hash: 0 },
+            token: token(3),
+            transaction: 2,
+            predecessor: 0x7f10_75a3_5e20_eb37,
+            floor: Lsn(1),
+            part: Part::Prepared,
+            datasets: vec![DatasetChange { dataset: DatasetId(8), size: 12288 }],
+            links: vec![Link { group: GroupId(9), lsn: Lsn(5), hash: 0x1122_3344_5566_7788, token: token(4) }],
+            pages: vec![PageChange {
+                dataset: 0,
+                page: PageNo(2),
+                payload: Payload::Zero,
+                bytes: 0,
+                checksum: 0,
+                base: Lsn(0),
+            }],
+            ..sample()
+        };
+        let meta = r.seal();
+        let text: Vec<String> = meta.iter().map(|b| format!("{b:02x}")).collect();
+        let document = include_str!("../../../docs/formats/record.md");
+        let bytes = |w: &&str| w.len() == 2 && w.bytes().all(|b| b.is_ascii_hexdigit());
+        let words: Vec<&str> = document.split_whitespace().filter(bytes).collect();
+        assert!(words.windows(text.len()).any(|w| w == text), "{}", text.join(" "));
+    }
+
     #[test]
     fn links_that_do_not_fit_the_part_are_refused() {
         let own = sample().group.0;

@@ -52,13 +52,13 @@ impl Forwarded {
     }
 
     /// What the registry said of itself with its last heartbeat.
-    fn registry_says(&self, trouble: String) {
+    pub(crate) fn registry_says(&self, trouble: String) {
         let mut inner = self.lock();
         (inner.trouble, inner.heard) = (trouble, clock::now());
     }
 
     /// The registry named all datasets that there are, on this connection.
-    fn catalog_is_whole(&self) {
+    pub(crate) fn catalog_is_whole(&self) {
         self.lock().whole = true;
     }
 

@@ -144,3 +144,44 @@ fn hear(g: &mut Group, word: &Word) {
         Word::Resolved(m) => g.replica.resolved(m, now),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::free::tests::start;
+    use super::super::sender::Sender;
+    use super::*;
+    use std::sync::Arc;
+
+    const GROUP: GroupId = GroupId(7);
+
+    /// A connection that could be the registry's.
+    fn connection() -> Arc<Sender> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Arc::new(Sender::new(1, mio::net::TcpStream::from_std(stream)))
+    }
+
+    #[test]
+    fn a_group_is_gone_only_by_the_word_of_a_registry_that_is_heard_all_along() {
+        let dir = std::env::temp_dir().join(format!("dspm-words-{}", std::process::id()));
+        let node = start(&dir);
+        let long_ago = Instant(clock::now().0.saturating_sub(2 * GONE.as_nanos() as u64));
+        let age = || lock(&node.words.absent).insert(GROUP, long_ago);
+        age();
+        assert!(!node.is_gone(GROUP), "there is no registry");
+        assert!(lock(&node.words.absent).is_empty(), "and what was counted before does not count");
+        let registry = connection();
+        node.forwarded.registry_is(&registry);
+        node.forwarded.registry_says(String::new());
+        age();
+        assert!(!node.is_gone(GROUP), "it did not name all datasets yet");
+        node.forwarded.catalog_is_whole();
+        assert!(!node.is_gone(GROUP), "not for long enough");
+        age();
+        node.forwarded.registry_says(String::new());
+        assert!(node.is_gone(GROUP));
+        node.forwarded.closed(&registry);
+        assert!(!node.is_gone(GROUP), "the registry is away");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
