@@ -184,6 +184,14 @@ impl World {
         self.sets.iter().all(|c| c.members.iter().any(whole) && c.last_active.iter().any(whole))
     }
 
+    /// The sync that was to fail does not: its node has become the last one that is whole.
+    pub(crate) fn spare_the_last(&mut self, who: Who) {
+        let Who::Node(n) = who else { return };
+        if self.nodes[n as usize].sync_fails && !self.others_are_whole(n) {
+            self.nodes[n as usize].sync_fails = false;
+        }
+    }
+
     /// Power fails everywhere; or every process dies.
     fn blackout(&mut self) {
         let loss = if self.sets[0].disk { Loss::Power } else { Loss::Nothing };

@@ -6,18 +6,17 @@
 //! number is raised at each start. What changes of membership ask of it is in [`crate::member`].
 
 use crate::ctx::Ctx;
-use crate::disk::Credulous;
 use crate::member::Copy;
 use crate::mutant::Mutant;
+use crate::perform::read;
 use crate::records::SimRecords;
-use crate::rng::Rng;
 use crate::sabotage::Sabotage;
 use crate::set::SetConfig;
 use crate::wire::{Answer, Ask, Body, CrossMessage, Envelope, Who};
-use dspm_proto::message::{self, Read};
+use dspm_proto::message;
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Error, Generation, Instant, Lsn, Part, Refusal, Session, StoreId};
-use dspm_txn::{Caller, Grants, Records, Replica};
+use dspm_proto::{ClientId, Generation, Instant, Lsn, Part, Refusal, Session, StoreId};
+use dspm_txn::{Caller, Grants, Replica};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -76,7 +75,7 @@ pub struct Node {
     /// By their sets.
     pub(crate) parts: Vec<SetPart>,
     pub(crate) boot: u32,
-    running: bool,
+    pub(crate) running: bool,
     /// When the process started.
     pub(crate) started: Instant,
     pub(crate) beat_due: Instant,
@@ -95,7 +94,7 @@ pub struct Node {
     /// How often there is no room for a commit anyway, per mille.
     pub(crate) tight: u64,
     /// The clock at this event, or at events of the same time; and before it.
-    read_at: (Instant, Instant),
+    pub(crate) read_at: (Instant, Instant),
     /// For the checker: highest session number whose Hello was answered.
     promised: BTreeMap<ClientId, u64>,
     pub(crate) sabotage: Sabotage,
@@ -152,62 +151,6 @@ impl Node {
     pub fn records(&self, group: usize) -> Option<&SimRecords> {
         let slot = &self.slots[group];
         slot.replica.as_ref().map(|r| &r.records).or(slot.kept.as_ref())
-    }
-
-    /// The process starts.
-    pub fn start(&mut self, ctx: &mut Ctx<'_>) {
-        if self.boot == 0 || !ctx.broken(Mutant::BootKept) {
-            self.boot += 1;
-        }
-        self.read_at = (ctx.now, ctx.now);
-        (self.running, self.started, self.beat_due) = (true, ctx.now, ctx.now);
-        for g in 0..self.slots.len() {
-            self.take_part(self.slots[g].config.no, ctx);
-            if self.slots[g].config.store_of(self.no) != self.store {
-                continue; // what it remembers is opened when it is in the set again
-            }
-            let mut records = self.slots[g].kept.take().unwrap_or_default();
-            if ctx.broken(Mutant::FenceVolatile) {
-                records.forget_fence();
-            }
-            records.lies.fresh = ctx.broken(Mutant::RestartNoWait);
-            self.open(g, records, ctx);
-        }
-    }
-
-    /// The process dies.
-    pub fn crash(&mut self, loss: Loss, new_store: StoreId, mutant: Option<Mutant>, rng: &mut Rng) {
-        let credulous =
-            Credulous { torn: mutant == Some(Mutant::TornReplayed), damage: mutant == Some(Mutant::DamageIsEnd) };
-        let mut left = loss != Loss::Memory;
-        for slot in &mut self.slots {
-            let was = slot.replica.take().map(|r| r.records).or(slot.kept.take());
-            let mut records = was.unwrap_or_default();
-            slot.copy = None;
-            if loss == Loss::Flip {
-                let lsn = Lsn(rng.below(records.synced().0 + 1));
-                // With the end of the log gone it is a member like any other: no set may go on with it alone.
-                let told = !slot.config.changes || records.is_before_end(lsn);
-                self.flipped |= told && records.flip_at(lsn);
-            }
-            if matches!(loss, Loss::Power | Loss::Flip) {
-                left &= records.power_cut(self.tears.then_some(&mut *rng), credulous);
-            }
-            slot.kept = Some(records);
-        }
-        if !left {
-            self.slots.iter_mut().for_each(|s| s.kept = Some(SimRecords::default()));
-            self.lost.push(self.store);
-            self.flipped = false;
-            if mutant != Some(Mutant::StoreKept) {
-                self.store = new_store;
-            }
-        }
-        self.parts.iter_mut().for_each(|p| (p.grants, p.settled) = (None, BTreeSet::new()));
-        (self.sync_fails, self.gave_up) = (false, false);
-        (self.running, self.flushing, self.sabotage) = (false, None, Sabotage::default());
-        self.links.clear();
-        self.homes.clear();
     }
 
     /// The time: read after the event came. (The fault: read before the node waited for it.)
@@ -424,21 +367,4 @@ fn session_of(ask: &Ask) -> Option<Session> {
         Ask::Acquire(m) => Some(m.session),
         _ => None,
     }
-}
-
-/// A member that cannot prove the exact version says so; it never answers with a newer page.
-fn read(records: &SimRecords, m: &Read, newest: bool) -> Answer {
-    if !records.has_base() || m.at < records.base_at() && records.base_at() == records.horizon() {
-        return Answer::Refused(Refusal::Missing); // it came later: another member may have that state
-    }
-    if newest {
-        return Answer::Pages(m.pages.iter().map(|p| records.version(*p, records.last())).collect());
-    }
-    if m.at < records.horizon() {
-        return Answer::Failed(Error::TooOld(format!("{} is below {}", m.at, records.horizon())));
-    }
-    if m.at > records.tail().lsn {
-        return Answer::Refused(Refusal::Unsettled);
-    }
-    Answer::Pages(m.pages.iter().map(|p| records.version(*p, m.at)).collect())
 }

@@ -3,11 +3,12 @@
 use crate::cache::Changes;
 use crate::ctx::Ctx;
 use crate::node::{Node, Slot};
+use crate::records::SimRecords;
 use crate::set::group_id;
 use crate::wire::{Answer, Body, CrossMessage, Envelope, Who};
-use dspm_proto::message::Inquiry;
-use dspm_proto::{Generation, GroupId, Instant, Lsn, Session, StoreId};
-use dspm_txn::{Caller, Effect, PeerMessage};
+use dspm_proto::message::{Inquiry, Read};
+use dspm_proto::{Error, Generation, GroupId, Instant, Lsn, Refusal, Session, StoreId};
+use dspm_txn::{Caller, Effect, PeerMessage, Records};
 
 impl Node {
     pub(crate) fn after(&mut self, group: usize, now: Instant, ctx: &mut Ctx<'_>) {
@@ -141,4 +142,21 @@ impl Node {
         let body = Body::Peer { generation, store, sender: self.store, message };
         ctx.out.push(Envelope { from: Who::Node(self.no), to: Who::Node(to), link: 0, group, body });
     }
+}
+
+/// A member that cannot prove the exact version says so; it never answers with a newer page.
+pub(crate) fn read(records: &SimRecords, m: &Read, newest: bool) -> Answer {
+    if !records.has_base() || m.at < records.base_at() && records.base_at() == records.horizon() {
+        return Answer::Refused(Refusal::Missing); // it came later: another member may have that state
+    }
+    if newest {
+        return Answer::Pages(m.pages.iter().map(|p| records.version(*p, records.last())).collect());
+    }
+    if m.at < records.horizon() {
+        return Answer::Failed(Error::TooOld(format!("{} is below {}", m.at, records.horizon())));
+    }
+    if m.at > records.tail().lsn {
+        return Answer::Refused(Refusal::Unsettled);
+    }
+    Answer::Pages(m.pages.iter().map(|p| records.version(*p, m.at)).collect())
 }

@@ -8,7 +8,7 @@ use crate::clock::Clock;
 use crate::ctx::Ctx;
 use crate::mutant::Mutant;
 use crate::network::{Network, Weather};
-use crate::node::{Loss, Node};
+use crate::node::Node;
 use crate::registry::Registry;
 use crate::rng::Rng;
 use crate::set::SetConfig;
@@ -176,7 +176,9 @@ impl World {
     pub(crate) fn new_client(&mut self, no: u32, threads: usize) {
         self.serial += 1;
         let id = ClientId(self.serial);
-        let configs: Vec<_> = (0..self.groups()).map(|g| self.set_of(g).clone()).collect();
+        // Some node told it: the registry may know what it told nobody.
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let configs: Vec<_> = self.nodes[node].slots.iter().map(|s| s.config.clone()).collect();
         let nodes = self.nodes.len();
         let now = self.clocks[&Who::Client(no)].local(self.time);
         let mut ctx = context(
@@ -199,6 +201,7 @@ impl World {
     /// Lets a process handle one event.
     pub(crate) fn act(&mut self, who: Who, f: impl FnOnce(Actor<'_>, &mut Ctx<'_>)) {
         self.trace.time = self.time;
+        self.spare_the_last(who);
         let now = self.clocks[&who].local(self.time);
         let mut ctx = context(
             now,
@@ -220,16 +223,6 @@ impl World {
         self.plan_wake(who);
         self.audit(who);
         self.give_up(who);
-    }
-
-    /// A node whose log could not be synced is another store from then on.
-    fn give_up(&mut self, who: Who) {
-        let Who::Node(n) = who else { return };
-        if self.nodes[n as usize].gave_up {
-            self.crash(who, Loss::Memory);
-            let back = self.time + self.rng.below(300_000_000);
-            self.push(back, Event::Restart(who));
-        }
     }
 
     pub(crate) fn push(&mut self, at: u64, event: Event) {
@@ -342,56 +335,10 @@ impl World {
         self.trace.say(|| "links heal".into());
         self.network.heal(id).into_iter().for_each(|e| self.send(e));
     }
-
-    /// Groups whose members all have their memory; one of them, where membership changes.
-    pub fn live_groups(&self) -> Vec<usize> {
-        let whole = |m: &Member| self.nodes[m.node as usize].has_all_of(m.store);
-        let live = |c: &Rc<SetConfig>| match c.changes {
-            true => c.last_active.iter().any(whole),
-            false => c.members.iter().all(whole),
-        };
-        (0..self.groups()).filter(|g| live(self.set_of(*g))).collect()
-    }
-
-    /// Starts what crashed.
-    pub fn restart(&mut self, who: Who) {
-        if !self.dead.remove(&who) {
-            return;
-        }
-        self.trace.say(|| format!("{who} starts again"));
-        match who {
-            Who::Node(_) | Who::Registry => self.act(who, |actor, ctx| actor.start(ctx)),
-            Who::Client(c) => self.new_client(c, self.clients[c as usize].threads.len()),
-        }
-    }
-
-    /// A process dies.
-    pub fn crash(&mut self, who: Who, loss: Loss) {
-        self.paused.remove(&who);
-        self.dead.insert(who);
-        self.trace.say(|| format!("{who} crashes, loses {loss:?}"));
-        if let Who::Node(n) = who {
-            let store = StoreId(self.rng.bits() | 1);
-            self.nodes[n as usize].crash(loss, store, self.mutant, &mut self.rng);
-            if self.mutant == Some(Mutant::GenerationNotDurable) {
-                self.nodes[n as usize].forget_generation(&self.first);
-            }
-            if loss != Loss::Nothing {
-                self.set_clock(who);
-                self.horizons.iter_mut().for_each(|h| h[n as usize] = Lsn(0));
-            }
-        }
-    }
-
-    /// A process is stopped.
-    pub fn pause(&mut self, who: Who) {
-        self.trace.say(|| format!("{who} is stopped"));
-        self.paused.entry(who).or_default();
-    }
 }
 
 impl Actor<'_> {
-    fn start(self, ctx: &mut Ctx<'_>) {
+    pub(crate) fn start(self, ctx: &mut Ctx<'_>) {
         match self {
             Actor::Node(node) => node.start(ctx),
             Actor::Registry(registry) => registry.start(ctx),
