@@ -247,6 +247,10 @@ impl Node {
             let whole =
                 c.groups.iter().all(is_whole) || ctx.broken(Mutant::WholeByOne) && c.groups.iter().any(is_whole);
             if whole && c.active && c.joining.iter().any(|m| m.node == self.no) {
+                for g in c.groups.clone() {
+                    self.slots[g].replica.as_mut().map(Replica::vouch);
+                }
+                let c = &self.parts[set].config;
                 let body = Body::Whole { generation: c.generation, store: self.store };
                 self.report(set, body, ctx);
             }

@@ -124,6 +124,7 @@ impl<R: Records> Replica<R> {
         self.raise_generation();
         self.send_away();
         (self.settle, self.completing, self.serving, self.placed) = (None, None, false, false);
+        self.vouched = false;
         (self.confirmed, self.decided) = (Token::default(), None);
         self.leases.revoke();
         self.views.retell();

@@ -47,6 +47,9 @@ impl<R: Records> Replica<R> {
             return;
         }
         if self.completed != Some(m.token) {
+            if self.vouched {
+                return; // it is a member soon, and the settle begins again with it
+            }
             self.records.rebase(m.tail);
             if self.records.is_whole() || self.records.tail() != m.tail {
                 return; // there was no room for it: it is said again

@@ -136,6 +136,8 @@ pub struct Replica<R: Records> {
     pub(crate) placed: bool,
     /// The settle whose tail this member has, or had: its words are carried out once.
     pub(crate) completed: Option<Token>,
+    /// A joining member said that it is whole: in this generation it may be a member already.
+    pub(crate) vouched: bool,
     pub(crate) said_activated: Instant,
     /// Primary: settled since its start, or since its generation began.
     pub(crate) serving: bool,
@@ -184,6 +186,7 @@ impl<R: Records> Replica<R> {
             born,
             placed: false,
             completed: None,
+            vouched: false,
             said_activated: Instant(0),
             serving: false,
             quarantine,
@@ -225,6 +228,13 @@ impl<R: Records> Replica<R> {
     pub fn is_whole(&self) -> bool {
         let current = self.records.fence().generation == self.setup.generation;
         current && (self.placed || self.serving) && !self.unsettled && self.records.is_whole()
+    }
+
+    /// A joining member that is whole is about to say so. From then on it forgets nothing in this generation: whoever hears
+    /// of it makes it a member, and it learns of that later than a word that was sent before. False: it is not whole.
+    pub fn vouch(&mut self) -> bool {
+        self.vouched = self.is_whole();
+        self.vouched
     }
 
     /// What `status` shows.

@@ -43,8 +43,8 @@ impl Node {
     fn join_set(self: &Arc<Self>, set: &SetEntry, said: &mut String, failing: &mut Failing) {
         let groups: Vec<GroupId> = self.catalog().groups_of(set.id).collect();
         let (mut whole, began) = (true, clock::now());
-        for id in groups {
-            match self.join_group(id, set) {
+        for id in &groups {
+            match self.join_group(*id, set) {
                 Ok(here) => whole &= here,
                 Err(e) => {
                     whole = false;
@@ -59,7 +59,7 @@ impl Node {
                 }
             }
         }
-        if whole {
+        if whole && groups.iter().all(|id| self.group(*id).is_ok_and(|g| vouches(&g, set))) {
             said.clear();
             self.tell_whole(set);
         }
@@ -99,6 +99,12 @@ impl Node {
         let store = member.ok_or_else(|| Error::Unavailable("the primary is no member".into()))?.store;
         Ok(Source { address: node.address.clone(), store, generation: set.generation })
     }
+}
+
+/// True when the group is whole in the set's generation, and stays so.
+fn vouches(group: &SharedGroup, set: &SetEntry) -> bool {
+    let mut g = group.lock();
+    g.replica.setup().generation == set.generation && g.replica.vouch()
 }
 
 /// True when the group takes commits in the set's generation: what it lacks is older.
