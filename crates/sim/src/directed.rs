@@ -72,6 +72,7 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "one_primary_dies_decided_on_disk", play: |m| together::one_primary_dies(m, true, true) },
     Schedule { name: "all_die_prepared", play: |m| together::all_die(m, false) },
     Schedule { name: "all_die_decided", play: |m| together::all_die(m, true) },
+    Schedule { name: "resolution_not_held", play: together::resolution_not_held },
     Schedule { name: "writer_dies_busy", play: together::writer_dies_busy },
     Schedule { name: "joins_a_prepared_tail", play: together::joins_a_prepared_tail },
     Schedule { name: "no_room_to_resolve", play: together::no_room_to_resolve },

@@ -281,3 +281,17 @@ pub(crate) fn joins_a_prepared_tail(m: Option<Mutant>) -> Result<(), String> {
         "the set is stuck, or not what was decided",
     )
 }
+
+/// Group 1 is told, and its members do not hear each other: nothing is resolved, and group 0 takes no writer.
+pub(crate) fn resolution_not_held(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m, 2, false);
+    let ok = decided(&mut w);
+    w.crash(A, Loss::Nothing);
+    w.network.caught();
+    w.network.catch(true, |e| e.group == 1 && matches!(e.body, Body::Peer { .. } | Body::Replicate { .. }));
+    let waits = !one(&mut w, 0, true, 3 * L);
+    w.network.caught();
+    finish(&mut w, B, 0, 5 * L);
+    let again = write_both(&mut w, 5 * L) && both_read(&mut w);
+    verdict(w, ok && waits && again, "group 0 went on before group 1 was resolved, or a group is stuck")
+}

@@ -177,7 +177,7 @@ impl World {
         self.serial += 1;
         let id = ClientId(self.serial);
         // Some node told it: the registry may know what it told nobody.
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        let node = no as usize % self.nodes.len();
         let configs: Vec<_> = self.nodes[node].slots.iter().map(|s| s.config.clone()).collect();
         let nodes = self.nodes.len();
         let now = self.clocks[&Who::Client(no)].local(self.time);
