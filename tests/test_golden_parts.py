@@ -212,7 +212,7 @@ def test_a_commit_that_is_interrupted_rolls_back(fault: BaseException, monkeypat
         raise fault
 
     with monkeypatch.context() as m:
-        m.setattr(Reservation, "commit", fail)
+        m.setattr(Reservation, "commit_together", fail)
         with pytest.raises(apsw.IOError) as caught:
             db.execute("COMMIT")
     unknown = not isinstance(fault, errors.DspmError)
