@@ -75,7 +75,9 @@ impl<R: Records> Replica<R> {
             return; // it is said again
         }
         let names = |l: &Link| (l.group, l.lsn, l.hash) == (m.decider, m.id.lsn, m.id.hash);
-        let prepared = self.records.part(m.lsn) == Part::Prepared && self.records.links(m.lsn).iter().any(names);
+        let links = self.records.links(m.lsn);
+        let unreadable = self.records.part(m.lsn) == Part::Prepared && links.is_empty();
+        let prepared = links.iter().any(names) && self.records.part(m.lsn) == Part::Prepared;
         match self.unresolved() {
             _ if self.records.committed() >= m.lsn => self.say_resolved(m),
             Some(tail) if prepared && tail.lsn == m.lsn => {
@@ -84,6 +86,7 @@ impl<R: Records> Replica<R> {
                 self.drive_settle(now);
             }
             _ if prepared => {}        // its resolution is on its way
+            _ if unreadable => {}      // whom it names is not known while it is damaged
             _ => self.say_resolved(m), // it is gone: the set lost all its memories, which the registry says
         }
     }
@@ -173,8 +176,9 @@ impl<R: Records> Replica<R> {
         if self.records.part(tail.lsn) != Part::Decides {
             self.decided = None;
         } else if self.decided.as_ref().is_none_or(|d| d.id != tail) {
-            let open = self.records.links(tail.lsn);
-            self.decided = Some(Decided { id: tail, open, sent: None });
+            // It names somebody: where nobody can be read it is damaged, and stays open.
+            let open = Some(self.records.links(tail.lsn)).filter(|links| !links.is_empty());
+            self.decided = open.map(|open| Decided { id: tail, open, sent: None });
         }
         self.decided.as_mut()
     }
@@ -195,9 +199,16 @@ impl<R: Records> Replica<R> {
     /// Where a joining member begins anew that is to have this tail: the record itself goes to it as such, for the others
     /// know by it that somebody is asked, or may ask.
     pub(crate) fn rebase_target(&self, tail: RecordId) -> Option<RecordId> {
-        let bare = self.records.part(tail.lsn) == Part::Prepared || self.is_open(tail);
-        // One that is not kept with its pages was closed before.
-        if bare && self.records.keeps_from(tail.lsn) { self.identity(Lsn(tail.lsn.0 - 1)) } else { Some(tail) }
+        let prepared = self.records.part(tail.lsn) == Part::Prepared;
+        if !prepared && !self.is_open(tail) {
+            return Some(tail);
+        }
+        if self.records.keeps_from(tail.lsn) {
+            return self.identity(Lsn(tail.lsn.0 - 1));
+        }
+        // A prepared one is damaged here; it is said again when it was repaired, or resolved. A decision that is not kept
+        // with its pages may have been closed before this process started: a primary that serves finds out.
+        Some(tail).filter(|_| !prepared && !self.serving)
     }
 
     /// Tells the participants of the decision at the tail, until each has resolved it. Its writer does the same, in one
