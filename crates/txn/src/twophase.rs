@@ -143,7 +143,7 @@ impl<R: Records> Replica<R> {
         let committed = if link.lsn <= self.records.committed() {
             // One that is forgotten is not the decision that is asked for: that one would be waited for.
             self.identity(link.lsn).is_some_and(|id| id.hash == link.hash)
-        } else if self.confirmed > link.token {
+        } else if self.confirmed > link.token || self.was_never_given(link.token) {
             false
         } else {
             return self.start_settle(now);
@@ -154,6 +154,12 @@ impl<R: Records> Replica<R> {
         let id = RecordId { generation: link.token.generation, lsn: link.lsn, hash: link.hash };
         let decision = Decision { decider: link.group, id, lsn: m.lsn, committed };
         self.effects.push(Effect::Decide { to: m.asker, decision });
+    }
+
+    /// A settle of this process's time came after it, and yet the token is above all that were raised: no writer has it,
+    /// and settles would never pass it.
+    fn was_never_given(&self, token: Token) -> bool {
+        self.confirmed.generation == self.setup.generation && token > self.records.fence().token
     }
 
     /// A participant has resolved its record, or is no more: it will not ask about the decision.

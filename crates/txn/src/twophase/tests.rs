@@ -145,6 +145,21 @@ fn no_member_begins_anew_with_a_record_that_is_prepared_or_open() {
     assert_eq!(closed.rebase_target(t.records[0].id), Some(t.records[0].id));
 }
 
+/// A client of the participant's group can write any token into its record.
+#[test]
+fn a_token_that_nobody_was_given_does_not_keep_the_decider_settling() {
+    let mut w = World::new(false);
+    let mut t = begin(&mut w, WRITER, &[0, 1]);
+    t.records[1].links[0].token.boot = u32::MAX;
+    t.records[1].seal();
+    send(&mut w, 1, &t.records[1], &[0, 1]);
+    w.run(2000);
+    assert_eq!(fates(&w, 1, &t.records[1]), [Some(false); 2]);
+    let settled = w.groups[0].members[0].records.fence().token;
+    w.run(1000);
+    assert_eq!(w.groups[0].members[0].records.fence().token, settled);
+}
+
 /// Schedule 5: "no" is said only when the decision cannot arrive any more.
 #[test]
 fn a_late_decision_is_nobodys() {
