@@ -114,6 +114,7 @@ impl GroupStore {
         let lsn = record.id.lsn;
         self.note_sizes(record);
         self.note_writer(record);
+        self.note_links(record);
         for (page, frame) in record.pages.iter().zip(placed) {
             let Some(frame) = frame else { continue };
             let id = record.datasets[page.dataset as usize].dataset;

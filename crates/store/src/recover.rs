@@ -219,6 +219,7 @@ fn note_record(g: &mut GroupStore, record: &Record, position: u64, expected: &mu
         expected.retain(|k, _| k.2 != Lsn(record.id.lsn.0 - 1));
     }
     g.note_writer(record);
+    g.note_links(record);
     let mut pages = 0;
     for p in record.pages.iter().filter(|p| p.payload != Payload::Zero) {
         expected.insert((record.datasets[p.dataset as usize].dataset, p.page.0, record.id.lsn), p.checksum);

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use dspm_proto::{DatasetId, Error, GroupId, Lsn, PAGE_SIZE, PageNo, checksum};
+use dspm_proto::{DatasetId, Error, GroupId, Lsn, PAGE_SIZE, PageNo, Part, checksum};
 use std::sync::atomic::Ordering;
 
 use crate::arena::lock;
@@ -337,6 +337,9 @@ impl GroupStore {
         let least = self.records.partition_point(|k| k.position <= position);
         let most = self.droppable().0.saturating_sub(self.base.lsn.0) as usize;
         for drop in least..=most.min(self.records.len()) {
+            if drop > 0 && self.records[drop - 1].part == Part::Prepared {
+                continue; // it goes together with the record that says what became of it
+            }
             if let Some(base) = self.record_id(Lsn(self.base.lsn.0 + drop as u64)) {
                 return self.fold_to(drop, base).is_ok() && self.slot.head > position;
             }

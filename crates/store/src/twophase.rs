@@ -29,6 +29,9 @@ impl GroupStore {
         if matches!(self.part(lsn), Part::Alone | Part::Aborts) {
             return Vec::new();
         }
+        if lsn == self.tail.lsn && self.named.0 == self.tail {
+            return self.named.1.clone();
+        }
         self.decoded(lsn).ok().flatten().map_or_else(Vec::new, |(record, _)| record.links)
     }
 
@@ -101,6 +104,11 @@ impl GroupStore {
         self.datasets.values_mut().for_each(|d| d.forget(&arena, lsn));
         self.datasets.retain(|_, d| !d.sizes.is_empty());
         self.sessions.took_back(lsn);
+    }
+
+    /// Remembers whom a record names.
+    pub(crate) fn note_links(&mut self, record: &Record) {
+        self.named = (record.id, record.links.clone());
     }
 
     /// Remembers a record as its process's newest. A resolution is nobody's: a process asks about its prepared record.

@@ -75,7 +75,9 @@ impl<R: Records> Replica<R> {
             return; // it is said again
         }
         let names = |l: &Link| (l.group, l.lsn, l.hash) == (m.decider, m.id.lsn, m.id.hash);
-        let prepared = self.records.part(m.lsn) == Part::Prepared && self.records.links(m.lsn).iter().any(names);
+        let links = self.records.links(m.lsn);
+        let unreadable = self.records.part(m.lsn) == Part::Prepared && links.is_empty();
+        let prepared = links.iter().any(names) && self.records.part(m.lsn) == Part::Prepared;
         match self.unresolved() {
             _ if self.records.committed() >= m.lsn => self.say_resolved(m),
             Some(tail) if prepared && tail.lsn == m.lsn => {
@@ -84,6 +86,7 @@ impl<R: Records> Replica<R> {
                 self.drive_settle(now);
             }
             _ if prepared => {}        // its resolution is on its way
+            _ if unreadable => {}      // whom it names is not known while it is damaged
             _ => self.say_resolved(m), // it is gone: the set lost all its memories, which the registry says
         }
     }
@@ -140,7 +143,7 @@ impl<R: Records> Replica<R> {
         let committed = if link.lsn <= self.records.committed() {
             // One that is forgotten is not the decision that is asked for: that one would be waited for.
             self.identity(link.lsn).is_some_and(|id| id.hash == link.hash)
-        } else if self.confirmed > link.token {
+        } else if self.confirmed > link.token || self.was_never_given(link.token) {
             false
         } else {
             return self.start_settle(now);
@@ -151,6 +154,12 @@ impl<R: Records> Replica<R> {
         let id = RecordId { generation: link.token.generation, lsn: link.lsn, hash: link.hash };
         let decision = Decision { decider: link.group, id, lsn: m.lsn, committed };
         self.effects.push(Effect::Decide { to: m.asker, decision });
+    }
+
+    /// A settle of this process's time came after it, and yet the token is above all that were raised: no writer has it,
+    /// and settles would never pass it.
+    fn was_never_given(&self, token: Token) -> bool {
+        self.confirmed.generation == self.setup.generation && token > self.records.fence().token
     }
 
     /// A participant has resolved its record, or is no more: it will not ask about the decision.
@@ -173,8 +182,9 @@ impl<R: Records> Replica<R> {
         if self.records.part(tail.lsn) != Part::Decides {
             self.decided = None;
         } else if self.decided.as_ref().is_none_or(|d| d.id != tail) {
-            let open = self.records.links(tail.lsn);
-            self.decided = Some(Decided { id: tail, open, sent: None });
+            // It names somebody: where nobody can be read it is damaged, and stays open.
+            let open = Some(self.records.links(tail.lsn)).filter(|links| !links.is_empty());
+            self.decided = open.map(|open| Decided { id: tail, open, sent: None });
         }
         self.decided.as_mut()
     }
@@ -195,9 +205,16 @@ impl<R: Records> Replica<R> {
     /// Where a joining member begins anew that is to have this tail: the record itself goes to it as such, for the others
     /// know by it that somebody is asked, or may ask.
     pub(crate) fn rebase_target(&self, tail: RecordId) -> Option<RecordId> {
-        let bare = self.records.part(tail.lsn) == Part::Prepared || self.is_open(tail);
-        // One that is not kept with its pages was closed before.
-        if bare && self.records.keeps_from(tail.lsn) { self.identity(Lsn(tail.lsn.0 - 1)) } else { Some(tail) }
+        let prepared = self.records.part(tail.lsn) == Part::Prepared;
+        if !prepared && !self.is_open(tail) {
+            return Some(tail);
+        }
+        if self.records.keeps_from(tail.lsn) {
+            return self.identity(Lsn(tail.lsn.0 - 1));
+        }
+        // A prepared one is damaged here; it is said again when it was repaired, or resolved. A decision that is not kept
+        // with its pages may have been closed before this process started: a primary that serves finds out.
+        Some(tail).filter(|_| !prepared && !self.serving)
     }
 
     /// Tells the participants of the decision at the tail, until each has resolved it. Its writer does the same, in one

@@ -33,8 +33,14 @@ pub(crate) enum Word {
 #[derive(Default)]
 pub(crate) struct Words {
     local: Mutex<Vec<(GroupId, Word)>>,
-    /// Since when the current catalog did not name them.
-    absent: Mutex<HashMap<GroupId, Instant>>,
+    absent: Mutex<HashMap<GroupId, Absence>>,
+}
+
+/// The current catalog does not name a group.
+struct Absence {
+    since: Instant,
+    /// When that was seen last. Who looks for a group says so all the time: what is older tells nothing of now.
+    seen: Instant,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -131,8 +137,10 @@ impl Node {
             return false;
         }
         let now = clock::now();
-        let since = *absent.entry(group).or_insert(now);
-        now.since(since) >= GONE
+        absent.retain(|_, a| now.since(a.seen) < GONE);
+        let absence = absent.entry(group).or_insert(Absence { since: now, seen: now });
+        absence.seen = now;
+        now.since(absence.since) >= GONE
     }
 }
 
@@ -166,7 +174,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("dspm-words-{}", std::process::id()));
         let node = start(&dir);
         let long_ago = Instant(clock::now().0.saturating_sub(2 * GONE.as_nanos() as u64));
-        let age = || lock(&node.words.absent).insert(GROUP, long_ago);
+        let age_to = |seen| lock(&node.words.absent).insert(GROUP, Absence { since: long_ago, seen });
+        let age = || age_to(clock::now());
         age();
         assert!(!node.is_gone(GROUP), "there is no registry");
         assert!(lock(&node.words.absent).is_empty(), "and what was counted before does not count");
@@ -180,6 +189,8 @@ mod tests {
         age();
         node.forwarded.registry_says(String::new());
         assert!(node.is_gone(GROUP));
+        age_to(long_ago);
+        assert!(!node.is_gone(GROUP), "it may have been there in between");
         node.forwarded.closed(&registry);
         assert!(!node.is_gone(GROUP), "the registry is away");
         std::fs::remove_dir_all(&dir).unwrap();

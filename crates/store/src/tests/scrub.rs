@@ -393,6 +393,41 @@ fn a_ring_entry_is_dropped_when_the_disk_has_what_it_says() {
 }
 
 #[test]
+fn a_damaged_entry_does_not_part_a_prepared_record_from_its_resolution() {
+    let mut w = world(0, 3);
+    w.append_of(&[(D, PAGES * 4096)], &[(D, 2, Some(77))], Part::Prepared).unwrap();
+    w.flush();
+    w.append_of(&[], &[], Part::Aborts).unwrap();
+    w.append(&[(D, PAGES * 4096)], &[(D, 1, Some(78))]).unwrap();
+    w.with(|g| g.set_committed(g.tail().lsn));
+    w.flush();
+    let position = w.with(|g| g.records[2].position); // the one before the prepared one
+    flip_memory(&w, w.with(|g| g.ring.byte_at(position + 20)));
+    assert!(w.store.mend_ring(&*w.source, GROUP, position));
+    // A reader keeps what was newest when the record was prepared: the base may not stand between the two.
+    w.with(|g| g.set_horizon(Lsn(4)));
+    w.store.checkpoint_all(&*w.source).unwrap();
+    w.check(1, PAGES);
+    let again = World::open(w.disk.copy(), MEMORY, w.model.clone());
+    assert!(again.opened.log_intact, "{:?}", again.opened.reason);
+    again.check(1, PAGES);
+}
+
+#[test]
+fn whom_the_newest_record_names_is_known_though_its_entry_is_damaged() {
+    for part in [Part::Prepared, Part::Decides] {
+        let mut w = world(2, 1);
+        w.append_of(&[(D, PAGES * 4096)], &[(D, 2, Some(77))], part).unwrap();
+        let position = w.with(|g| g.records.back().unwrap().position);
+        flip_memory(&w, w.with(|g| g.ring.byte_at(position + 150)));
+        assert_eq!(pass(&w).entries, [position]);
+        assert!(!w.store.mend_ring(&*w.source, GROUP, position), "it is not resolved yet, or may be asked for");
+        w.check(1, PAGES);
+        w.with(|g| assert_eq!((g.part(g.tail().lsn), g.links(g.tail().lsn).len()), (part, 1)));
+    }
+}
+
+#[test]
 fn a_damaged_segment_of_the_log_is_made_useless() {
     // Its header, its first batch, one in the middle, its last; of the only segment, and of an older one.
     for older in [false, true] {

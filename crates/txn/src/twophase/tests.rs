@@ -93,6 +93,73 @@ fn the_decider_takes_no_other_writer_before_every_participant_is_told() {
     assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
 }
 
+fn damage(w: &mut World, g: usize, damaged: bool) {
+    w.groups[g].members.iter_mut().for_each(|m| m.records.damaged = damaged);
+}
+
+#[test]
+fn a_decision_that_cannot_be_read_stays_open() {
+    let mut w = World::new(false);
+    let t = prepared(&mut w, &[0, 1]);
+    send(&mut w, 0, &t.records[0], &[0, 1]);
+    w.run_apart(20);
+    damage(&mut w, 0, true);
+    w.acquire(0, OTHER);
+    w.run_apart(2000);
+    assert_eq!(w.granted(0, OTHER), None, "nobody was told");
+    damage(&mut w, 0, false);
+    w.run(1000);
+    assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
+}
+
+#[test]
+fn a_participant_that_cannot_read_its_record_does_not_call_it_resolved() {
+    let mut w = World::new(false);
+    let t = prepared(&mut w, &[0, 1]);
+    damage(&mut w, 1, true);
+    send(&mut w, 0, &t.records[0], &[0, 1]);
+    w.acquire(0, OTHER);
+    w.run(2000);
+    assert_eq!((w.granted(0, OTHER), w.shown(1)), (None, Some(Lsn(0))));
+    damage(&mut w, 1, false);
+    w.run(1000);
+    assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
+}
+
+#[test]
+fn no_member_begins_anew_with_a_record_that_is_prepared_or_open() {
+    let mut w = World::new(false);
+    let t = prepared(&mut w, &[0, 1]);
+    send(&mut w, 0, &t.records[0], &[0, 1]);
+    w.run_apart(20);
+    for (g, r) in t.groups.iter().zip(&t.records) {
+        assert_eq!(w.groups[*g].members[0].rebase_target(r.id).map(|id| id.lsn), Some(Lsn(0)));
+        damage(&mut w, *g, true);
+        assert_eq!(w.groups[*g].members[0].rebase_target(r.id), None, "until it is repaired");
+    }
+    damage(&mut w, 0, false);
+    damage(&mut w, 1, false);
+    w.run(1000);
+    damage(&mut w, 0, true);
+    let closed = &w.groups[0].members[0];
+    assert_eq!(closed.rebase_target(t.records[0].id), Some(t.records[0].id));
+}
+
+/// A client of the participant's group can write any token into its record.
+#[test]
+fn a_token_that_nobody_was_given_does_not_keep_the_decider_settling() {
+    let mut w = World::new(false);
+    let mut t = begin(&mut w, WRITER, &[0, 1]);
+    t.records[1].links[0].token.boot = u32::MAX;
+    t.records[1].seal();
+    send(&mut w, 1, &t.records[1], &[0, 1]);
+    w.run(2000);
+    assert_eq!(fates(&w, 1, &t.records[1]), [Some(false); 2]);
+    let settled = w.groups[0].members[0].records.fence().token;
+    w.run(1000);
+    assert_eq!(w.groups[0].members[0].records.fence().token, settled);
+}
+
 /// Schedule 5: "no" is said only when the decision cannot arrive any more.
 #[test]
 fn a_late_decision_is_nobodys() {

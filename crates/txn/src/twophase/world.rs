@@ -18,6 +18,8 @@ pub(super) struct Memory {
     pub(super) flushed: Lsn,
     fence: Fence,
     pub(super) closed: Lsn,
+    /// The newest record cannot be read.
+    pub(super) damaged: bool,
 }
 
 impl Memory {
@@ -41,7 +43,7 @@ impl Records for Memory {
         self.at(lsn).map_or(Part::Alone, |r| r.part)
     }
     fn links(&self, lsn: Lsn) -> Vec<Link> {
-        self.at(lsn).map_or_else(Vec::new, |r| r.links.clone())
+        self.at(lsn).filter(|_| !self.damaged).map_or_else(Vec::new, |r| r.links.clone())
     }
     fn close(&mut self, decision: Lsn) {
         self.closed = decision;
@@ -83,7 +85,7 @@ impl Records for Memory {
         true
     }
     fn keeps_from(&self, _: Lsn) -> bool {
-        true
+        !self.damaged
     }
     fn cut(&mut self, to: Lsn) -> bool {
         self.log.truncate(to.0 as usize);
