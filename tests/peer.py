@@ -211,7 +211,7 @@ def main() -> None:
     for option in (
         *("name", "cluster", "machine", "listen", "data-dir", "arena", "memory", "key-file"),
         *("lease-ms", "flush-interval-ms", "dirty-max-bytes", "history-max-bytes", "outcome-retention-ms"),
-        *("join-rate-bytes", "metrics"),
+        *("join-rate-bytes", "scrub-rate-bytes", "scrub-interval-ms", "metrics"),
     ):
         parser.add_argument(f"--{option}", required=True)
     parser.add_argument("--insecure", action="store_true")
