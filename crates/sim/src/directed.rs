@@ -76,6 +76,8 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "writer_dies_busy", play: together::writer_dies_busy },
     Schedule { name: "joins_a_prepared_tail", play: together::joins_a_prepared_tail },
     Schedule { name: "no_room_to_resolve", play: together::no_room_to_resolve },
+    Schedule { name: "caller_gives_up_resolving", play: together::caller_gives_up_resolving },
+    Schedule { name: "caller_gives_up_deciding", play: together::caller_gives_up_deciding },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },
     Schedule { name: "overtaken_grant", play: crate::regress::overtaken_grant },

@@ -336,7 +336,11 @@ impl Client {
             ctx.check.counts.unknown += 1;
             self.abort(t, ctx);
         }
-        self.desks[decider].holder.give_up();
+        match self.desks[decider].holder.flight().map(|f| f.doubt) {
+            Some(false) => self.doubt(decider, ctx), // committed or not, nothing goes out behind it under its token
+            Some(true) => {}
+            None => drop(self.desks[decider].holder.give_up()),
+        }
     }
 
     pub(crate) fn tick_joints(&mut self, ctx: &mut Ctx<'_>) {

@@ -17,10 +17,14 @@ use std::time::Duration;
 const MS: u64 = 1_000_000;
 
 impl Client {
-    /// The thread has the writer mutex and needs the lease.
+    /// The thread has the writer mutex and needs the lease. A record whose caller has given up comes first: what follows it
+    /// is not known before.
     pub(crate) fn reserve(&mut self, t: usize, ctx: &mut Ctx<'_>) -> bool {
         let g = self.threads[t].group;
         let desk = &mut self.desks[g];
+        if desk.holder.flight().is_some() {
+            return false;
+        }
         if !desk.holder.valid(ctx.now) {
             desk.holder.give_up();
             self.acquire(t, ctx);

@@ -295,3 +295,74 @@ pub(crate) fn resolution_not_held(m: Option<Mutant>) -> Result<(), String> {
     let again = write_both(&mut w, 5 * L) && both_read(&mut w);
     verdict(w, ok && waits && again, "group 0 went on before group 1 was resolved, or a group is stuck")
 }
+
+/// A's transaction finds no room in group 1 for almost as long as its caller waits. Its second thread, which began before,
+/// waits to write to group `g`; what goes out when there is room is caught.
+fn slow(w: &mut World, g: usize, next: impl Fn(&Envelope) -> bool + 'static) -> bool {
+    let ok = write_both(w, L);
+    w.run_for(20 * MS);
+    w.clients[0].commit_timeout = Duration::from_nanos(3 * L);
+    w.nodes[0].room = 0;
+    start_all(w, 0);
+    w.run_for(10 * MS);
+    w.act(A, |actor, ctx| {
+        if let Actor::Client(c) = actor {
+            c.start(1, g, true, 0, ctx);
+        }
+    });
+    w.run_for(28 * L / 10);
+    w.network.catch(true, next);
+    w.nodes[0].room = u64::MAX;
+    w.run_for(12 * L / 10);
+    ok && !w.network.caught.is_empty() && w.clients[0].threads[1].step == Step::Mutex
+}
+
+/// Nothing of A's waits any more.
+fn is_done(w: &World) -> bool {
+    w.clients[0].joints.is_empty() && w.clients[0].threads.iter().all(|t| t.step == Step::Stopped)
+}
+
+/// The caller's time is over while what resolves group 1 is on its way there; the process's next record for group 1 waits
+/// for it.
+pub(crate) fn caller_gives_up_resolving(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m, 2, false);
+    let ok = slow(&mut w, 1, |e| part(e, Part::Decides, false));
+    let decision = w.network.caught();
+    w.network.catch(true, |e| resolves(e) || crosses(e));
+    inject(&mut w, decision);
+    w.run_for(12 * L / 10);
+    let gave_up = w.clients[0].threads[0].step == Step::Stopped && w.check.counts.joint == 0;
+    let resolution = w.network.caught();
+    inject(&mut w, resolution);
+    finish(&mut w, A, 1, 5 * L);
+    let done = is_done(&w) && write_both(&mut w, 5 * L) && both_read(&mut w);
+    verdict(w, ok && gave_up && done, "the transaction does not come to its end, or a group is stuck")
+}
+
+/// The caller's time is over while the decision is on its way: if it is committed after all, nothing of the process goes on
+/// behind it before group 1 is told, and the process dies.
+pub(crate) fn caller_gives_up_deciding(m: Option<Mutant>) -> Result<(), String> {
+    let mut w = world(m, 2, false);
+    let ok = slow(&mut w, 0, |e| part(e, Part::Prepared, false));
+    let prepared = w.network.caught();
+    w.network
+        .catch(true, |e| part(e, Part::Decides, false) || matches!(e.body, Body::Ask { ask: Ask::Outcome(_), .. }));
+    inject(&mut w, prepared);
+    w.run_for(12 * L / 10);
+    let gave_up = w.clients[0].threads[0].step == Step::Stopped && w.clients[0].joints.len() == 1;
+    let (decision, questions): (Vec<_>, _) =
+        w.network.caught().into_iter().partition(|e| part(e, Part::Decides, false));
+    w.network.catch(true, |e| resolves(e) || crosses(e));
+    inject(&mut w, decision);
+    inject(&mut w, questions);
+    for _ in 0..10 {
+        if finish(&mut w, A, 1, L / 10) {
+            start(&mut w, A, 1, true, 0);
+        }
+    }
+    w.crash(A, Loss::Nothing);
+    w.network.caught();
+    let again = one(&mut w, 1, true, 5 * L) && both_read(&mut w) && one(&mut w, 0, true, 5 * L);
+    let kept = w.check.counts.aborts == 0;
+    verdict(w, ok && gave_up && again && kept, "a group is stuck, or a decision was lost")
+}

@@ -268,7 +268,8 @@ impl Holder {
     }
 
     /// The record is about to be sent to these members. None: it may not be. The lease of its reservation is gone, or a
-    /// newer one (a late grant) took its place and others committed in between: the transaction conflicts.
+    /// newer one (a late grant) took its place and others committed in between: the transaction conflicts. Or another record
+    /// is in flight, perhaps without a caller by now: what became of it is asked for as long as nothing takes its place.
     pub fn send(&mut self, id: RecordId, members: Vec<NodeNo>) -> Option<&Flight> {
         self.launch(id, members, FlightStep::Commit)
     }
@@ -292,7 +293,8 @@ impl Holder {
     }
 
     fn launch(&mut self, id: RecordId, members: Vec<NodeNo>, step: FlightStep) -> Option<&Flight> {
-        let token = self.token.filter(|_| !self.open || self.tail == self.reserved)?;
+        let free = self.flight.is_none() && (!self.open || self.tail == self.reserved);
+        let token = self.token.filter(|_| free)?;
         let base = self.tail;
         // The primary takes the sender to read nothing older from here on, and forgets the read lease that it gave: one
         // whose grant is still on its way is over too, or it would outlive a doubt about this record.

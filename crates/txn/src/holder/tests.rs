@@ -158,6 +158,22 @@ fn a_prepared_record_stays_in_flight_until_its_resolution_is_held() {
     assert_eq!(h.close(ms(7)), Recall::Return(id(6)));
 }
 
+/// The caller that sent it may be gone, and another thread of the process be next.
+#[test]
+fn nothing_takes_the_place_of_a_record_in_flight() {
+    let mut h = holder();
+    h.open(ms(3));
+    assert!(h.send_prepared(id(5), vec![0]).is_some());
+    h.close(ms(4));
+    h.open(ms(4));
+    assert!(h.send(id(5), vec![0, 1]).is_none() && h.send_prepared(id(5), vec![0, 1]).is_none());
+    assert!(h.acked(0, id(5), ms(5)), "the one that is in flight");
+    assert!(h.send(id(5), vec![0]).is_none(), "held by all, and not resolved");
+    assert!(h.follow(id(6), vec![0]).is_some() && h.send(id(5), vec![0]).is_none());
+    assert!(h.acked(0, id(6), ms(6)));
+    assert!(h.send(id(7), vec![0]).is_some());
+}
+
 #[test]
 fn a_prepared_record_in_doubt_is_not_followed() {
     let mut h = holder();
