@@ -4,9 +4,10 @@
 //!   prepared ones carry its hash; it goes out last, when all members of all others hold theirs.
 //! - A doubt before it went out ends the attempt: what went out is asked for, and each settles as aborted. A doubt about
 //!   itself is asked for first, then the others. The caller hears "committed" when everything is resolved as such, and "no"
-//!   when everything is resolved as aborted; when its time is over, that nobody knows. The token of the decider is
-//!   given up then: its next settle sees to the rest.
-//! - Until then its threads keep what they reserved: nothing of this process follows a decision that is not resolved.
+//!   when everything is resolved as aborted; when its time is over, that nobody knows. A decision on its way is
+//!   in doubt then, and the token of the decider given up in any case: its next settle sees to the rest.
+//! - Until then its threads keep what they reserved, and afterwards its records in flight come first: nothing of this
+//!   process follows a decision that is not resolved.
 
 use crate::client::Client;
 use crate::commit::Sending;

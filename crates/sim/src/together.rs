@@ -312,6 +312,7 @@ fn slow(w: &mut World, g: usize, next: impl Fn(&Envelope) -> bool + 'static) -> 
     });
     w.run_for(28 * L / 10);
     w.network.catch(true, next);
+    w.run_for(MS); // what went out before was refused
     w.nodes[0].room = u64::MAX;
     w.run_for(12 * L / 10);
     ok && !w.network.caught.is_empty() && w.clients[0].threads[1].step == Step::Mutex
