@@ -85,6 +85,8 @@ impl<R: Records> Replica<R> {
                 self.start_settle(now);
                 self.drive_settle(now);
             }
+            // Its resolution is here, and nobody says that all hold it: who wrote it may keep its lease and be silent.
+            _ if prepared && now.since(self.views.grown()) >= self.setup.lease => self.start_settle(now),
             _ if prepared => {}        // its resolution is on its way
             _ if unreadable => {}      // whom it names is not known while it is damaged
             _ => self.say_resolved(m), // it is gone: the set lost all its memories, which the registry says
