@@ -93,6 +93,24 @@ fn the_decider_takes_no_other_writer_before_every_participant_is_told() {
     assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
 }
 
+/// Its word that all hold the resolution is lost, and so is its hint to the decider; it goes on renewing its lease.
+#[test]
+fn a_silent_writer_that_keeps_its_lease_holds_up_no_decider() {
+    let mut w = World::new(false);
+    let t = prepared(&mut w, &[0, 1]);
+    send(&mut w, 0, &t.records[0], &[0, 1]);
+    send(&mut w, 1, &t.resolutions[0], &[0, 1]);
+    w.run_apart(20);
+    w.acquire(0, OTHER);
+    for _ in 0..100 {
+        w.on_primary(1, |r, now| {
+            r.renew(WRITER, t.records[1].token, Lsn(2), now);
+        });
+        w.run(10);
+    }
+    assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
+}
+
 fn damage(w: &mut World, g: usize, damaged: bool) {
     w.groups[g].members.iter_mut().for_each(|m| m.records.damaged = damaged);
 }
