@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import os
-import struct
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
+from dspm.formats import arena
+from dspm.formats.arena import Frame
+from dspm.formats.layout import ENTRIES_AT, ENTRY, PAGE
+from dspm.formats.report import Report
 from dspm.netram.client import connect_any
 from dspm.netram.config import load
 from dspm.netram.messages import DatasetEntry, Locate, Located
 
 from .cluster import Cluster
-
-PAGE = 4096
-_ENTRY = struct.Struct("<QQQQQQIIII")
-_SIDECAR = struct.Struct("<QQ")
-_PAGE_STATE = int.from_bytes(b"PAGE", "little")
-
-
-class Frame(NamedTuple):
-    """A version of a page in a node's memory."""
-
-    number: int
-    page: int
-    lsn: int
 
 
 def entry(cluster: Cluster, name: str) -> DatasetEntry:
@@ -35,18 +25,10 @@ def entry(cluster: Cluster, name: str) -> DatasetEntry:
 
 def frames(cluster: Cluster, node: str, dataset: int) -> dict[int, Frame]:
     """The newest version of each page that the node has in memory."""
-    found: dict[int, Frame] = {}
-    with cluster.arena(node).open("rb") as f:
-        header = f.read(256)
-        copies = [header[at : at + 128] for at in (0, 128) if header[at : at + 8] == b"DSPMAREN"]
-        first, count = struct.unpack_from("<II", max(copies, key=lambda c: int.from_bytes(c[16:24], "little")), 32)
-        f.seek(PAGE)
-        table = f.read(count * _ENTRY.size)
-    for i, e in enumerate(_ENTRY.iter_unpack(table)):
-        if e[8] == _PAGE_STATE and e[1] == dataset:
-            frame = Frame(first + i, e[2], e[4])
-            found[frame.page] = max(frame, found.get(frame.page, frame), key=lambda x: x.lsn)
-    return found
+    memory = arena.read(cluster.arena(node), Report())
+    assert memory is not None
+    own = (f for f in chain.from_iterable(memory.pages.values()) if f.dataset == dataset)
+    return {f.page: f for f in sorted(own, key=lambda f: f.lsn)}
 
 
 def base(cluster: Cluster, node: str, dataset: int) -> Path:
@@ -57,9 +39,9 @@ def base(cluster: Cluster, node: str, dataset: int) -> Path:
 def base_pages(cluster: Cluster, node: str, dataset: int) -> list[int]:
     """Pages that the base file has."""
     path = base(cluster, node, dataset).with_suffix(".idx")
-    entries = path.read_bytes()[PAGE:] if path.exists() else b""
-    whole = len(entries) // _SIDECAR.size * _SIDECAR.size
-    return [i for i, (lsn, _) in enumerate(_SIDECAR.iter_unpack(entries[:whole])) if lsn]
+    entries = path.read_bytes()[ENTRIES_AT:] if path.exists() else b""
+    whole = len(entries) // ENTRY.size * ENTRY.size
+    return [i for i, (lsn, _) in enumerate(ENTRY.iter_unpack(entries[:whole])) if lsn]
 
 
 def flip(file: Path, at: int, bit: int = 3) -> None:
