@@ -213,7 +213,12 @@ impl BaseFile {
         self.disk.sync_dir(self.data.parent().unwrap_or(Path::new("."))).map_err(full)
     }
 
-    /// Removes the files.
+    /// Where its pages are.
+    pub(crate) fn path(&self) -> &Path {
+        &self.data
+    }
+
+    /// Removes the files; it is no error when they are absent.
     pub(crate) fn remove(&self) -> Result<(), Error> {
         self.close();
         self.disk.remove(&self.index)?;

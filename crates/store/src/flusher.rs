@@ -148,6 +148,7 @@ impl Store {
 
     fn flush_all(&self, source: &dyn FlushSource) -> Result<(), LogError> {
         self.log_drops()?;
+        let _ = self.remove_dropped(); // tried again in the next round; who waits for it is told by `sync_drops`
         let mut todo: VecDeque<GroupId> = source.dirty_groups().into();
         let owed: Vec<_> = lock(&self.arena.owed).iter().copied().filter(|g| !todo.contains(g)).collect();
         todo.extend(owed);
@@ -212,11 +213,11 @@ impl Store {
         (batch, tickets)
     }
 
-    /// Brings removals into the log, so that no later start finds their groups again.
+    /// Brings removals into the log and removes their base files, so that no later start finds their groups again.
     ///
     /// # Errors
     /// [`Error::Full`] without room on the disk: they stay to be told to it; [`Error::Failed`] when it fails: the store
-    /// is suspect then.
+    /// is suspect then; those of the file system for a base file that cannot be removed: it is tried again.
     pub fn sync_drops(&self, source: &dyn FlushSource) -> Result<(), Error> {
         // A checkpoint that was under way when its group was removed names the group in the log once more, behind the
         // removal, and leaves that to be removed again: it is over when this goes on.
@@ -225,7 +226,8 @@ impl Store {
         if self.is_suspect() {
             return Err(Error::Failed("the log failed".into()));
         }
-        self.log_drops().map_err(|e| self.told(e, source))
+        self.log_drops().map_err(|e| self.told(e, source))?;
+        self.remove_dropped()
     }
 
     /// A failed log as an error, after everybody was told.
@@ -253,10 +255,32 @@ impl Store {
         }
         for (group, files) in drops {
             lock(&self.covered).remove(&group);
-            for f in files {
-                let _ = f.remove(); // a file that stays names a group that the log says is gone
-            }
+            lock(&self.dropped).extend(files.into_iter().map(|f| (group, f)));
         }
         Ok(())
+    }
+
+    /// Removes the base files of groups that the log says are gone. The log forgets them one day: a file that stayed
+    /// until then would be found as a group again.
+    fn remove_dropped(&self) -> Result<(), Error> {
+        let mut dropped = lock(&self.dropped);
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let (mut failed, mut stay) = (Ok(()), Vec::new());
+        for (group, file) in std::mem::take(&mut *dropped) {
+            // One that is held again has files of the same names, and nobody begins to hold one meanwhile.
+            let known = lock(&self.known);
+            let removed = if known.contains(&group) { Ok(false) } else { file.remove().map(|()| true) };
+            if let Err(e) = &removed {
+                failed = Err(Error::Unavailable(format!("{} cannot be removed: {e}", file.path().display())));
+            }
+            if !matches!(removed, Ok(true)) {
+                stay.push((group, file));
+            }
+        }
+        *dropped = stay;
+        drop(dropped);
+        failed.and_then(|()| Ok(self.disk.sync_dir(&self.base_dir())?))
     }
 }

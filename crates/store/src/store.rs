@@ -30,7 +30,7 @@ pub struct Store {
     identity: Mutex<Identity>,
     /// Groups found at the start that were not opened yet.
     waiting: Mutex<BTreeMap<GroupId, GroupStore>>,
-    known: Mutex<BTreeSet<GroupId>>,
+    pub(crate) known: Mutex<BTreeSet<GroupId>>,
     pub(crate) log: Mutex<Log>,
     /// Each group's checkpoint; 0 for none yet.
     pub(crate) covered: Mutex<HashMap<GroupId, Lsn>>,
@@ -38,6 +38,8 @@ pub struct Store {
     pub(crate) gaps: Mutex<BTreeSet<GroupId>>,
     /// Removed groups that the log has not heard of.
     pub(crate) drops: Mutex<Vec<(GroupId, Vec<Arc<BaseFile>>)>>,
+    /// Base files of groups that the log says are gone.
+    pub(crate) dropped: Mutex<Vec<(GroupId, Arc<BaseFile>)>>,
     /// Held for a round of the flusher.
     pub(crate) flushing: Mutex<()>,
     /// Held for a round of maintenance.
@@ -138,6 +140,7 @@ impl Store {
             waiting: Mutex::new(joined.groups),
             gaps: Mutex::default(),
             drops: Mutex::new(joined.drops),
+            dropped: Mutex::default(),
             flushing: Mutex::new(()),
             maintaining: Mutex::new(()),
             log_bytes: AtomicU64::new(joined.log.bytes()),

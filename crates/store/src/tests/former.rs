@@ -190,3 +190,31 @@ fn a_removal_in_the_log_is_not_found_again() {
     let (store, _) = dir.open(MEMORY);
     assert_eq!(held(&store), [GROUPS[0], GROUPS[2]]);
 }
+
+/// The log forgets a removal one day. Until the base files are gone it is not done.
+#[test]
+fn a_removal_waits_for_its_base_files() {
+    let dir = Dir::new();
+    written(&dir);
+    lose_memory(&dir);
+    let (store, _) = dir.open(MEMORY);
+    let source = Groups::default();
+    let mut g = store.open_group(GROUPS[1]).unwrap();
+    g.set_committed(Lsn(1));
+    g.set_horizon(Lsn(1));
+    source.groups.lock().unwrap().insert(GROUPS[1], g);
+    store.checkpoint_all(&source).unwrap();
+    let data = dir.0.join(format!("data/base/{:016x}.db", dataset(GROUPS[1]).0));
+    let gone = source.groups.lock().unwrap().remove(&GROUPS[1]).unwrap();
+    std::fs::remove_file(&data).unwrap();
+    std::fs::create_dir(&data).unwrap(); // that cannot be removed as a file
+    store.drop_group(gone);
+    for _ in 0..2 {
+        let said = store.sync_drops(&source).unwrap_err().to_string();
+        assert!(said.contains("cannot be removed") && said.contains(data.to_str().unwrap()), "{said}");
+    }
+    std::fs::remove_dir(&data).unwrap();
+    std::fs::write(&data, b"pages").unwrap();
+    store.sync_drops(&source).unwrap();
+    assert!(!data.exists());
+}
