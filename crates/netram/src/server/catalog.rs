@@ -5,15 +5,12 @@
 //! being told anew is the old one until then, in memory and in the file. A view is taken over when it is in the file, and never
 //! when it contradicts the one that is known. Nothing is destroyed because a name is missing.
 
+use super::saved::{self, Draft, Saved};
 use dspm_proto::control::{DatasetEntry, Located, NodeEntry, SetEntry, View};
 use dspm_proto::{Error, GroupId, SetId, limits};
 use dspm_txn::NodeNo;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
 use std::ops::Bound;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of an entry's JSON, its name aside, and of one byte of a name.
@@ -33,6 +30,8 @@ pub(crate) struct Catalog {
     coming: Coming,
     /// How often all datasets were named.
     wholes: u64,
+    /// The file does not have all that memory has.
+    unsaved: bool,
 }
 
 /// The parts of a change that are there; the others follow.
@@ -43,12 +42,6 @@ struct Coming {
     del: Vec<String>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    view: View,
-    datasets: Vec<DatasetEntry>,
-}
-
 impl Catalog {
     /// What was saved, or nothing.
     ///
@@ -56,64 +49,48 @@ impl Catalog {
     /// [`Error::Corrupt`] when the file is not one; [`Error::Unavailable`] when it cannot be read.
     pub(crate) fn open(path: &Path) -> Result<Catalog, Error> {
         let mut catalog = Catalog { path: path.to_owned(), ..Catalog::default() };
-        let text = match std::fs::read(path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(catalog),
-            Err(e) => return Err(Error::Unavailable(format!("{}: {e}", path.display()))),
-        };
-        let saved: Saved =
-            serde_json::from_slice(&text).map_err(|e| Error::Corrupt(format!("{}: {e}", path.display())))?;
+        let Some(saved) = saved::read(path)? else { return Ok(catalog) };
         (catalog.sum, catalog.view) = (saved.view.checksum(), saved.view);
         saved.datasets.into_iter().for_each(|d| catalog.put(d));
         Ok(catalog)
     }
 
-    /// Writes the file, whole or not at all; it is there for good when this returns.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn save(&self) -> Result<(), Error> {
-        let saved = Saved { view: self.view.clone(), datasets: self.datasets.values().cloned().collect() };
-        let text = serde_json::to_vec(&saved).map_err(|e| Error::Failed(e.to_string()))?;
-        let next = self.path.with_extension("next");
-        // A file that a crash left would keep the mode it was made with.
-        match std::fs::remove_file(&next) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
-            _ => {}
-        }
-        let mut f = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
-        f.write_all(&text)?;
-        f.sync_all()?;
-        std::fs::rename(&next, &self.path)?;
-        let dir = self.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(dir)?.sync_all()?;
-        Ok(())
+    /// What is to be in the file.
+    pub(crate) fn draft(&self) -> Draft {
+        let content = Saved { view: self.view.clone(), datasets: self.datasets.values().cloned().collect() };
+        Draft { path: self.path.clone(), content }
     }
 
-    /// A newer view replaces the older one as soon as it is in the file; an older one is ignored.
+    /// The file with a newer view in it, which is taken over when it is written; None for an older one.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when it contradicts what is known, those of the file system: all stays as it was.
-    pub(crate) fn take_view(&mut self, view: View) -> Result<(), Error> {
+    /// [`Error::Conflict`] when it contradicts what is known.
+    pub(crate) fn offer(&self, view: View) -> Result<Option<Draft>, Error> {
         if view.version < self.view.version {
-            return Ok(());
+            return Ok(None);
         }
-        let taken = self.try_view(view);
-        self.refused = taken.as_ref().err().map(ToString::to_string).unwrap_or_default();
-        taken
-    }
-
-    fn try_view(&mut self, view: View) -> Result<(), Error> {
         if let Some(why) = self.view.contradiction(&view).filter(|_| self.view.version > 0) {
             return Err(Error::Conflict(why));
         }
-        let before = std::mem::replace(&mut self.view, view);
-        if let Err(e) = self.save() {
-            self.view = before;
-            return Err(e);
-        }
-        self.sum = self.view.checksum();
+        let mut draft = self.draft();
+        draft.content.view = view;
+        Ok(Some(draft))
+    }
+
+    /// Takes over a view that is in the file, or why it is not.
+    ///
+    /// # Errors
+    /// That reason: all stays as it was.
+    pub(crate) fn adopt(&mut self, taken: Result<View, Error>) -> Result<(), Error> {
+        self.refused = taken.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        self.view = taken?;
+        (self.sum, self.unsaved) = (self.view.checksum(), false);
         Ok(())
+    }
+
+    /// The file has all that memory has.
+    pub(crate) fn is_saved(&mut self) {
+        self.unsaved = false;
     }
 
     /// Checksum of the view, 0 if there is none.
@@ -137,6 +114,7 @@ impl Catalog {
         if !more {
             let Coming { whole, put, del } = std::mem::take(&mut self.coming);
             self.update(whole, put, &del);
+            self.unsaved = true;
         }
         !more
     }
@@ -233,7 +211,13 @@ impl Catalog {
         Some(Located { entry, set, nodes, lease_ms, created: false })
     }
 
-    /// This process's number of a node.
+    /// The number of a node that a set names, or named. Who else speaks gets none: a name is as long as a peer likes.
+    pub(crate) fn known_number(&self, name: &str) -> Option<NodeNo> {
+        self.numbers.iter().position(|n| n == name).map(|at| at as NodeNo)
+    }
+
+    /// This process's number of a node that a set names; it keeps it, so there are as many as sets named nodes since the
+    /// process began.
     pub(crate) fn number(&mut self, name: &str) -> NodeNo {
         let at = self.numbers.iter().position(|n| n == name).unwrap_or_else(|| {
             self.numbers.push(name.to_owned());
@@ -331,35 +315,10 @@ mod tests {
         assert!(matches!(Catalog::open(&path), Err(Error::Corrupt(_))));
         let mut c = Catalog { path: path.clone(), ..Catalog::default() };
         c.update(true, vec![entry("a", 1)], &[]);
-        c.save().unwrap();
+        c.draft().write().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(all(&Catalog::open(&path).unwrap()), [entry("a", 1)]);
         assert!(Catalog::open(&dir).is_err(), "what cannot be read is not an empty catalog");
-        std::fs::remove_dir_all(&dir).unwrap();
-    }
-
-    #[test]
-    fn a_view_counts_when_it_is_in_the_file_and_contradicts_nothing() {
-        let dir = std::env::temp_dir().join(format!("dspm-catalog-view-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let path = dir.join("catalog.json");
-        let view = |version, cluster: &str| View { version, cluster: cluster.into(), ..View::default() };
-        let mut c = Catalog::open(&path).unwrap();
-        assert_eq!(c.sum(), 0);
-        c.take_view(view(3, "a")).unwrap();
-        let sum = c.sum();
-        std::fs::remove_dir_all(&dir).unwrap(); // the file can be written no more
-        assert!(matches!(c.take_view(view(4, "b")), Err(Error::Unavailable(_))));
-        assert!((c.view.version, c.sum()) == (3, sum) && !c.refused().is_empty(), "half taken over");
-        std::fs::create_dir_all(&dir).unwrap();
-        c.take_view(view(4, "b")).unwrap();
-        assert!(c.view.version == 4 && c.sum() != sum && c.refused().is_empty());
-        let node = NodeEntry { name: "n".into(), address: "h:1".into(), machine: "m".into() };
-        let other = View { nodes: vec![node], ..view(4, "b") };
-        assert!(matches!(c.take_view(other), Err(Error::Conflict(_))));
-        assert_eq!(Catalog::open(&path).unwrap().view, view(4, "b"));
-        c.take_view(view(2, "old")).unwrap();
-        assert_eq!(c.view.version, 4);
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -9,7 +9,7 @@ use super::sender::Sender;
 use crate::clock;
 use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
-use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong, View};
+use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
 use dspm_proto::{Error, GroupId, Header, Instant, Kind, RecordId, limits};
 use serde::Serialize;
@@ -149,17 +149,13 @@ impl Node {
             }
             Control::Datasets { whole, more, put, del, drop: removed } => {
                 from_registry(registry)?;
-                let mut catalog = self.catalog();
-                let wholes = catalog.wholes();
-                if (whole || !put.is_empty() || !del.is_empty() || removed.is_empty())
-                    && catalog.take_part(whole, more, put, del)
-                {
-                    catalog.save()?;
+                let wholes = self.catalog().wholes();
+                if whole || !put.is_empty() || !del.is_empty() || removed.is_empty() {
+                    self.take_part(whole, more, put, del)?;
                 }
-                if catalog.wholes() > wholes {
+                if self.catalog().wholes() > wholes {
                     self.forwarded.catalog_is_whole();
                 }
-                drop(catalog);
                 if !removed.is_empty() {
                     return self.free(removed, out, m.header);
                 }
@@ -189,21 +185,6 @@ impl Node {
             }
         }
         Ok(())
-    }
-
-    fn take_view(&self, view: View) -> Result<(), Error> {
-        let (mut catalog, version) = (self.catalog(), view.version);
-        let before = catalog.refused().to_owned();
-        let taken = catalog.take_view(view);
-        if let Err(e) = &taken {
-            if matches!(e, Error::Conflict(_)) {
-                self.counters.alarms.fetch_add(1, Ordering::Relaxed);
-            }
-            if catalog.refused() != before {
-                eprintln!("dspm-node: cannot take over version {version} of the view: {e}");
-            }
-        }
-        taken
     }
 
     fn say<T: Serialize>(&self, out: &Arc<Sender>, m: &Message, reply: &T) {

@@ -214,8 +214,10 @@ impl Node {
         let token: Token = message::decode(&meta[..REPLICATE_PREFIX])?;
         let pages = Pages { meta: meta[REPLICATE_PREFIX..].to_vec(), frames, deltas };
         self.with_group(header.group, |g| {
-            let from = self.catalog().number(&hello.name);
-            g.replica.replicate(from, token, &record, pages, clock::now());
+            let from = self.catalog().known_number(&hello.name);
+            if let Some(from) = from {
+                g.replica.replicate(from, token, &record, pages, clock::now());
+            }
             Ok(())
         })
     }
@@ -300,8 +302,9 @@ impl Node {
         }
         let message = peer_message(&m.header, &m.meta)?;
         let done = self.with_group(m.header.group, |g| {
-            let from = self.catalog().number(&hello.name);
-            if g.replica.check_addressee(m.header.generation, m.header.store).is_ok() {
+            let from = self.catalog().known_number(&hello.name);
+            let addressed = g.replica.check_addressee(m.header.generation, m.header.store).is_ok();
+            if let Some(from) = from.filter(|_| addressed) {
                 g.replica.peer(from, hello.store, message, clock::now());
             }
             Ok(())

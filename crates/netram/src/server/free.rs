@@ -146,7 +146,7 @@ pub(super) mod tests {
         };
         let (cluster, registry) = ("c".into(), String::new());
         let view = View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] };
-        node.catalog().take_view(view).unwrap();
+        node.take_view(view).unwrap();
         node.catalog().take_part(true, false, vec![entry()], Vec::new());
         let group = node.group(GROUP).unwrap();
         node.catalog().take_part(true, false, Vec::new(), Vec::new());

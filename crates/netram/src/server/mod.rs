@@ -22,6 +22,7 @@ mod mend;
 mod metrics;
 mod node;
 mod records;
+mod saved;
 mod scrub;
 mod sender;
 mod sessions;

@@ -93,6 +93,8 @@ pub struct Node {
     pub(crate) started: dspm_proto::Instant,
     pub(crate) opened: Opened,
     catalog: Mutex<Catalog>,
+    /// Held by who writes the catalog's file.
+    pub(crate) saving: Mutex<()>,
     pub(crate) groups: RwLock<HashMap<GroupId, SharedGroup>>,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
@@ -157,6 +159,7 @@ impl Node {
             started: crate::clock::now(),
             opened: opened.clone(),
             catalog: Mutex::new(catalog),
+            saving: Mutex::default(),
             groups: RwLock::default(),
             sessions: Sessions::default(),
             links: Links::default(),

@@ -236,7 +236,7 @@ impl Node {
         if h.store != self.store_id {
             return Ok(());
         }
-        let number = self.catalog().number(from);
+        let Some(number) = self.catalog().known_number(from) else { return Ok(()) };
         let mut sets = self.sets.lock();
         let Some(set) = sets.get_mut(&grant.set) else { return Ok(()) };
         let now = clock::now();
@@ -335,7 +335,7 @@ mod tests {
         let node = start(&dir);
         node.catalog().take_part(true, false, vec![dataset(1), dataset(2)], Vec::new());
         let (cluster, registry, sets) = ("c".into(), String::new(), vec![activating(&node)]);
-        node.catalog().take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
+        node.take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
         assert_eq!(node.take_sets().len(), 2);
         let waits_for = || node.sets.lock()[&SET].unsettled.clone();
         assert_eq!(waits_for(), HashSet::from([GroupId(1), GroupId(2)]));
@@ -351,7 +351,7 @@ mod tests {
         let node = start(&dir);
         node.catalog().take_part(true, false, vec![dataset(1)], Vec::new());
         let (cluster, registry, sets) = ("c".into(), String::new(), vec![activating(&node)]);
-        node.catalog().take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
+        node.take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
         node.leaving().insert(GroupId(1));
         let groups = node.take_sets();
         node.activate(groups);
@@ -374,9 +374,7 @@ mod tests {
             let entry = SetEntry { primary: primary.into(), members, ..activating(&node) };
             let entry = SetEntry { generation: Generation(generation), state: SetState::Active, ..entry };
             let (cluster, registry) = ("c".into(), String::new());
-            node.catalog()
-                .take_view(View { version, cluster, registry, nodes: Vec::new(), sets: vec![entry] })
-                .unwrap();
+            node.take_view(View { version, cluster, registry, nodes: Vec::new(), sets: vec![entry] }).unwrap();
             node.take_sets();
         };
         take(1, 1, "away", &["away", "n"]);
