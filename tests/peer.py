@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import secrets
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class FakeNode:
         self.deaf = False
         self.activates = False
         self.joins = False
+        self.comes_to_rest = True
         self.changes: list[dict[str, Any]] = []
         self._reports: set[asyncio.Task[None]] = set()
         self._registry: asyncio.StreamWriter | None = None
@@ -72,6 +75,21 @@ class FakeNode:
         """Says what a node with nothing to settle and nothing to copy would say of the view, until it is heard."""
         view = self.view
         while self.view is view and not await self._say():
+            await asyncio.sleep(0.05)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+    async def _come_to_rest(self, entry: dict[str, Any]) -> None:
+        """Says of a dataset what the primary of its set would, which serves nobody."""
+        while self.datasets.get(entry["name"]) == entry and self._registry is not None:
+            for s in self.view["sets"]:
+                if s["id"] == entry["set"] and s["primary"] == self.name and self.comes_to_rest:
+                    told = {"set": s["id"], "generation": s["generation"], "group": entry["group"]}
+                    with contextlib.suppress(DspmError):
+                        await self.ask_registry({"op": "quiet", **told, "removing": entry["removing"]})
             await asyncio.sleep(0.05)
 
     async def _say(self) -> bool:
@@ -166,9 +184,7 @@ class FakeNode:
                     raise FullError(self.cannot_take)
                 before, self.view = self.view, {k: v for k, v in request.items() if k != "op"}
                 self.changes += [s for s in self.view["sets"] if s not in before["sets"]]
-                task = asyncio.create_task(self.report())
-                self._reports.add(task)
-                task.add_done_callback(self._reports.discard)
+                self._later(self.report())
                 return {"done": True}
             case "datasets":
                 if self.cannot_free and request["drop"]:
@@ -179,6 +195,9 @@ class FakeNode:
                 for name in request["del"]:
                     self.datasets.pop(name, None)
                 self.datasets.update({d["name"]: d for d in request["put"]})
+                for d in request["put"]:
+                    if d["removing"]:
+                        self._later(self._come_to_rest(d))
                 return {"done": True}
             case "list":
                 names = sorted(n for n in self.datasets if n > request["after"])

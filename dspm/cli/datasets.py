@@ -39,13 +39,16 @@ def ls(
         table.end()
 
 
-def rm(name: str, /) -> None:
+def rm(name: str, /, *, accept_loss: bool = False) -> None:
     """Remove a dataset from all nodes.
 
     Parameters
     ----------
     name
         Its name.
+    accept_loss
+        Also while its replica set is down, or a transaction over several databases waits for what it decided: that may
+        then be in some of them only.
     """
     from dspm.netram.client import ask_any
     from dspm.netram.config import load_cluster
@@ -53,7 +56,7 @@ def rm(name: str, /) -> None:
     from dspm.netram.names import dataset_name
 
     config = load_cluster()
-    ask_any(config, Remove(dataset_name(config.namespace, name)), Done)
+    ask_any(config, Remove(dataset_name(config.namespace, name), accept_loss), Done)
 
 
 def mv(name: str, to: str, /) -> None:

@@ -84,7 +84,7 @@ class SetEntry(msgspec.Struct, frozen=True):
 
 
 class DatasetEntry(msgspec.Struct, frozen=True):
-    """A dataset in the catalog."""
+    """A dataset in the catalog. `removing`, other than 0, marks a try to remove it, which waits for Quiet."""
 
     name: str
     dataset: int
@@ -94,6 +94,7 @@ class DatasetEntry(msgspec.Struct, frozen=True):
     copies: int
     min_copies: int
     history_ms: int = 0
+    removing: int = 0
 
 
 class View(msgspec.Struct, tag_field="op", tag="view"):
@@ -135,9 +136,25 @@ class Locate(msgspec.Struct, tag_field="op", tag="locate"):
 
 
 class Remove(msgspec.Struct, tag_field="op", tag="remove"):
-    """Client to node, node to registry: removes a dataset."""
+    """Client to node, node to registry: removes a dataset; with `accept_loss` also one that does not come to rest."""
 
     name: str
+    accept_loss: bool = False
+
+
+class Quiet(msgspec.Struct, tag_field="op", tag="quiet"):
+    """Primary to registry: no writer is let in, and nobody will ask what the group decided. Done when removed."""
+
+    set: int
+    generation: int
+    group: int
+    removing: int
+
+
+class Removed(msgspec.Struct, tag_field="op", tag="removed"):
+    """Node to registry: was the dataset of that group removed? Done says so; not of a group that is not known."""
+
+    group: int
 
 
 class Rename(msgspec.Struct, tag_field="op", tag="rename"):
@@ -226,6 +243,8 @@ Request = (
     | Datasets
     | Locate
     | Remove
+    | Quiet
+    | Removed
     | Rename
     | Activated
     | Whole

@@ -168,6 +168,9 @@ fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {
             r#"{"op":"locate","name":"fuzz.db","create":{"durability":"memory","copies":2,"min_copies":1,"history_ms":60000,"exclusive":false}}"#,
             r#"{"op":"locate","name":"x","create":null}"#,
             r#"{"op":"remove","name":"no such"}"#,
+            r#"{"op":"remove","name":"no such","accept_loss":true}"#,
+            r#"{"op":"quiet","set":5,"generation":2,"group":1,"removing":18446744073709551615}"#,
+            r#"{"op":"removed","group":18446744073709551615}"#,
             r#"{"op":"rename","name":"no such","to":"nothing"}"#,
             r#"{"op":"list"}"#,
             r#"{"op":"list","after":"a.db","limit":3,"view":7}"#,
@@ -181,7 +184,7 @@ fn text(kind: Kind, reply: bool, rng: &mut Rng) -> String {
             r#"{"op":"ping"}"#,
             r#"{"op":"view","version":1,"cluster":"c","nodes":[{"name":"n1","address":"a:1","machine":"m"}],"sets":[{"id":5,"generation":1,"state":"active","primary":"n1","members":[{"node":"n1","store":9}]}]}"#,
             r#"{"op":"datasets","whole":false,"put":[],"del":["no such"],"drop":[1]}"#,
-            r#"{"op":"datasets","whole":true,"more":true,"put":[{"name":"a","dataset":1,"group":2,"set":3,"durability":"disk","copies":2,"min_copies":1}],"del":[]}"#,
+            r#"{"op":"datasets","whole":true,"more":true,"put":[{"name":"a","dataset":1,"group":2,"set":3,"durability":"disk","copies":2,"min_copies":1,"removing":7}],"del":[]}"#,
         ],
         (Kind::Control, true) => &[
             r#"{"entry":{"name":"a","dataset":1,"group":2,"set":3,"durability":"disk","copies":2,"min_copies":1},"set":{"id":3,"generation":1,"state":"activating","primary":"n1","members":[]},"nodes":[],"lease_ms":300,"created":false}"#,

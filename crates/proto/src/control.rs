@@ -46,6 +46,10 @@ pub enum Control {
     Remove {
         /// The dataset's name.
         name: String,
+        /// Also while its primary cannot say that it is [`Control::Quiet`]: a transaction over several databases that it
+        /// decided about may end in some of them only.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accept_loss: bool,
     },
     /// Client to node, node to registry: renames a dataset. Answered with [`Done`].
     Rename {
@@ -65,6 +69,24 @@ pub enum Control {
         set: SetId,
         /// Its generation.
         generation: Generation,
+    },
+    /// Primary to registry, again and again until the dataset is gone: it lets no writer in, and nobody will ask what the
+    /// group decided. Answered with [`Done`] when the dataset is removed.
+    Quiet {
+        /// The set.
+        set: SetId,
+        /// Its generation.
+        generation: Generation,
+        /// The group.
+        group: GroupId,
+        /// [`DatasetEntry::removing`] of its dataset.
+        removing: u64,
+    },
+    /// Node to registry: was the dataset of that group removed? Answered with [`Done`], which is false for a group that the
+    /// registry's state does not know.
+    Removed {
+        /// The group.
+        group: GroupId,
     },
     /// Joining node to registry: it holds every group of the set wholly. Answered with [`Done`] when it is a member.
     Whole {
@@ -302,6 +324,14 @@ pub struct DatasetEntry {
     /// How long replaced versions are kept, milliseconds.
     #[serde(default)]
     pub history_ms: u64,
+    /// Other than 0: this try to remove it waits for [`Control::Quiet`] of its primary.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removing: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde calls it
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Answer of [`Control::Locate`].

@@ -8,6 +8,7 @@ use crate::network::Cut;
 use crate::node::Loss;
 use crate::past;
 use crate::reading;
+use crate::removed;
 use crate::thread::Step;
 use crate::together;
 use crate::wire::{Ask, Body, Envelope, Who};
@@ -77,6 +78,9 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "joins_a_prepared_tail", play: together::joins_a_prepared_tail },
     Schedule { name: "no_room_to_resolve", play: together::no_room_to_resolve },
     Schedule { name: "caller_gives_up_resolving", play: together::caller_gives_up_resolving },
+    Schedule { name: "decider_removed_prepared", play: removed::decider_removed_prepared },
+    Schedule { name: "decider_removed_decided", play: removed::decider_removed_decided },
+    Schedule { name: "decider_removed_from_its_writer", play: removed::decider_removed_from_its_writer },
     Schedule { name: "caller_gives_up_deciding", play: together::caller_gives_up_deciding },
     Schedule { name: "fetch_from_power_cut", play: crate::regress::fetch_from_power_cut },
     Schedule { name: "read_nothing_yet", play: crate::regress::read_nothing_yet },

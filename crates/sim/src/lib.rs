@@ -40,6 +40,8 @@ mod reading;
 pub mod records;
 pub mod registry;
 mod regress;
+mod removal;
+mod removed;
 pub mod reserve;
 pub mod rng;
 mod sabotage;

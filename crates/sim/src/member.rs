@@ -10,7 +10,7 @@ use crate::records::{Copied, Lies, SimRecords};
 use crate::set::SetConfig;
 use crate::wire::{Body, Envelope, Who};
 use dspm_proto::{Generation, Instant, StoreId, Token};
-use dspm_txn::{Fence, Grants, Member, Records, Replica, Term};
+use dspm_txn::{Fence, Grants, Member, Records, Replica, Setup, Term};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -35,7 +35,8 @@ impl Node {
         let started = if ctx.broken(Mutant::RestartNoWait) { Instant(0) } else { self.started };
         let config = self.slots[g].config.clone();
         let setup = config.setup(g, me, self.boot, started, term(&self.parts[config.no], ctx));
-        let mut replica = Replica::new(records, twisted(setup, ctx), ctx.now);
+        let setup = Setup { removing: self.slots[g].removing, ..twisted(setup, ctx) };
+        let mut replica = Replica::new(records, setup, ctx.now);
         let (synced, no_reserve) = (ctx.broken(Mutant::AckBeforeSync), ctx.broken(Mutant::NoReserve));
         let (no_cut, no_pages) = (ctx.broken(Mutant::RejoinNoCut), ctx.broken(Mutant::TailWithoutPages));
         let (no_parts, no_undo) = (ctx.broken(Mutant::PreparedCommits), ctx.broken(Mutant::AbortKeepsPages));
@@ -107,7 +108,7 @@ impl Node {
         }
     }
 
-    fn reconfigured(&mut self, g: usize, old: &SetConfig, now: Instant, ctx: &mut Ctx<'_>) {
+    pub(crate) fn reconfigured(&mut self, g: usize, old: &SetConfig, now: Instant, ctx: &mut Ctx<'_>) {
         let new = self.slots[g].config.clone();
         let stays = old.primary == self.no && new.primary == self.no && new.generation > old.generation;
         if stays && ctx.broken(Mutant::LeaseNotCarried) {
@@ -127,7 +128,7 @@ impl Node {
         let slot = &mut self.slots[g];
         let led = slot.led;
         if let Some(r) = slot.replica.as_mut() {
-            r.configure(twisted(setup, ctx), now);
+            r.configure(Setup { removing: slot.removing, ..twisted(setup, ctx) }, now);
             let begins = new.primary == self.no && new.active && !old.active;
             if ctx.broken(Mutant::HorizonNotKept) && begins && !led {
                 let committed = r.records.committed();
@@ -324,7 +325,7 @@ fn term(part: &SetPart, ctx: &Ctx<'_>) -> Arc<Term> {
     }
 }
 
-fn twisted(mut setup: dspm_txn::Setup, ctx: &Ctx<'_>) -> dspm_txn::Setup {
+fn twisted(mut setup: Setup, ctx: &Ctx<'_>) -> Setup {
     setup.active |= ctx.broken(Mutant::ServeActivating);
     if ctx.broken(Mutant::MinCopiesIgnored) {
         setup.min_copies = 0;

@@ -130,6 +130,8 @@ mutants! {
     BareRebase "bare_rebase" "a joining member starts over from a prepared tail as if it were committed" Directed,
     AbortedCommitted "aborted_committed" "the outcome of an aborted record is told as committed" Random,
     ResolvedUnheld "resolved_unheld" "a participant says that it has resolved before its members hold the resolution" Directed,
+    RemovedUnasked "removed_unasked" "a dataset is removed while what it decides, or decided, may be asked for" Directed,
+    RemovedCounts "removed_counts" "who asks a dataset that was removed hears that it decided yes" Directed,
     OldStateDecides "old_state_decides" "a registry decides on an old record though nodes know a newer one" Random,
     ViewGoesBack "view_goes_back" "a node takes a record over that contradicts the one it knows" Directed,
     ReplySession "reply_session" "replies of another session or connection are taken" Random,

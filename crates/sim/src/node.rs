@@ -44,6 +44,10 @@ pub(crate) struct Slot {
     pub(crate) led: bool,
     /// A base on its way here.
     pub(crate) copy: Option<Copy>,
+    /// It is about to be removed, as far as this node knows.
+    pub(crate) removing: bool,
+    /// It was removed, as far as this node knows: nobody finds it here.
+    pub(crate) removed: bool,
 }
 
 /// One set at this node.
@@ -106,7 +110,15 @@ impl Node {
         let groups: usize = sets.iter().map(|c| c.groups.len()).sum();
         let slots = (0..groups)
             .map(|g| sets[g % sets.len()].clone())
-            .map(|config| Slot { config, replica: None, kept: None, led: false, copy: None })
+            .map(|config| Slot {
+                config,
+                replica: None,
+                kept: None,
+                led: false,
+                copy: None,
+                removing: false,
+                removed: false,
+            })
             .collect();
         let part = |c: &Rc<SetConfig>| SetPart { config: c.clone(), grants: None, settled: BTreeSet::new() };
         Node {
@@ -166,6 +178,9 @@ impl Node {
         let now = self.clock(ctx);
         let group = e.group;
         if self.membership(&e, now, ctx) || self.is_for_all(&e, ctx) {
+            return;
+        }
+        if self.slots[group].removed {
             return;
         }
         if self.slots[group].replica.is_none() || self.sabotaged(&e, now, ctx) {
@@ -342,7 +357,7 @@ impl Node {
             }
         }
         self.tick_membership(now, ctx);
-        for group in 0..self.slots.len() {
+        for group in (0..self.slots.len()).filter(|g| !self.slots[*g].removed).collect::<Vec<_>>() {
             self.publish_late(group, now, ctx);
             if let Some(r) = self.slots[group].replica.as_mut() {
                 r.tick(now);
@@ -353,7 +368,8 @@ impl Node {
 
     /// When [`Node::tick`] is due.
     pub fn wake(&self, now: Instant) -> Option<Instant> {
-        let machines = self.slots.iter().filter_map(|s| s.replica.as_ref().and_then(|r| r.wake(now)));
+        let found = self.slots.iter().filter(|s| !s.removed);
+        let machines = found.filter_map(|s| s.replica.as_ref().and_then(|r| r.wake(now)));
         let flush = self.flushing.as_ref().map(|f| f.0);
         machines.chain(flush).chain(self.sabotage.due()).chain(self.wake_membership()).min()
     }

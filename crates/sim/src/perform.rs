@@ -103,6 +103,9 @@ impl Node {
     /// To the primary of another group, as far as this node knows.
     pub(crate) fn cross(&self, to: GroupId, message: CrossMessage, ctx: &mut Ctx<'_>) {
         let group = to.0 as usize - 1;
+        if self.slots[group].removed {
+            return self.hear_removed(to, message, ctx);
+        }
         let config = &self.slots[group].config;
         let (store, to) = (config.store_of(config.primary), Who::Node(config.primary));
         let body = Body::Cross { store, message };

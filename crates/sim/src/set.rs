@@ -85,6 +85,7 @@ impl SetConfig {
             lease: self.lease,
             history: self.history,
             disk: self.disk,
+            removing: false,
         }
     }
 

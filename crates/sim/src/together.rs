@@ -21,7 +21,7 @@ fn world(m: Option<Mutant>, sets: usize, disk: bool) -> World {
     scripted(World::new(1, shape, m, false))
 }
 
-fn scripted(mut w: World) -> World {
+pub(crate) fn scripted(mut w: World) -> World {
     for c in &mut w.clients {
         c.scripted = true;
         c.threads.iter_mut().for_each(|t| t.step = Step::Stopped);
@@ -41,7 +41,7 @@ fn start_all(w: &mut World, decider: usize) {
 }
 
 /// One transaction of B on one group. True: it was done.
-fn one(w: &mut World, g: usize, writes: bool, most: u64) -> bool {
+pub(crate) fn one(w: &mut World, g: usize, writes: bool, most: u64) -> bool {
     let done = |w: &World| {
         let t = w.clients[1].threads[usize::from(!writes)].tally[g];
         if writes { t.writes } else { t.reads }
@@ -59,15 +59,15 @@ fn write_both(w: &mut World, most: u64) -> bool {
     one(w, 0, true, most) && one(w, 1, true, most)
 }
 
-fn part(e: &Envelope, part: Part, empty: bool) -> bool {
+pub(crate) fn part(e: &Envelope, part: Part, empty: bool) -> bool {
     matches!(&e.body, Body::Ask { ask: Ask::Commit(r), .. } if r.part == part && r.is_empty() == empty)
 }
 
-fn resolves(e: &Envelope) -> bool {
+pub(crate) fn resolves(e: &Envelope) -> bool {
     part(e, Part::Alone, true) || matches!(&e.body, Body::Ask { ask: Ask::Resolved(_), .. })
 }
 
-fn crosses(e: &Envelope) -> bool {
+pub(crate) fn crosses(e: &Envelope) -> bool {
     matches!(e.body, Body::Cross { .. })
 }
 

@@ -76,6 +76,7 @@ impl Pair {
                 lease: Duration::from_millis(300),
                 history: Duration::ZERO,
                 disk: false,
+                removing: false,
             };
             Replica::new(records, setup, now)
         };

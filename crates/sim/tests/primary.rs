@@ -40,6 +40,7 @@ impl Primary {
             lease: Duration::from_millis(300),
             history: Duration::ZERO,
             disk: false,
+            removing: false,
         };
         let replica = Replica::new(SimRecords::default(), setup, Instant(1));
         Primary { replica, now: Instant(1), request: 0 }

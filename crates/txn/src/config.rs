@@ -56,6 +56,8 @@ pub struct Setup {
     pub history: Duration,
     /// True: a record counts as held only when it is in the synced log.
     pub disk: bool,
+    /// Its dataset is about to be removed: no writer is let in.
+    pub removing: bool,
 }
 
 impl Setup {

@@ -232,6 +232,9 @@ impl<R: Records> Replica<R> {
         if self.is_open(self.records.tail()) {
             return self.tell_participants(now);
         }
+        if self.setup.removing {
+            return; // who waits is told when the dataset is gone, or is next when it stays
+        }
         let Some(first) = self.leases.queue.front_mut() else { return };
         match first.caller.take() {
             Some(to) => self.grant(to, now),

@@ -146,6 +146,14 @@ impl<R: Records> Replica<R> {
         self.settle.as_ref().is_none_or(|s| matches!(s.phase, Phase::Inquire))
     }
 
+    /// True while nobody has the token of the last settle, which is over or waits for who decides about the tail.
+    pub(crate) fn has_no_writer(&self) -> bool {
+        match &self.settle {
+            None => self.leases.token_unused,
+            Some(s) => matches!(s.phase, Phase::Inquire),
+        }
+    }
+
     /// The prepared tail is settled, in an active generation: it is resolved now.
     pub(crate) fn ask_decider(&mut self, now: Instant) {
         if self.unresolved().is_some() && self.is_settled() {

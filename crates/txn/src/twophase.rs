@@ -204,6 +204,20 @@ impl<R: Records> Replica<R> {
         decided && !self.is_open(tail)
     }
 
+    /// Its dataset is about to be removed. True when nobody will ask any more whether a record of this group was committed,
+    /// and hear "yes": no decision comes behind the tail, and what the tail decided is resolved everywhere. So "no" is the
+    /// answer for a group that was removed. A writer is fenced for it.
+    pub fn is_quiet(&mut self, now: Instant) -> bool {
+        if !self.setup.removing || !self.may_serve(now) {
+            return false;
+        }
+        if self.settle.is_none() && !self.leases.token_unused {
+            self.start_settle(now);
+        }
+        let settled = self.has_no_writer() && self.confirmed.generation == self.setup.generation;
+        settled && !self.is_open(self.records.tail())
+    }
+
     /// Where a joining member begins anew that is to have this tail: the record itself goes to it as such, for the others
     /// know by it that somebody is asked, or may ask.
     pub(crate) fn rebase_target(&self, tail: RecordId) -> Option<RecordId> {

@@ -11,6 +11,8 @@ is the one after `next`; what is created, renamed or removed meanwhile may be in
 /v1/nodes/NAME` forgets one that is drained and gone. `POST /v1/switchover`
 with {"dataset": NAME, "node": NAME or null} answers {"set": …} when another member serves the dataset's set.
 
+`DELETE /v1/datasets/NAME` removes a dataset that can be brought to rest, with `?accept_loss=true` any.
+
 `POST /v1/sets/ID/recover` with {"generation": N, "node": NAME, "store": ID} lets a set that is down go on from a node
 that may lack acknowledged commits, and answers {"set": …} when it serves. ID of the path is in hexadecimal.
 """
@@ -118,7 +120,8 @@ def build(service: Service, key: bytes) -> Starlette:
         return _json({"set": await service.recover(int(given, 16), asked.generation, source)})
 
     async def remove(request: Request) -> Response:
-        await service.remove(request.path_params["name"])
+        accept_loss = request.query_params.get("accept_loss") == "true"
+        await service.remove(request.path_params["name"], accept_loss)
         return _json({"done": True})
 
     return Starlette(

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from dspm.errors import DspmError, NotFoundError, UnavailableError, UsageError, from_code
-from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, SetEntry, View
+from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableError, UsageError, from_code
+from dspm.netram.messages import CreateOptions, DatasetEntry, Durability, MemberEntry, NodeEntry, Quiet, SetEntry, View
 from dspm.netram.names import check_name
 from dspm.netram.placement import Load, load_of, place
+from dspm.netram.registry import removal
 from dspm.netram.registry import store as rows
 from dspm.netram.registry.listening import Listening
 from dspm.netram.registry.store import Store
@@ -66,6 +67,7 @@ class Catalog:
         self.sets = {s.id: s for s in store.sets()}
         self.datasets = {d.name: d for d in store.datasets()}
         self._names = sorted(self.datasets)
+        self._marked: dict[int, str] = {}
         self._owed: dict[str, set[int]] = {}
         for node, group, _ in store.removed():
             self._owed.setdefault(node, set()).add(group)
@@ -223,6 +225,38 @@ class Catalog:
         self._changed(name)
         return entry
 
+    def mark(self, name: str) -> DatasetEntry:
+        """The dataset is about to be removed: its primary is to bring it to rest. Answers the entry with its mark."""
+        self.check_current()
+        entry = self.datasets[name] = removal.marked(self.find(name))
+        self._marked[entry.group] = name
+        self._changed(name)
+        return entry
+
+    def unmark(self, entry: DatasetEntry) -> None:
+        """The dataset stays, if it is still there with that mark."""
+        if self.datasets.get(entry.name) == entry:
+            self.datasets[entry.name] = removal.unmarked(entry)
+            del self._marked[entry.group]
+            self._changed(entry.name)
+
+    def quiet(self, node: str, said: Quiet) -> str:
+        """The primary says that a dataset is at rest: removes it, and answers its name."""
+        name = self._marked.get(said.group, "")
+        removal.check_quiet(self.datasets.get(name), self._set(said.set), node, said)
+        self.remove(name)
+        return name
+
+    def was_removed(self, group: int) -> bool:
+        """True for the group of a removed dataset, for ever; false for one that this state does not know."""
+        return self._store.was_removed(group)
+
+    def _set(self, set_id: int) -> SetEntry:
+        try:
+            return self.sets[set_id]
+        except KeyError:
+            raise NotFoundError(f"there is no set {set_id:016x}") from None
+
     def remove(self, name: str) -> None:
         """Removes a dataset; the nodes of its set have to free it."""
         entry = self.find(name)
@@ -231,6 +265,7 @@ class Catalog:
         with self._decide(changes_view=False) as db:
             rows.remove_dataset(db, entry, sorted(holders))
         del self.datasets[name]
+        self._marked.pop(entry.group, None)
         del self._names[bisect_right(self._names, name) - 1]
         self._load.add(group_set, -1)
         self._groups[entry.set] -= 1
@@ -270,6 +305,9 @@ class Catalog:
             if check_name(aside) in self.datasets:
                 raise exists(aside)
             steps.insert(0, (to, aside))
+        for old, _ in steps:
+            if self.datasets[old].removing:
+                raise ConflictError(f"{old[:80]!r} is being removed", "try again")
         with self._decide(changes_view=False) as db:
             for old, new in steps:
                 rows.rename_dataset(db, old, new)

@@ -21,7 +21,9 @@ from dspm.netram.messages import (
     Located,
     MemberEntry,
     NodeEntry,
+    Quiet,
     Remove,
+    Removed,
     Rename,
     Request,
     SetEntry,
@@ -33,6 +35,7 @@ from dspm.netram.registry.catalog import Catalog, exists
 from dspm.netram.registry.listening import Listening
 from dspm.netram.registry.membership import TICK_S, Membership, Rules
 from dspm.netram.registry.peer import Peer
+from dspm.netram.registry.removal import QUIET_TIMEOUT_S, not_quiet
 from dspm.netram.returned import what_waits
 
 HEAR_TIMEOUT_S = 5.0
@@ -118,9 +121,15 @@ class Service:
         match request:
             case Locate(name, create):
                 return await self.locate(name, create)
-            case Remove(name):
-                await self.remove(name)
+            case Remove(name, accept_loss):
+                await self.remove(name, accept_loss)
                 return Done()
+            case Quiet():
+                log.info("dataset is at rest, and removed", name=self.catalog.quiet(node, request))
+                self._on_change()
+                return Done()
+            case Removed(group):
+                return Done(self.catalog.was_removed(group))
             case Rename(name, to, aside):
                 await self.rename(name, to, aside)
                 return Done()
@@ -169,13 +178,34 @@ class Service:
         nodes = [self.catalog.nodes[m.node] for m in (*members.members, *members.joining)]
         return Located(entry, members, nodes, self.catalog.defaults.lease_ms, created)
 
-    async def remove(self, name: str) -> None:
-        """Removes a dataset; done when every node that answers has heard it."""
+    async def remove(self, name: str, accept_loss: bool = False) -> None:
+        """Removes a dataset when it is at rest, or at once; done when every node that answers has heard it."""
         await self.ready()
-        self.catalog.remove(name)
+        if accept_loss:
+            self.catalog.remove(name)
+            log.warning("dataset removed, whatever it decided about others", name=name)
+        else:
+            await self._come_to_rest(self.catalog.mark(name))
         self._unheard.pop(name, None)
-        log.info("dataset removed", name=name)
         await self._answering_hear()
+
+    async def _come_to_rest(self, marked: DatasetEntry) -> None:
+        """Waits until its primary has brought a dataset to rest, and it is removed."""
+        self._poke()
+
+        def now() -> DatasetEntry | None:
+            entry = self.catalog.datasets.get(marked.name)
+            return entry if entry is not None and entry.group == marked.group else None
+
+        try:
+            await self._until(lambda: now() != marked, QUIET_TIMEOUT_S)
+        finally:
+            self.catalog.unmark(marked)
+            self._poke()
+            self._on_change()
+        if now() is not None:
+            self.catalog.check_current()
+            raise not_quiet(marked.name)
 
     async def rename(self, name: str, to: str, aside: str | None = None) -> None:
         """Renames a dataset, and to `aside` what had its new name; done when every node that answers has heard it."""
@@ -281,9 +311,9 @@ class Service:
         view, sequence = self.catalog.view_version, self.catalog.sequence
         await self._until(lambda: all(p.store is None or p.has_heard(view, sequence) for p in self._peers.values()))
 
-    async def _until(self, condition: Callable[[], bool]) -> bool:
+    async def _until(self, condition: Callable[[], bool], timeout_s: float = HEAR_TIMEOUT_S) -> bool:
         try:
-            async with asyncio.timeout(HEAR_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 while not condition():
                     await self._changed.wait()
         except TimeoutError:

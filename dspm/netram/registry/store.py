@@ -4,6 +4,7 @@ Invariants: every decision is one transaction that compares and raises `cluster.
 same file can never decide on what it read before; a transaction is on disk before anyone hears of it (rollback
 journal, synchronous FULL); an id is drawn once and never again, also after its dataset is gone; that a dataset was
 removed, or that a node no longer holds it, is a row for each node that has yet to free it, never the absence of one.
+A group that was drawn and that no dataset has was removed; one that was never drawn here is not known.
 Drawn in docs/formats/registry.md.
 """
 
@@ -151,6 +152,17 @@ class Store:
         columns = "name, dataset, group_id, set_id, durability, copies, min_copies, history_ms"
         rows = self._db.execute(f"SELECT {columns} FROM datasets ORDER BY name")
         return [DatasetEntry(r[0], int(r[1], 16), int(r[2], 16), int(r[3], 16), *r[4:]) for r in rows]
+
+    def was_removed(self, group: int) -> bool:
+        """True for a group that was drawn here and that no dataset has. One that another state drew is not known."""
+        drawn, held = "SELECT 1 FROM ids WHERE id = ?", "SELECT 1 FROM datasets WHERE group_id = ?"
+        try:
+            row = self._db.execute(
+                f"SELECT EXISTS ({drawn}) AND NOT EXISTS ({held})", (_hex(group), _hex(group))
+            ).fetchone()
+        except sqlite3.DatabaseError as e:
+            raise self._failed(e) from None
+        return bool(row[0])
 
     def removed(self) -> Iterable[tuple[str, int, int]]:
         """Node, group and dataset of every removal that a node has yet to carry out."""

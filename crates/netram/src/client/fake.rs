@@ -117,6 +117,7 @@ pub(super) fn entry(name: &str) -> DatasetEntry {
         copies: 1,
         min_copies: 1,
         history_ms: 0,
+        removing: 0,
     }
 }
 

@@ -138,7 +138,7 @@ impl Client {
     /// # Errors
     /// [`Error::NotFound`], and those of [`Client::control`].
     pub fn remove(&self, name: &str) -> Result<(), Error> {
-        self.control::<Done>(&Control::Remove { name: name.to_owned() }).map(|_| ())
+        self.control::<Done>(&Control::Remove { name: name.to_owned(), accept_loss: false }).map(|_| ())
     }
 
     /// The process's one object of the located group.

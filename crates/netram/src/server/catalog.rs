@@ -14,7 +14,7 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of an entry's JSON, its name aside, and of one byte of a name.
-const TEXT_OF_ENTRY: usize = 256;
+const TEXT_OF_ENTRY: usize = 288;
 const ESCAPED: usize = 6;
 
 /// The cached placement.
@@ -26,10 +26,10 @@ pub(crate) struct Catalog {
     refused: String,
     datasets: BTreeMap<String, DatasetEntry>,
     groups: HashMap<GroupId, String>,
+    /// Groups whose datasets are about to be removed, by what [`DatasetEntry::removing`] says.
+    removing: BTreeMap<GroupId, u64>,
     numbers: Vec<String>,
     coming: Coming,
-    /// How often all datasets were named.
-    wholes: u64,
     /// The file does not have all that memory has.
     unsaved: bool,
 }
@@ -123,22 +123,18 @@ impl Catalog {
     /// name is only forgotten here (the registry may have been restored from an old backup).
     fn update(&mut self, whole: bool, put: Vec<DatasetEntry>, del: &[String]) {
         if whole {
-            self.wholes += 1;
             self.datasets.clear();
             self.groups.clear();
+            self.removing.clear();
         }
         put.into_iter().for_each(|entry| self.put(entry));
         for name in del {
             let Some(entry) = self.datasets.remove(name) else { continue };
             if self.groups.get(&entry.group) == Some(name) {
                 self.groups.remove(&entry.group);
+                self.removing.remove(&entry.group);
             }
         }
-    }
-
-    /// How often all datasets were named since this process began.
-    pub(crate) fn wholes(&self) -> u64 {
-        self.wholes
     }
 
     /// True while a dataset of the catalog has that group.
@@ -148,12 +144,23 @@ impl Catalog {
 
     fn put(&mut self, entry: DatasetEntry) {
         self.groups.insert(entry.group, entry.name.clone());
+        match entry.removing {
+            0 => self.removing.remove(&entry.group),
+            mark => self.removing.insert(entry.group, mark),
+        };
         let (name, group) = (entry.name.clone(), entry.group);
         let Some(before) = self.datasets.insert(name.clone(), entry) else { return };
         // Removed and created again between two words: the name stands for the new one only.
         if before.group != group && self.groups.get(&before.group) == Some(&name) {
             self.groups.remove(&before.group);
+            self.removing.remove(&before.group);
         }
+    }
+
+    /// Groups whose datasets are about to be removed. Empty while the file lacks a change: this process says of them what
+    /// the next one has to keep to.
+    pub(crate) fn removing(&self) -> BTreeMap<GroupId, u64> {
+        if self.unsaved { BTreeMap::new() } else { self.removing.clone() }
     }
 
     /// The datasets above that name, in order, as many as a page takes; and whether there are more.
@@ -240,7 +247,17 @@ mod tests {
     fn entry(name: &str, group: u64) -> DatasetEntry {
         let (dataset, group, set) = (DatasetId(group + 100), GroupId(group), SetId(1));
         let durability = dspm_proto::control::Durability::Memory;
-        DatasetEntry { name: name.into(), dataset, group, set, durability, copies: 2, min_copies: 1, history_ms: 0 }
+        DatasetEntry {
+            name: name.into(),
+            dataset,
+            group,
+            set,
+            durability,
+            copies: 2,
+            min_copies: 1,
+            history_ms: 0,
+            removing: 0,
+        }
     }
 
     fn all(c: &Catalog) -> Vec<DatasetEntry> {

@@ -6,17 +6,15 @@
 use super::connection::Message;
 use super::node::Node;
 use super::sender::Sender;
-use crate::clock;
 use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
 use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong};
 use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
-use dspm_proto::{Error, GroupId, Header, Instant, Kind, RecordId, limits};
+use dspm_proto::{Error, GroupId, Header, Kind, RecordId, limits};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 /// Requests that were passed on to the registry, and the way to it.
 #[derive(Default)]
@@ -25,17 +23,12 @@ pub(crate) struct Forwarded(Mutex<Inner>);
 #[derive(Default)]
 struct Inner {
     registry: Option<Arc<Sender>>,
-    /// The whole catalog came over the registry's connection.
-    whole: bool,
-    /// When the registry was heard last.
-    heard: Instant,
     trouble: String,
     requests: u64,
     waiting: HashMap<u64, (Arc<Sender>, Header)>,
+    /// The node's own questions whether these groups were removed.
+    asked: HashMap<u64, GroupId>,
 }
-
-/// A registry that was not heard for so long may know more than it told.
-const SILENT: Duration = Duration::from_secs(1);
 
 /// Most requests that wait for the registry.
 const WAITING_MAX: usize = 4096;
@@ -48,24 +41,13 @@ impl Forwarded {
     /// The registry dialled us.
     pub(crate) fn registry_is(&self, sender: &Arc<Sender>) {
         let mut inner = self.lock();
-        (inner.registry, inner.whole) = (Some(sender.clone()), false);
+        inner.registry = Some(sender.clone());
+        inner.asked.clear();
     }
 
     /// What the registry said of itself with its last heartbeat.
     pub(crate) fn registry_says(&self, trouble: String) {
-        let mut inner = self.lock();
-        (inner.trouble, inner.heard) = (trouble, clock::now());
-    }
-
-    /// The registry named all datasets that there are, on this connection.
-    pub(crate) fn catalog_is_whole(&self) {
-        self.lock().whole = true;
-    }
-
-    /// True while this node's catalog is the registry's.
-    pub(crate) fn is_current(&self) -> bool {
-        let inner = self.lock();
-        inner.registry.is_some() && inner.whole && clock::now().since(inner.heard) < SILENT
+        self.lock().trouble = trouble;
     }
 
     /// A connection is gone; if it was the registry's, nobody will answer.
@@ -75,7 +57,8 @@ impl Forwarded {
         if !inner.registry.as_ref().is_some_and(|r| Arc::ptr_eq(r, sender)) {
             return;
         }
-        (inner.registry, inner.whole) = (None, false);
+        inner.registry = None;
+        inner.asked.clear();
         inner.trouble.clear();
         let error = no_registry();
         for (_, (asker, header)) in inner.waiting.drain() {
@@ -108,6 +91,25 @@ impl Forwarded {
         }
     }
 
+    /// Asks the registry whether a group was removed.
+    pub(crate) fn ask_removed(&self, group: GroupId) {
+        let mut inner = self.lock();
+        let Some(registry) = inner.registry.clone().filter(|r| !r.is_broken()) else { return };
+        inner.requests += 1;
+        let mut h = Header::new(Kind::Control);
+        h.request = inner.requests;
+        inner.asked.retain(|_, asked| *asked != group);
+        inner.asked.insert(h.request, group);
+        registry.send(&frame(h, &json(&Control::Removed { group }), 0), &[]);
+    }
+
+    /// The group that an answer says was removed. Such an answer is true for ever, whoever gave it when.
+    fn hears_removed(&self, m: &Message) -> Option<GroupId> {
+        let group = self.lock().asked.remove(&m.header.request)?;
+        let done = m.header.flags & FLAG_ERROR == 0 && from_json::<Done>(&m.meta).is_ok_and(|d| d.done);
+        Some(group).filter(|_| done)
+    }
+
     /// The registry answered; the asker gets the same answer.
     fn answered(&self, m: &Message) {
         if let Some((asker, asked)) = self.lock().waiting.remove(&m.header.request) {
@@ -126,6 +128,9 @@ impl Node {
     pub(crate) fn control(self: &Arc<Self>, hello: &Hello, out: &Arc<Sender>, m: &Message) -> Result<(), Error> {
         if m.header.is_reply() {
             if hello.role == Role::Registry {
+                if let Some(group) = self.forwarded.hears_removed(m) {
+                    self.words.removed(group);
+                }
                 self.forwarded.answered(m);
             }
             return Ok(());
@@ -149,12 +154,8 @@ impl Node {
             }
             Control::Datasets { whole, more, put, del, drop: removed } => {
                 from_registry(registry)?;
-                let wholes = self.catalog().wholes();
                 if whole || !put.is_empty() || !del.is_empty() || removed.is_empty() {
                     self.take_part(whole, more, put, del)?;
-                }
-                if self.catalog().wholes() > wholes {
-                    self.forwarded.catalog_is_whole();
                 }
                 if !removed.is_empty() {
                     return self.free(removed, out, m.header);
@@ -173,6 +174,8 @@ impl Node {
             }
             Control::Activated { .. }
             | Control::Whole { .. }
+            | Control::Quiet { .. }
+            | Control::Removed { .. }
             | Control::Suspect { .. }
             | Control::CannotJoin { .. } => {
                 return Err(Error::Protocol("a node does not answer that".into()));

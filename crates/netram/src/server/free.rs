@@ -128,6 +128,7 @@ pub(super) mod tests {
             copies: 1,
             min_copies: 1,
             history_ms: 0,
+            removing: 0,
         }
     }
 

@@ -154,6 +154,7 @@ impl Node {
             lease: self.options.lease,
             history: std::time::Duration::from_millis(entry.history_ms),
             disk: entry.durability == dspm_proto::control::Durability::Disk,
+            removing: entry.removing != 0,
         }
     }
 }

@@ -22,6 +22,7 @@ mod mend;
 mod metrics;
 mod node;
 mod records;
+mod removal;
 mod saved;
 mod scrub;
 mod sender;

@@ -5,6 +5,7 @@ use super::control::Forwarded;
 use super::group::SharedGroup;
 use super::joins::Joins;
 use super::links::Links;
+use super::removal::Removals;
 use super::scrub::Scrub;
 use super::sender::Sender;
 use super::sessions::Sessions;
@@ -101,6 +102,7 @@ pub struct Node {
     pub(crate) sets: Sets,
     pub(crate) joins: Joins,
     pub(crate) shortages: Arc<Shortages>,
+    pub(crate) removals: Removals,
     pub(crate) timers: Timers,
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) senders: RwLock<HashMap<u64, Arc<Sender>>>,
@@ -166,6 +168,7 @@ impl Node {
             sets: Sets::default(),
             joins: Joins::default(),
             shortages: Arc::default(),
+            removals: Removals::default(),
             timers: Timers::default(),
             mailboxes,
             senders: RwLock::default(),

@@ -220,6 +220,7 @@ impl Node {
         again.retain(|group| !open.contains_key(group));
         drop(open);
         self.activate(again);
+        self.quieten();
         self.tell_shortages(now);
         for q in questions {
             if let Some(sender) = self.links.to(&q.to) {
@@ -309,6 +310,7 @@ mod tests {
             copies: 2,
             min_copies: 1,
             history_ms: 0,
+            removing: 0,
         }
     }
 

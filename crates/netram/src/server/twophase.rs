@@ -1,10 +1,12 @@
 //! Words between the primaries of groups that commit together, which may be primaries of any sets, on any nodes.
 //!
 //! Invariants: no two groups are locked at once: a word for a group of this node is delivered by the first worker, after the
-//! group that says it is unlocked. A group is taken to be removed only when the registry has been heard all along and did
-//! not name it for [`GONE`].
+//! group that says it is unlocked. A group that the catalog does not name is removed only if the registry says so, who is
+//! asked: it may be one that an older state of the registry does not know. Who asks a removed group hears "no": it was
+//! removed when nobody was left who had to hear "yes" ([`dspm_txn::Replica::is_quiet`]).
 //!
-//! Fault model: words are lost, with their link or because the primary is another by now; replicas say them again.
+//! Fault model: words are lost, with their link or because the primary is another by now; replicas say them again. The
+//! registry is away, or its state an old one: then they wait.
 
 use super::connection::Message;
 use super::group::Group;
@@ -19,8 +21,10 @@ use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A group that the current catalog does not name for so long was removed.
-const GONE: Duration = Duration::from_secs(5);
+/// The registry is asked again about a group after this.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// Groups that are remembered as removed, or asked about; beyond it all are asked about again.
+const ABSENT_MAX: usize = 4096;
 
 /// What one primary says to another.
 pub(crate) enum Word {
@@ -29,18 +33,27 @@ pub(crate) enum Word {
     Resolved(Resolved),
 }
 
-/// Words for groups of this node, and groups that are looked for.
+/// Words for groups of this node, and groups that were looked for and that the catalog did not name.
 #[derive(Default)]
 pub(crate) struct Words {
     local: Mutex<Vec<(GroupId, Word)>>,
-    absent: Mutex<HashMap<GroupId, Absence>>,
+    absent: Mutex<HashMap<GroupId, Absent>>,
 }
 
-/// The current catalog does not name a group.
-struct Absence {
-    since: Instant,
-    /// When that was seen last. Who looks for a group says so all the time: what is older tells nothing of now.
-    seen: Instant,
+/// What is known of such a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Absent {
+    /// The registry was asked then.
+    Asked(Instant),
+    /// It was removed, for ever.
+    Removed,
+}
+
+impl Words {
+    /// The registry says that the group was removed.
+    pub(crate) fn removed(&self, group: GroupId) {
+        lock(&self.absent).insert(group, Absent::Removed);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,21 +65,21 @@ impl Node {
     pub(crate) fn inquire(&self, g: &Group, link: Link, lsn: Lsn) {
         self.counters.inquiries.fetch_add(1, Ordering::Relaxed);
         let asker = g.entry.group;
-        if !self.is_gone(link.group) {
+        if !self.is_removed(link.group) {
             return self.say_to(link.group, Word::Inquiry(Inquiry { asker, lsn, link }));
         }
         let name = &g.entry.name;
         eprintln!(
-            "dspm-node: dataset {name}: group {} decided about commit {lsn} and was removed: it counts",
+            "dspm-node: dataset {name}: group {} was to decide about commit {lsn} and was removed: it does not count",
             link.group
         );
         let id = RecordId { generation: link.token.generation, lsn: link.lsn, hash: link.hash };
-        self.deliver_later(asker, Word::Decision(Decision { decider: link.group, id, lsn, committed: true }));
+        self.deliver_later(asker, Word::Decision(Decision { decider: link.group, id, lsn, committed: false }));
     }
 
     /// A group's decision: a participant is told.
     pub(crate) fn decide(&self, g: &Group, to: GroupId, decision: Decision) {
-        if !decision.committed || !self.is_gone(to) {
+        if !decision.committed || !self.is_removed(to) {
             return self.say_to(to, Word::Decision(decision));
         }
         let (name, id) = (&g.entry.name, decision.id);
@@ -128,19 +141,26 @@ impl Node {
         })
     }
 
-    /// True when the group was removed, as far as anybody can know.
-    fn is_gone(&self, group: GroupId) -> bool {
+    /// True when the group was removed; where nobody knows, the registry is asked.
+    fn is_removed(&self, group: GroupId) -> bool {
         let known = self.catalog().has_group(group);
         let mut absent = lock(&self.words.absent);
-        if known || !self.forwarded.is_current() {
-            absent.remove(&group);
+        if known {
             return false;
         }
         let now = clock::now();
-        absent.retain(|_, a| now.since(a.seen) < GONE);
-        let absence = absent.entry(group).or_insert(Absence { since: now, seen: now });
-        absence.seen = now;
-        now.since(absence.since) >= GONE
+        match absent.get(&group) {
+            Some(Absent::Removed) => return true,
+            Some(Absent::Asked(at)) if now.since(*at) < ASK_AGAIN => return false,
+            _ => {}
+        }
+        if absent.len() >= ABSENT_MAX {
+            absent.clear();
+        }
+        absent.insert(group, Absent::Asked(now));
+        drop(absent);
+        self.forwarded.ask_removed(group);
+        false
     }
 }
 
@@ -155,9 +175,13 @@ fn hear(g: &mut Group, word: &Word) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::Body;
     use super::super::free::tests::start;
     use super::super::sender::Sender;
     use super::*;
+    use dspm_proto::StoreId;
+    use dspm_proto::control::Done;
+    use dspm_proto::header::{FLAG_ERROR, FLAG_REPLY};
     use std::sync::Arc;
 
     const GROUP: GroupId = GroupId(7);
@@ -169,30 +193,41 @@ mod tests {
         Arc::new(Sender::new(1, mio::net::TcpStream::from_std(stream)))
     }
 
+    /// The registry's answer to request `n`.
+    fn answer(node: &Arc<Node>, n: u64, flags: u16, done: bool, role: Role) {
+        let mut header = Header::new(Kind::Control);
+        (header.request, header.flags) = (n, FLAG_REPLY | flags);
+        let (name, cluster, nonce) = Default::default();
+        let hello = Hello { role, name, cluster, nonce, session: None, store: StoreId(0), callbacks: false };
+        let m = Message { header, meta: crate::wire::json(&Done { done }), body: Body::None };
+        node.control(&hello, &connection(), &m).unwrap();
+    }
+
     #[test]
-    fn a_group_is_gone_only_by_the_word_of_a_registry_that_is_heard_all_along() {
+    fn a_group_is_removed_by_the_registrys_word_and_never_by_its_silence() {
         let dir = std::env::temp_dir().join(format!("dspm-words-{}", std::process::id()));
         let node = start(&dir);
-        let long_ago = Instant(clock::now().0.saturating_sub(2 * GONE.as_nanos() as u64));
-        let age_to = |seen| lock(&node.words.absent).insert(GROUP, Absence { since: long_ago, seen });
-        let age = || age_to(clock::now());
-        age();
-        assert!(!node.is_gone(GROUP), "there is no registry");
-        assert!(lock(&node.words.absent).is_empty(), "and what was counted before does not count");
+        let ask_again = || {
+            let long_ago = Instant(clock::now().0.saturating_sub(ASK_AGAIN.as_nanos() as u64));
+            lock(&node.words.absent).insert(GROUP, Absent::Asked(long_ago));
+            node.is_removed(GROUP)
+        };
+        assert!(!node.is_removed(GROUP), "there is no registry");
         let registry = connection();
         node.forwarded.registry_is(&registry);
-        node.forwarded.registry_says(String::new());
-        age();
-        assert!(!node.is_gone(GROUP), "it did not name all datasets yet");
-        node.forwarded.catalog_is_whole();
-        assert!(!node.is_gone(GROUP), "not for long enough");
-        age();
-        node.forwarded.registry_says(String::new());
-        assert!(node.is_gone(GROUP));
-        age_to(long_ago);
-        assert!(!node.is_gone(GROUP), "it may have been there in between");
+        assert!(!ask_again(), "it was asked, as request 1");
+        answer(&node, 1, 0, false, Role::Registry);
+        assert!(!ask_again(), "its state does not know the group; request 2");
+        answer(&node, 2, FLAG_ERROR, true, Role::Registry);
+        assert!(!ask_again(), "it could not tell; request 3");
+        answer(&node, 3, 0, true, Role::Client);
+        assert!(!ask_again(), "anybody could say that; request 4");
+        answer(&node, 3, 0, true, Role::Registry);
+        assert!(!ask_again(), "that was answered before; request 5");
+        answer(&node, 5, 0, true, Role::Registry);
+        assert!(node.is_removed(GROUP));
         node.forwarded.closed(&registry);
-        assert!(!node.is_gone(GROUP), "the registry is away");
+        assert!(node.is_removed(GROUP), "it will not come back");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -156,6 +156,7 @@ impl World {
                 lease: LEASE,
                 history: Duration::ZERO,
                 disk,
+                removing: false,
             };
             let new = |n| Replica::new(Memory::default(), Setup { me: member(n), ..setup.clone() }, Instant(1));
             Group { members: vec![new(0), new(1)], setup: setup.clone(), boot: 1 }
