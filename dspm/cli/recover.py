@@ -100,7 +100,7 @@ def _explain(found: list[Plan], accept_loss: bool) -> None:
             print(
                 "  No node that answers holds all pages of it. Bring one back that is complete or dropped; or begin the"
             )
-            print("  datasets anew: `dspm rm NAME` removes one, with whatever is left of it.")
+            print("  datasets anew: `dspm rm --accept-loss NAME` removes one, with whatever is left of it.")
             continue
         print(f"  {p.source.node} has the most. If the set goes on from it:")
         for loss in p.losses[:_NAMES_MAX]:
@@ -127,7 +127,7 @@ def _accept(registry: Operator, found: list[Plan], yes: bool, json: bool) -> Non
     if hopeless := [p for p in found if p.source is None]:
         raise DspmError(
             f"no node that answers holds all pages of {_names(hopeless[0])}; nothing was changed",
-            "bring one back that is complete or dropped; or remove the datasets (`dspm rm NAME`) and begin anew",
+            "bring one back that is complete or dropped; or begin the datasets anew (`dspm rm --accept-loss NAME`)",
         )
     if not yes:
         _confirm(found, json)

@@ -176,10 +176,10 @@ def test_where_nothing_is_left_only_removing_helps(clusters: Clusters, children:
     eventually("it is down", lambda: bool(explained(cluster)))
     (plan,) = explained(cluster, name)
     assert plan["source"] is None and plan["losses"] == []
-    assert "dspm rm NAME" in cluster.run("recover").stdout
+    assert "dspm rm --accept-loss NAME" in cluster.run("recover").stdout
     done = cluster.run("recover", "--accept-loss", "--yes")
-    assert done.returncode == 1 and "nothing was changed" in done.stderr and "dspm rm NAME" in done.stderr
-    assert cluster.run("rm", name).returncode == 0
+    assert done.returncode == 1 and "nothing was changed" in done.stderr and "dspm rm --accept-loss NAME" in done.stderr
+    assert cluster.run("rm", "--accept-loss", name).returncode == 0
     assert explained(cluster) == []
     done = cluster.run("recover", name)
     assert done.returncode == 1 and "there is no dataset" in done.stderr

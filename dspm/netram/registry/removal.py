@@ -41,8 +41,8 @@ def check_quiet(entry: DatasetEntry | None, group_set: SetEntry, node: str, said
 def not_quiet(name: str) -> UnavailableError:
     """The error for a dataset that did not come to rest."""
     return UnavailableError(
-        f"{name[:80]!r} cannot be removed now: the primary of its replica set does not serve, or the newest commit is"
-        " of a transaction over several databases, and one of the others has not heard of it",
-        "`dspm status` shows which nodes are down: start them, or remove the other databases first; `dspm rm"
-        " --accept-loss` removes it anyway, and such a transaction may then be in some of its databases only",
+        f"{name[:80]!r} cannot be removed now: the primary of its replica set does not serve, or its newest commit is"
+        " of a transaction over several databases of which one has not heard of it yet. Start the nodes that are down,"
+        " or remove those databases first. `dspm rm --accept-loss` removes it anyway: such a transaction may then be in"
+        " some of its databases only"
     )

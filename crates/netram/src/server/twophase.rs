@@ -186,11 +186,11 @@ mod tests {
 
     const GROUP: GroupId = GroupId(7);
 
-    /// A connection that could be the registry's.
-    fn connection() -> Arc<Sender> {
+    /// A connection that could be the registry's, and its other end.
+    fn connection() -> (Arc<Sender>, std::net::TcpListener) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        Arc::new(Sender::new(1, mio::net::TcpStream::from_std(stream)))
+        (Arc::new(Sender::new(1, mio::net::TcpStream::from_std(stream))), listener)
     }
 
     /// The registry's answer to request `n`.
@@ -200,7 +200,7 @@ mod tests {
         let (name, cluster, nonce) = Default::default();
         let hello = Hello { role, name, cluster, nonce, session: None, store: StoreId(0), callbacks: false };
         let m = Message { header, meta: crate::wire::json(&Done { done }), body: Body::None };
-        node.control(&hello, &connection(), &m).unwrap();
+        node.control(&hello, &connection().0, &m).unwrap();
     }
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
             node.is_removed(GROUP)
         };
         assert!(!node.is_removed(GROUP), "there is no registry");
-        let registry = connection();
+        let (registry, _other_end) = connection();
         node.forwarded.registry_is(&registry);
         assert!(!ask_again(), "it was asked, as request 1");
         answer(&node, 1, 0, false, Role::Registry);
