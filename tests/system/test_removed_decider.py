@@ -147,6 +147,8 @@ def test_a_decider_that_said_no_and_is_removed(three: Cluster, children: Childre
     stop(three, "n3")
     db.kill()
     command = commands(three.pid("n1"))
+    address = next(n["address"] for n in three.info["nodes"] if n["name"] == "n1")
+    command[command.index("--listen") + 1] = address
     three.kill(three.pid("n1"))  # with what was in its socket
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment()) as n1:
         try:
