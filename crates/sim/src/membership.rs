@@ -13,11 +13,11 @@ use dspm_txn::{Member, PeerMessage};
 use std::rc::Rc;
 use std::time::Duration;
 
-const N0: Who = Who::Node(0);
-const N1: Who = Who::Node(1);
-const N2: Who = Who::Node(2);
+pub(crate) const N0: Who = Who::Node(0);
+pub(crate) const N1: Who = Who::Node(1);
+pub(crate) const N2: Who = Who::Node(2);
 
-fn world(mutant: Option<Mutant>) -> World {
+pub(crate) fn world(mutant: Option<Mutant>) -> World {
     let (lease, history) = (Duration::from_nanos(L), Duration::ZERO);
     let shape = Shape {
         copies: 2,

@@ -131,6 +131,8 @@ mutants! {
     AbortedCommitted "aborted_committed" "the outcome of an aborted record is told as committed" Random,
     ResolvedUnheld "resolved_unheld" "a participant says that it has resolved before its members hold the resolution" Directed,
     OldStateDecides "old_state_decides" "a registry decides on an old record though nodes know a newer one" Random,
+    TakesOverUnheard "takes_over_unheard" "a registry with an old record goes on from what some nodes know, without the others whom that names" Directed,
+    TakesOverLow "takes_over_low" "a registry that goes on from what nodes know decides the next version and generation, not one far above" Directed,
     ViewGoesBack "view_goes_back" "a node takes a record over that contradicts the one it knows" Directed,
     ReplySession "reply_session" "replies of another session or connection are taken" Random,
 }
