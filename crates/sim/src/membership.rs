@@ -74,7 +74,8 @@ pub(crate) fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
 /// Asks around until the client knows the newest configuration.
 pub(crate) fn finds(w: &mut World, who: Who, most: u64) {
     let end = w.time + most;
-    while client(w, who).desks[0].config.version < w.sets[0].version && w.time < end {
+    let behind = |w: &World| client(w, who).desks[0].config.version < w.sets[0].version;
+    while behind(w) && w.time < end && w.check.violation().is_none() {
         w.act(who, |actor, ctx| {
             if let Actor::Client(c) = actor {
                 c.locate(0, ctx);

@@ -58,8 +58,9 @@ class Successor:
         await asyncio.sleep(PAUSE_S)
 
     async def by_order(self, node: str | None) -> Takeover:
-        """Goes on from what a node knows, or from the newest view of those that answer, on an operator's word: what those
-        know that do not answer is given up.
+        """Goes on from what a node knows, or from the newest view of those that answer, on an operator's word.
+
+        What those know that do not answer is given up.
 
         Raises:
             NotFoundError: there is no such node.
