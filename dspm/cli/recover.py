@@ -1,4 +1,5 @@
-"""`dspm recover`: replica sets none of whose complete members is left, and how they go on with a loss."""
+"""`dspm recover`: replica sets none of whose complete members is left, and how they go on with a loss; and a registry
+whose state is an old one."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ def recover(
     *datasets: str,
     set: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     accept_loss: Flag = False,
+    registry: Flag = False,
+    node: str | None = None,
     yes: Flag = False,
     json: Flag = False,
 ) -> None:
@@ -39,25 +42,37 @@ def recover(
         Only this one, as `dspm status` names it.
     accept_loss
         Go on from the node that has the most; what only the nodes have that are given up is lost.
+    registry
+        Let a registry whose state is older than what nodes know go on from what they know.
+    node
+        With --registry: from what this one knows; otherwise from the newest that any node which answers knows.
     yes
         Do not ask.
     json
         Print it as JSON.
     """
+    from dspm.cli.takeover import take_over
     from dspm.netram.config import load_cluster
     from dspm.netram.operator import of_cluster
     from dspm.netram.recovery import plans
     from dspm.netram.status import Survey
 
+    if registry and (datasets or set or accept_loss):
+        raise UsageError("--registry is about all sets, and goes alone", "leave out DATASETS, --set and --accept-loss")
+    if node is not None and not registry:
+        raise UsageError("--node goes with --registry", "`dspm recover --help`")
     config = load_cluster()
-    with of_cluster(config) as registry, Survey(config) as survey:
+    if registry:
+        with of_cluster(config) as operator:
+            return take_over(operator, node, yes, json)
+    with of_cluster(config) as operator, Survey(config) as survey:
         wanted = _wanted(survey, config, datasets, set)
-        found = plans(survey, registry.view()["nodes"], wanted)
+        found = plans(survey, operator.view()["nodes"], wanted)
         _check_down(survey, wanted, found)
         if not json:
             _explain(found, accept_loss)
         if accept_loss and found:
-            _accept(registry, found, yes, json)
+            _accept(operator, found, yes, json)
     if json:
         print_json({"sets": [{**p.as_json(), "recovered": accept_loss} for p in found]})
 

@@ -74,6 +74,10 @@ class Operator:
         body = {"generation": generation, "node": source.node, "store": source.store}
         return self._set(self._call("POST", f"/v1/sets/{set_id:016x}/recover", body))
 
+    def take_over(self, node: str | None) -> dict[str, Any]:
+        """Lets a registry with an old state go on from what a node knows; returns what that changed."""
+        return self._call("POST", "/v1/takeover", {"node": node})
+
     def _set(self, answer: dict[str, Any]) -> SetEntry:
         try:
             return msgspec.convert(answer["set"], SetEntry)

@@ -1,16 +1,18 @@
 //! An old record in the registry's place: a backup that somebody put back.
 //!
-//! Rules: who beats says which version of each set's record it knows, and its checksum; while one node knows a record that
-//! this one did not make nothing is decided, until the newest record is back. A node takes no record over that contradicts
-//! one that it knows.
+//! Rules: who beats says which record of each set it knows; while one node knows a record that this one did not make nothing
+//! is decided, until the registry takes over what nodes know ([`crate::takeover`]), or the newest record is back. A node takes no
+//! record over that contradicts one that it knows.
 //!
 //! Fault model: any record of before, at any time, for up to 1.5 s. What the registry said before on its connections does not
 //! arrive any more. Every node is heard once before anything is decided on
 //! a record that was put back: one that was dropped long ago, and is the only one to answer, knows no better than the backup.
 
 use crate::set::SetConfig;
+use crate::takeover::Known;
 use crate::wire::Who;
 use crate::world::{Event, World};
+use dspm_proto::StoreId;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -25,13 +27,21 @@ pub(crate) struct Backups {
     unheard: BTreeSet<u32>,
     /// Nodes that know a record which this one did not make.
     ahead: BTreeSet<u32>,
+    /// What was heard since an old one was put back.
+    pub(crate) known: Known,
     /// How often a record was put in place of another: connections of before are closed.
     pub(crate) line: u64,
 }
 
 impl Backups {
     pub(crate) fn new(sets: &[Rc<SetConfig>]) -> Backups {
-        Backups { all: vec![sets.to_vec()], unheard: BTreeSet::new(), ahead: BTreeSet::new(), line: 0 }
+        Backups {
+            all: vec![sets.to_vec()],
+            unheard: BTreeSet::new(),
+            ahead: BTreeSet::new(),
+            known: Known::new(),
+            line: 0,
+        }
     }
 
     pub(crate) fn wrote(&mut self, sets: &[Rc<SetConfig>]) {
@@ -44,12 +54,19 @@ impl Backups {
     }
 
     /// A node says what it knows.
-    pub(crate) fn heard(&mut self, node: u32, line: u64, known: &[Version], sets: &[Rc<SetConfig>]) {
+    pub(crate) fn heard(
+        &mut self,
+        node: u32,
+        store: StoreId,
+        line: u64,
+        known: Vec<Rc<SetConfig>>,
+        sets: &[Rc<SetConfig>],
+    ) {
         if line != self.line {
             return; // said before
         }
-        let newer = |(theirs, ours): (&Version, &Rc<SetConfig>)| {
-            let ours = ours.version();
+        let newer = |(theirs, ours): (&Rc<SetConfig>, &Rc<SetConfig>)| {
+            let (theirs, ours) = (theirs.version(), ours.version());
             theirs.0 > ours.0 || theirs.0 == ours.0 && theirs.1 != ours.1
         };
         self.unheard.remove(&node);
@@ -57,10 +74,22 @@ impl Backups {
             true => self.ahead.insert(node),
             false => self.ahead.remove(&node),
         };
+        self.known.insert(node, (store, known));
         let same = self.newest().iter().zip(sets).all(|(a, b)| Rc::ptr_eq(a, b));
         if !same && !self.may_be_old() {
             self.all.push(sets.to_vec()); // nobody had heard of what came later
         }
+    }
+
+    /// A node knows what this record did not make.
+    pub(crate) fn is_outdated(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
+    /// What is decided from here on is decided on the newest record.
+    pub(crate) fn is_current(&mut self) {
+        self.unheard.clear();
+        self.ahead.clear();
     }
 
     /// Nothing may be decided.
@@ -99,26 +128,38 @@ impl World {
     /// Somebody puts an old record of the registry back.
     pub(crate) fn restore_backup(&mut self) {
         let Some(registry) = &mut self.registry else { return };
-        let all = &registry.backups.all;
-        let which = all.len() - 1 - self.rng.below(all.len().min(8) as u64) as usize;
-        let old = all[which].clone();
+        let all = registry.backups.all.len();
+        let which = all - 1 - self.rng.below(all.min(8) as u64) as usize;
+        self.put_back(which);
+        let end = self.time + self.rng.below(1_500_000_000);
+        self.push(end, Event::PutBack);
+    }
+
+    /// Puts that one of all records in the registry's place.
+    pub(crate) fn put_back(&mut self, which: usize) {
+        let Some(registry) = &mut self.registry else { return };
+        let old = registry.backups.all[which].clone();
         self.trace
             .say(|| format!("an old record is put back: {:?}", old.iter().map(|c| c.version).collect::<Vec<_>>()));
         registry.replace(old);
         registry.backups.line += 1;
         registry.backups.unheard = (0..self.nodes.len() as u32).collect();
-        let end = self.time + self.rng.below(1_500_000_000);
-        self.push(end, Event::PutBack);
+        registry.backups.known.clear();
+    }
+
+    /// The registry decides nothing.
+    pub(crate) fn has_old_record(&self) -> bool {
+        self.registry.as_ref().is_some_and(|r| r.backups.may_be_old())
     }
 
     /// The newest record is back, whatever was put in its place.
     pub(crate) fn put_newest_back(&mut self) {
         let Some(registry) = self.registry.as_mut().filter(|r| r.backups.may_be_old()) else { return };
         self.trace.say(|| "the newest record is back".into());
-        registry.replace(registry.backups.newest().to_vec());
+        let newest = registry.backups.newest().to_vec();
+        // Who heard of another one that was put back in between would be ahead of it: an operator says which it is.
+        registry.go_on_from(&newest, false);
         registry.backups.line += 1;
-        registry.backups.unheard.clear();
-        registry.backups.ahead.clear();
         if !self.dead.contains(&Who::Registry) {
             self.crash(Who::Registry, crate::node::Loss::Nothing);
             self.restart(Who::Registry);

@@ -50,6 +50,8 @@ pub struct Counts {
     pub changes: u64,
     pub bases: u64,
     pub promoted: u64,
+    /// Records that a registry with an old one took over from the nodes.
+    pub taken_over: u64,
     pub joint: u64,
     pub aborts: u64,
 }

@@ -57,6 +57,8 @@ pub const ALL: &[Schedule] = &[
     Schedule { name: "joins_an_idle_group", play: membership::joins_an_idle_group },
     Schedule { name: "named_by_a_lost_store", play: membership::named_by_a_lost_store },
     Schedule { name: "decided_twice", play: membership::decided_twice },
+    Schedule { name: "only_one_knows", play: crate::outdated::only_one_knows },
+    Schedule { name: "one_knows_what_never_was", play: crate::outdated::one_knows_what_never_was },
     Schedule { name: "settle_without_room", play: settle_without_room },
     Schedule { name: "late_question", play: |m| crate::outcomes::late_question(m, false) },
     Schedule { name: "late_question_of_many", play: |m| crate::outcomes::late_question(m, true) },

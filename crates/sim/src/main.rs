@@ -47,7 +47,7 @@ fn seeds(first: u64, count: u64) -> ExitCode {
     let sum = |f: fn(&Report) -> u64| reports.iter().map(f).sum::<u64>();
     println!(
         "commits={} begins={} local={} read_leases={} reads={} cached={} outcomes={} not_committed={} unknown={} too_old={} past={} settles={} faults={} busy={} \
-         changes={} bases={} promoted={} joint={} aborts={} recovery_ms_max={}",
+         changes={} bases={} promoted={} taken_over={} joint={} aborts={} recovery_ms_max={}",
         sum(|r| r.counts.commits),
         sum(|r| r.counts.begins),
         sum(|r| r.counts.local_begins),
@@ -65,6 +65,7 @@ fn seeds(first: u64, count: u64) -> ExitCode {
         sum(|r| r.counts.changes),
         sum(|r| r.counts.bases),
         sum(|r| r.counts.promoted),
+        sum(|r| r.counts.taken_over),
         sum(|r| r.counts.joint),
         sum(|r| r.counts.aborts),
         reports.iter().map(|r| r.counts.recovery_ms).max().unwrap_or(0),

@@ -240,7 +240,7 @@ impl Node {
             return;
         }
         self.beat_due = Instant(now.0 + BEAT);
-        let known = self.parts.iter().map(|p| p.config.version()).collect();
+        let known = self.parts.iter().map(|p| p.config.clone()).collect();
         self.report(0, Body::Beat { store: self.store, known, line: self.line }, ctx);
         for set in 0..self.parts.len() {
             let c = &self.parts[set].config;

@@ -13,11 +13,11 @@ use dspm_txn::{Member, PeerMessage};
 use std::rc::Rc;
 use std::time::Duration;
 
-const N0: Who = Who::Node(0);
-const N1: Who = Who::Node(1);
-const N2: Who = Who::Node(2);
+pub(crate) const N0: Who = Who::Node(0);
+pub(crate) const N1: Who = Who::Node(1);
+pub(crate) const N2: Who = Who::Node(2);
 
-fn world(mutant: Option<Mutant>) -> World {
+pub(crate) fn world(mutant: Option<Mutant>) -> World {
     let (lease, history) = (Duration::from_nanos(L), Duration::ZERO);
     let shape = Shape {
         copies: 2,
@@ -74,7 +74,8 @@ pub(crate) fn becomes(w: &mut World, expected: &[u32], most: u64) -> bool {
 /// Asks around until the client knows the newest configuration.
 pub(crate) fn finds(w: &mut World, who: Who, most: u64) {
     let end = w.time + most;
-    while client(w, who).desks[0].config.version < w.sets[0].version && w.time < end {
+    let behind = |w: &World| client(w, who).desks[0].config.version < w.sets[0].version;
+    while behind(w) && w.time < end && w.check.violation().is_none() {
         w.act(who, |actor, ctx| {
             if let Actor::Client(c) = actor {
                 c.locate(0, ctx);

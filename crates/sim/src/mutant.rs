@@ -133,6 +133,8 @@ mutants! {
     RemovedUnasked "removed_unasked" "a dataset is removed while what it decides, or decided, may be asked for" Directed,
     RemovedCounts "removed_counts" "who asks a dataset that was removed hears that it decided yes" Directed,
     OldStateDecides "old_state_decides" "a registry decides on an old record though nodes know a newer one" Random,
+    TakesOverUnheard "takes_over_unheard" "a registry with an old record goes on from what some nodes know, without the others whom that names" Directed,
+    TakesOverLow "takes_over_low" "a registry that goes on from what nodes know decides the next version and generation, not one far above" Directed,
     ViewGoesBack "view_goes_back" "a node takes a record over that contradicts the one it knows" Directed,
     ReplySession "reply_session" "replies of another session or connection are taken" Random,
 }

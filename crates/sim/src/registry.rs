@@ -104,7 +104,7 @@ impl Registry {
         let Who::Node(from) = e.from else { return };
         match e.body {
             Body::Beat { store, known, line } => {
-                self.backups.heard(from, line, &known, &self.sets);
+                self.backups.heard(from, store, line, known, &self.sets);
                 self.heard.insert(from, (ctx.now, store));
             }
             Body::Activated { generation } => self.activated(e.group, from, generation, ctx),
@@ -148,7 +148,7 @@ impl Registry {
         true
     }
 
-    fn tell(&mut self, ctx: &mut Ctx<'_>) {
+    pub(crate) fn tell(&mut self, ctx: &mut Ctx<'_>) {
         self.told = ctx.now;
         for n in 0..self.nodes {
             let body = Body::View(self.sets.clone());
@@ -172,6 +172,7 @@ impl Registry {
         if ctx.now.since(self.told) >= self.lease() / 3 {
             self.tell(ctx);
         }
+        self.take_over(ctx);
         for g in 0..self.sets.len() {
             let c = std::mem::replace(&mut self.seen[g], self.sets[g].clone());
             if !self.scripted {

@@ -1,7 +1,6 @@
 //! Messages in flight. What the real wire puts into headers (group, generation, store ids, request numbers) stands in
 //! the envelope; the metadata are the wire's own.
 
-use crate::backup::Version;
 use crate::cache::Changes;
 use crate::records::Copied;
 use crate::set::SetConfig;
@@ -119,7 +118,7 @@ pub enum Body {
         /// What it remembers.
         store: StoreId,
         /// The sets' records that it knows.
-        known: Vec<Version>,
+        known: Vec<Rc<SetConfig>>,
         /// The registry's connection that it answers on.
         line: u64,
     },
@@ -279,7 +278,7 @@ impl Body {
                 [70 + kind, store.0, value]
             }
             Body::View(sets) => [62, sets.iter().map(|c| c.version).sum(), 0],
-            Body::Beat { store, known, .. } => [63, store.0, known.iter().map(|v| v.0).sum()],
+            Body::Beat { store, known, .. } => [63, store.0, known.iter().map(|c| c.version).sum()],
             Body::Activated { generation } => [64, generation.0, 0],
             Body::Whole { generation, store } => [65, generation.0, store.0],
             Body::Grant { generation, sent, answer, .. } => [66, generation.0 << 1 | u64::from(*answer), sent.0],

@@ -15,6 +15,9 @@ with {"dataset": NAME, "node": NAME or null} answers {"set": …} when another m
 
 `POST /v1/sets/ID/recover` with {"generation": N, "node": NAME, "store": ID} lets a set that is down go on from a node
 that may lack acknowledged commits, and answers {"set": …} when it serves. ID of the path is in hexadecimal.
+
+`POST /v1/takeover` with {"node": NAME or null} lets a registry whose state is an old one go on from what that node
+knows, or from the newest view of the nodes that answer; it answers {"node", "version", "gained", "doubtful", "aside"}.
 """
 
 from __future__ import annotations
@@ -54,6 +57,12 @@ class Recover(msgspec.Struct):
     generation: int
     node: str
     store: int
+
+
+class TakeOver(msgspec.Struct):
+    """Body of that request."""
+
+    node: str | None = None
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -119,6 +128,11 @@ def build(service: Service, key: bytes) -> Starlette:
         source = MemberEntry(asked.node, asked.store)
         return _json({"set": await service.recover(int(given, 16), asked.generation, source)})
 
+    async def take_over(request: Request) -> Response:
+        new = await service.take_over((await _read(request, TakeOver)).node)
+        told = {"gained": new.gained, "doubtful": new.doubtful, "aside": new.aside}
+        return _json({"node": new.base, "version": new.version, **told})
+
     async def remove(request: Request) -> Response:
         accept_loss = request.query_params.get("accept_loss") == "true"
         await service.remove(request.path_params["name"], accept_loss)
@@ -135,6 +149,7 @@ def build(service: Service, key: bytes) -> Starlette:
             Route("/v1/nodes/{name}", guarded(remove_node), methods=["DELETE"]),
             Route("/v1/switchover", guarded(switchover), methods=["POST"]),
             Route("/v1/sets/{id}/recover", guarded(recover), methods=["POST"]),
+            Route("/v1/takeover", guarded(take_over), methods=["POST"]),
             Route("/v1/datasets/{name:path}", guarded(remove), methods=["DELETE"]),
         ]
     )

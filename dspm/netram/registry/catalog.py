@@ -29,6 +29,7 @@ from dspm.netram.registry import removal
 from dspm.netram.registry import store as rows
 from dspm.netram.registry.listening import Listening
 from dspm.netram.registry.store import Store
+from dspm.netram.registry.takeover import Known, Takeover
 from dspm.netram.viewsum import view_sum
 
 CHANGES_KEPT = 100_000
@@ -63,6 +64,21 @@ class Catalog:
         self._store = store
         self.defaults = defaults
         self.url = ""
+        self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
+        self.sequence = 1
+        self.ahead: dict[str, str] = {}
+        """Nodes that have a view which this state did not make, with what it is."""
+        self.waits = ""
+        """Why what they know is not taken over."""
+        self.listening = Listening((), 0.0)
+        """Until it is over nothing is decided either."""
+        self._sum = (0, 0)
+        self._began: dict[int, int] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """Takes over what the file says."""
+        store = self._store
         self.nodes = {n.name: n for n in store.nodes()}
         self.sets = {s.id: s for s in store.sets()}
         self.datasets = {d.name: d for d in store.datasets()}
@@ -77,14 +93,6 @@ class Catalog:
         self._kinds: dict[int, Kind] = {}
         for d in self.datasets.values():
             self._count_in(d)
-        self._changes: deque[tuple[int, str]] = deque(maxlen=CHANGES_KEPT)
-        self.sequence = 1
-        self._began: dict[int, int] = {}
-        self.ahead: dict[str, str] = {}
-        """Nodes that have a view which this state did not make, with what it is."""
-        self.listening = Listening((), 0.0)
-        """Until it is over nothing is decided either."""
-        self._sum = (0, 0)
 
     @property
     def trouble(self) -> str:
@@ -92,10 +100,11 @@ class Catalog:
         if not self.ahead:
             return ""
         node, has = min(self.ahead.items())
+        why = f". What nodes know is not taken over: {self.waits}" if self.waits else ""
         more = f", and {len(self.ahead) - 1} more" if len(self.ahead) > 1 else ""
         return (
             f"the registry's state is older than what nodes know, and it decides nothing: {node} has {has}, the state"
-            f" version {self.view_version}{more}"
+            f" version {self.view_version}{more}{why}"
         )
 
     @property
@@ -107,7 +116,8 @@ class Catalog:
         """Raises UnavailableError when nothing may be decided."""
         if self.ahead:
             raise UnavailableError(
-                self.trouble, "stop the registry, put the newer registry.db back into its directory, start it again"
+                self.trouble,
+                "start the nodes that are away; or put the newer registry.db back; or `dspm recover --registry`",
             )
         if self.listening.missing:
             silent = ", ".join(sorted(self.listening.missing))
@@ -141,6 +151,25 @@ class Catalog:
         """The view as nodes get it. One version is always the same bytes, also after a restart of the registry."""
         nodes, sets = [self.nodes[n] for n in sorted(self.nodes)], [self.sets[i] for i in sorted(self.sets)]
         return View(version=self.view_version, cluster=self.cluster, registry=self.url, nodes=nodes, sets=sets)
+
+    def own(self) -> Known:
+        """What this state knows."""
+        v = self.view()
+        return Known(v.version, self.view_sum, v.nodes, v.sets, list(self.datasets.values()))
+
+    def given(self) -> set[int]:
+        """Every id that this state ever gave."""
+        return self._store.given()
+
+    def take_over(self, new: Takeover) -> None:
+        """Goes on from another state, which is decided here although this one is an old one."""
+        with self._store.decide(changes_view=True) as db:
+            rows.replace_all(db, new.version, new.nodes, new.sets, new.datasets)
+        self._read()
+        self.sequence += 1
+        self._changes.clear()  # every node is told the whole catalog
+        self._began = dict.fromkeys(self.sets, self.sequence)
+        self.ahead, self.waits, self.listening = {}, "", Listening((), 0.0)
 
     def page(self, after: str, limit: int) -> tuple[list[DatasetEntry], bool]:
         """Datasets whose names are above `after`, in order; and whether there are more."""

@@ -73,6 +73,12 @@ class Membership:
         """The silence clock of a node."""
         return self._pulses.setdefault(node, Pulse(self.clock()))
 
+    def begin_anew(self) -> None:
+        """The state is another one."""
+        self._paces = {i: Pace.begin(self.clock()) for i in self._catalog.sets}
+        self._down.clear()
+        self._cuts, self._unable, self._quiet = Cuts(), Unable(), None
+
     def tick(self) -> None:
         """Time passed. Called every `TICK_S`."""
         self._is_late()

@@ -20,10 +20,12 @@ import structlog
 
 from dspm.errors import ConflictError, DspmError
 from dspm.netram.link import Link
-from dspm.netram.messages import DatasetEntry, Datasets, Done, NodeEntry, Ping, Pong, Request
+from dspm.netram.messages import DatasetEntry, Datasets, Done, List, Listing, NodeEntry, Ping, PlainView, Pong, Request
 from dspm.netram.registry.catalog import Catalog
 from dspm.netram.registry.pulse import Pulse, Way
 from dspm.netram.registry.reach import NotReachedError, knock, reach
+from dspm.netram.registry.takeover import Known
+from dspm.netram.viewsum import view_sum
 
 PING_INTERVAL_S = 0.1
 PROBE_AFTER_S = 0.2
@@ -82,6 +84,7 @@ class Peer:
         self._handler = handler
         self._on_change = on_change
         self._pong: Pong | None = None
+        self._link: Link | None = None
         self._may_push = asyncio.Event()
         self._view_wake = asyncio.Event()
         self._wake = asyncio.Event()
@@ -104,14 +107,45 @@ class Peer:
         self._view_wake.set()
         self._wake.set()
 
+    def end(self) -> None:
+        """Begins to end the connection."""
+        self._task.cancel()
+
     async def stop(self) -> None:
         """Ends the connection."""
-        self._task.cancel()
+        self.end()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def has_heard(self, view: int, sequence: int) -> bool:
         """True when the node has acknowledged both."""
         return self.store is not None and self.heard.view >= view and self.heard.sequence >= sequence
+
+    async def knows(self) -> Known | None:
+        """What the node knows of the cluster; None where it does not answer, or hears of another view meanwhile."""
+        link, before = self._link, self._pong
+        if link is None or before is None or not before.view:
+            return None
+        datasets: list[DatasetEntry] = []
+        view: PlainView | None = None
+        while True:
+            after = datasets[-1].name if datasets else ""
+            page = await link.ask(List(after, 0, view.version if view else 0), Listing, PUSH_TIMEOUT_S)
+            view = page.view or view
+            datasets += page.datasets
+            if not page.more:
+                break
+        if view is None:
+            return None
+        known = view_sum(view.version, view.nodes, view.sets)
+        stores = frozenset((before.store, *before.former))
+        found = Known(view.version, known, view.nodes, view.sets, datasets, stores)
+        return found if self.still_knows(found) else None
+
+    def still_knows(self, known: Known) -> bool:
+        """Whether its last heartbeat says the same."""
+        pong = self._pong
+        now = None if pong is None else (pong.view, pong.sum, frozenset((pong.store, *pong.former)))
+        return now == (known.version, known.sum, known.stores)
 
     async def _run(self) -> None:
         pause = 0.0
@@ -162,12 +196,14 @@ class Peer:
         if link.challenge.name != self.node.name:
             raise NotReachedError(f"{self.node.address} is the node {link.challenge.name!r}", Way.UNREACHABLE)
         await self._ping(link)
+        self._link = link
         work = (self._beat(link), self._push_views(link), self._keep_up(link), link.ended())
         tasks = [asyncio.create_task(w) for w in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             done.pop().result()
         finally:
+            self._link = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -36,6 +36,8 @@ from dspm.netram.registry.listening import Listening
 from dspm.netram.registry.membership import TICK_S, Membership, Rules
 from dspm.netram.registry.peer import Peer
 from dspm.netram.registry.removal import QUIET_TIMEOUT_S, not_quiet
+from dspm.netram.registry.successor import Successor
+from dspm.netram.registry.takeover import Takeover
 from dspm.netram.returned import what_waits
 
 HEAR_TIMEOUT_S = 5.0
@@ -52,6 +54,8 @@ class Service:
         self.membership = Membership(catalog, rules, self._poke)
         self._key = key
         self._peers: dict[str, Peer] = {}
+        self._leaving: list[Peer] = []
+        self.successor = Successor(catalog, self._peers, self._taken_over)
         self._changed = asyncio.Event()
         self._unheard: dict[str, int] = {}
         self._ticking: asyncio.Task[None] | None = None
@@ -70,7 +74,8 @@ class Service:
         if self._ticking is not None:
             self._ticking.cancel()
             await asyncio.gather(self._ticking, return_exceptions=True)
-        await asyncio.gather(*(p.stop() for p in self._peers.values()))
+        await self.successor.stop()
+        await asyncio.gather(*(p.stop() for p in (*self._peers.values(), *self._leaving)))
 
     def _dial(self, node: NodeEntry) -> Peer:
         if self._ticking is None:
@@ -84,6 +89,7 @@ class Service:
             while True:
                 self._listen()
                 self.membership.tick()
+                self.successor.tick()
                 self._look()
                 for fault in (p.fault for p in self._peers.values()):
                     if fault is not None:
@@ -110,6 +116,24 @@ class Service:
         self._look()
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _taken_over(self) -> None:
+        """The state is another one: all that was known of the old one is forgotten, and everybody is told."""
+        self._unheard.clear()
+        self.membership.begin_anew()
+        nodes = self.catalog.nodes
+        for peer in [p for p in self._peers.values() if nodes.get(p.node.name) != p.node]:
+            self._leaving.append(self._peers.pop(peer.node.name))
+            self._leaving[-1].end()
+            self.membership.forget(peer.node.name)
+        for name in nodes.keys() - self._peers.keys():
+            self._peers[name] = self._dial(nodes[name])
+        self._poke()
+        self._on_change()
+
+    async def take_over(self, node: str | None) -> Takeover:
+        """Goes on from what a node knows, on an operator's word."""
+        return await self.successor.by_order(node)
 
     def _poke(self, first: set[str] | None = None) -> None:
         """All nodes hear of a change at once; those whom it concerns are written to first."""

@@ -105,12 +105,13 @@ class Store:
             try:
                 row = self._db.execute(
                     "UPDATE cluster SET version = version + 1, view_version = view_version + ? WHERE version = ? "
-                    "RETURNING version, view_version",
+                    "RETURNING version",
                     (int(changes_view), self.version),
                 ).fetchall()
                 if not row:
                     raise ConflictError("another registry changed the state", "run one registry only")
                 yield self._db
+                row = self._db.execute("SELECT version, view_version FROM cluster").fetchall()
                 self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
@@ -126,6 +127,10 @@ class Store:
             drawn = secrets.randbits(64)
             if drawn and db.execute("INSERT OR IGNORE INTO ids VALUES(?)", (_hex(drawn),)).rowcount == 1:
                 return drawn
+
+    def given(self) -> set[int]:
+        """Every id that was given, also of what is gone."""
+        return {int(id, 16) for (id,) in self._db.execute("SELECT id FROM ids")}
 
     def nodes(self) -> list[NodeEntry]:
         """All nodes by name."""
@@ -168,6 +173,31 @@ class Store:
         """Node, group and dataset of every removal that a node has yet to carry out."""
         for node, group, dataset in self._db.execute("SELECT node, group_id, dataset FROM removed"):
             yield node, int(group, 16), int(dataset, 16)
+
+
+def replace_all(
+    db: sqlite3.Connection,
+    view_version: int,
+    nodes: Iterable[NodeEntry],
+    sets: Iterable[SetEntry],
+    datasets: Iterable[DatasetEntry],
+) -> None:
+    """Another state takes the place of this one; what was given and what is owed stays, but for what is there again."""
+    db.execute("UPDATE cluster SET view_version = ?", (view_version,))
+    for table in ("datasets", "sets", "nodes"):
+        db.execute(f"DELETE FROM {table}")
+    for node in nodes:
+        put_node(db, node)
+    given = "INSERT OR IGNORE INTO ids VALUES(?)"
+    for entry in sets:
+        put_set(db, entry)
+        db.execute(given, (_hex(entry.id),))
+    for d in datasets:
+        add_dataset(db, d)
+        db.executemany(given, [(_hex(d.dataset),), (_hex(d.group),)])
+    for table, column in (("draining", "node"), ("removed", "node")):
+        db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT name FROM nodes)")
+    db.execute("DELETE FROM removed WHERE group_id IN (SELECT group_id FROM datasets)")
 
 
 def put_node(db: sqlite3.Connection, node: NodeEntry) -> None:

@@ -45,6 +45,12 @@ impl Forwarded {
         inner.asked.clear();
     }
 
+    /// True when the registry dialled us on that connection last. What is left in an older one may be of a registry that
+    /// is gone, and whose state an older one has replaced since.
+    fn is_registry(&self, sender: &Arc<Sender>) -> bool {
+        self.lock().registry.as_ref().is_some_and(|r| Arc::ptr_eq(r, sender))
+    }
+
     /// What the registry said of itself with its last heartbeat.
     pub(crate) fn registry_says(&self, trouble: String) {
         self.lock().trouble = trouble;
@@ -136,7 +142,11 @@ impl Node {
             return Ok(());
         }
         let registry = hello.role == Role::Registry;
-        let from_registry = |ok: bool| if ok { Ok(()) } else { Err(Error::Auth("only the registry says that".into())) };
+        let from_registry = |ok: bool| match ok {
+            true if self.forwarded.is_registry(out) => Ok(()),
+            true => Err(Error::Unavailable("the registry speaks on a newer connection".into())),
+            false => Err(Error::Auth("only the registry says that".into())),
+        };
         match from_json(&m.meta)? {
             Control::Ping { trouble } => {
                 if registry {
