@@ -40,6 +40,44 @@ fn is_whole(p: &Pair) -> bool {
     p.member.with(|g| g.is_whole())
 }
 
+/// What a base stands at is known by its hash alone: once all memories are lost nobody would know that somebody may ask.
+#[test]
+fn a_base_does_not_stand_at_an_open_decision() {
+    let mut p = behind();
+    p.rebase();
+    p.member.flush();
+    p.commit_of(&[(A, size(22))], &[(A, 3, Some(30))], Part::Decides);
+    assert!(p.catch_up());
+    let decision = p.tail();
+    assert!(matches!(p.begin(decision.lsn), Err(Error::Busy(_))));
+    p.bring_base(Lsn(decision.lsn.0 - 1)).unwrap();
+    assert!(is_whole(&p));
+    p.member.with(|g| g.set_committed(decision.lsn));
+    p.member.flush();
+    p.member.with(|g| g.set_horizon(decision.lsn));
+    p.member.store.checkpoint_all(&*p.member.source).unwrap();
+    let disk = p.member.disk.copy();
+    let p = p.with_disk(disk);
+    assert_eq!(p.tail(), decision);
+    p.member.with(|g| assert_eq!((g.part(decision.lsn), g.links(decision.lsn).len()), (Part::Decides, 1)));
+    p.check();
+}
+
+#[test]
+fn a_base_may_stand_at_a_decision_that_nobody_asks_about() {
+    let mut p = behind();
+    p.rebase();
+    p.member.flush();
+    p.commit_of(&[(A, size(22))], &[(A, 3, Some(30))], Part::Decides);
+    assert!(p.catch_up());
+    let decision = p.tail().lsn;
+    p.member.with(|g| g.close(decision));
+    p.model.closed = decision;
+    p.bring_base(decision).unwrap();
+    assert!(is_whole(&p));
+    p.check();
+}
+
 #[test]
 fn a_member_joins() {
     let mut p = behind();
