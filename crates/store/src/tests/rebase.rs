@@ -78,6 +78,46 @@ fn a_base_may_stand_at_a_decision_that_nobody_asks_about() {
     p.check();
 }
 
+/// The primary keeps the snapshot that was begun with no longer. What it changed since is here as records; nothing between
+/// the two is a state that could be shown, and nothing newer than the log may be in the base when the memory goes.
+#[test]
+fn a_base_goes_on_with_a_newer_snapshot() {
+    for memory_lost in [false, true] {
+        let mut p = behind();
+        p.rebase();
+        p.member.flush();
+        let begun = p.tail().lsn;
+        let mut w = p.begin(begun).unwrap();
+        let first: Vec<_> = p.base_at(begun).1.into_iter().filter(|page| page.1 < 8).collect();
+        p.write(&mut w, &first).unwrap();
+        // A page that is written and two that are not, one of them to zeros; shrinking and growing again.
+        p.commit(&[(A, size(20))], &[(A, 7, Some(60)), (A, 8, Some(61)), (A, 19, None)]);
+        p.commit(&[(A, size(22))], &[(A, 20, Some(62))]);
+        assert!(p.catch_up());
+        let newer = p.tail();
+        assert!(matches!(w.write(A, PageNo(8), Lsn(begun.0 + 1), &[61; PAGE_SIZE]), Err(Error::Usage(_))));
+        p.member.with(|g| w.go_on(g, newer)).unwrap();
+        assert!(matches!(p.member.with(|g| w.go_on(g, p.record_at(begun))), Err(Error::Usage(_))));
+        let rest: Vec<_> = p.base_at(newer.lsn).1.into_iter().filter(|page| page.1 >= 8).collect();
+        p.write(&mut w, &rest).unwrap();
+        assert!(matches!(w.finish(&*p.member.source), Err(Error::Busy(_))), "the log does not have them yet");
+        assert!(!is_whole(&p) && p.member.with(|g| g.cut(begun)).is_err());
+        p.member.flush();
+        w.finish(&*p.member.source).unwrap();
+        assert!(is_whole(&p) && p.member.with(|g| g.horizon()) == newer.lsn);
+        assert_eq!(p.member.with(|g| g.lookup(A, PageNo(0), begun)), Lookup::TooOld);
+        p.check();
+        drop(w);
+        let disk = p.member.disk.copy();
+        let mut p = if memory_lost { p.with_disk(disk) } else { p.restarted() };
+        p.check();
+        p.commit(&[(A, size(22))], &[(A, 9, Some(63))]);
+        assert!(p.catch_up());
+        checkpoint(&p);
+        p.check();
+    }
+}
+
 #[test]
 fn a_member_joins() {
     let mut p = behind();
