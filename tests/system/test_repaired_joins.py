@@ -80,7 +80,7 @@ def test_a_page_that_the_primary_lost_is_copied_from_another_member(clusters: Cl
 
 def write_until_whole(cluster: Cluster, db: Session, node: str, name: str) -> None:
     def is_whole() -> bool:
-        for _ in range(20):
+        for _ in range(200):
             db.sql("UPDATE t SET a = a + 1, b = randomblob(20000) WHERE id = 1")
         return node in cluster.members(name)[1]
 
@@ -89,7 +89,7 @@ def write_until_whole(cluster: Cluster, db: Session, node: str, name: str) -> No
 
 def test_a_copy_that_is_slower_than_the_writers_ends(clusters: Clusters, children: Children) -> None:
     """Guards a busy group: what a copy pins is given up long before it ends, and it goes on with what is newer."""
-    cluster = clusters(2, memory="64MiB", join_rate="2MiB", history_max="1MiB")
+    cluster = clusters(2, memory="64MiB", join_rate="1MiB", history_max="1MiB")
     name = fresh("busy")
     db = children.session(cluster, name)
     db.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, a INTEGER, b BLOB)")
