@@ -99,7 +99,8 @@ impl Node {
         };
         let (primary, others): (Vec<_>, Vec<_>) = set.members.iter().partition(|m| m.node == set.primary);
         let primary = primary.into_iter().find_map(door);
-        let primary = primary.ok_or_else(|| Error::Unavailable(format!("no address of the primary {}", set.primary)))?;
+        let primary =
+            primary.ok_or_else(|| Error::Unavailable(format!("no address of the primary {}", set.primary)))?;
         Ok(Source { primary, others: others.into_iter().filter_map(door).collect(), generation: set.generation })
     }
 }

@@ -82,7 +82,8 @@ impl<'a> Reader<'a> {
 
     /// Reads the newest committed state from now on.
     pub(super) fn go_on(&mut self) -> Result<Vec<DatasetSize>, Error> {
-        let question = message::Snapshot { session: self.session, known: Lsn(0), floor: self.at.lsn, read_lease: false };
+        let question =
+            message::Snapshot { session: self.session, known: Lsn(0), floor: self.at.lsn, read_lease: false };
         let answer = self.ask(Kind::Snapshot, &message::encode(&question))?;
         let reply: SnapshotReply = message::decode(&answer.meta)?;
         if reply.state.tail.lsn < self.at.lsn {
