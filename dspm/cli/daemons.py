@@ -74,7 +74,7 @@ def node(
     insecure
         Listen off loopback although nothing is encrypted yet.
     """
-    from dspm.netram import limits
+    from dspm.netram import arenas, limits
     from dspm.netram.config import load
     from dspm.netram.foreground import run_node
     from dspm.netram.names import check_node_name
@@ -85,6 +85,8 @@ def node(
     limits.check_memory(1, settings.memory_bytes)
     directory = data_dir.absolute()
     file = arena.absolute() if arena else arena_path(directory, name)
+    if not arena:
+        arenas.begin_anew(directory, file)
     if not file.exists() and not arena:
         limits.check_room(1, settings.memory_bytes)
     run_node(Node(name, machine or host_machine_id(), str(directory), str(file)), settings, listen, metrics, insecure)

@@ -9,6 +9,7 @@ directory on a file system that is not mounted now is not gone: the device of wh
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def clear(directory: Path) -> None:
     if note is not None:
         end_all(note.processes)
     _remove(path, note.network if note else None)
+
+
+def begin_anew(data_dir: Path, arena: Path) -> None:
+    """Removes a node's memory when its directory was lost: who begins in that directory is another node.
+
+    `arena` is the file that belongs to that directory, so it is nobody else's. A node that uses it still keeps it.
+    """
+    identity = data_dir / "node"
+    if identity.exists() and identity.stat().st_size > 0:
+        return
+    with contextlib.suppress(OSError), open(arena, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        arena.unlink()
 
 
 def _note_path(directory: Path) -> Path:

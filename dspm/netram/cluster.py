@@ -291,6 +291,7 @@ class _Run:
 
     def _start_node(self, n: NodeState) -> Starting:
         Path(n.data_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+        arenas.begin_anew(Path(n.data_dir), Path(n.arena_file))
         node = Node(n.name, n.machine, n.data_dir, n.arena_file)
         listen = n.address or self._at(n.name, netns.NODE_PORT)
         metrics = n.metrics or self._at(n.name, netns.METRICS_PORT)

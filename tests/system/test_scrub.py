@@ -15,7 +15,7 @@ import pytest
 from .child import Children, Session, SqlError
 from .cluster import Cluster, eventually, fresh
 from .conftest import Clusters, rounds
-from .damage import base_pages, entry, flip_base, flip_frame, frames
+from .damage import base_pages, entry, flip_base, flip_entry, flip_frame, frames, tear_base
 from .ledger import Ledger
 from .test_back_pressure import metric
 
@@ -136,6 +136,33 @@ def test_the_same_page_on_both_nodes_is_lost_and_named(clusters: Clusters, child
     assert good >= ROWS // 100 - 2
     db.sql("INSERT INTO t VALUES (?, ?)", ROWS, "commits go on")
     assert reader.one("SELECT content FROM t WHERE id = ?", ROWS) == "commits go on"
+
+
+def test_a_torn_page_and_a_damaged_entry_on_both_nodes_are_named(clusters: Clusters, children: Children) -> None:
+    """Guards what is left when nothing good is: whatever damaged a page, `dspm scrub` and every read of it name it."""
+    cluster = clusters(2, memory="16MiB", scrub__rate="0", commit_timeout="3s")
+    name, _ = fill(cluster, children)
+    dataset = entry(cluster, name).dataset
+    both = sorted(set(resting(cluster, "n1", dataset)) & set(resting(cluster, "n2", dataset)))
+    torn, unnamed = both[len(both) // 3], both[len(both) * 2 // 3]
+    for node in cluster.nodes:
+        tear_base(cluster, node, dataset, torn)
+        flip_entry(cluster, node, dataset, unnamed)
+    said = scrub(cluster, status=LOST)
+    for node, other in (("n1", "n2"), ("n2", "n1")):
+        found = said[node]
+        assert [(p["name"], p["page"]) for p in found["lost"]] == [(name, torn), (name, unnamed)], found
+        assert found["lost_pages"] == 2 and found["waiting"] == 0
+        assert all(p["lsn"] > 0 and [a.split(":")[0] for a in p["asked"]] == [other] for p in found["lost"])
+    reader, texts = children.session(cluster, name), set()
+    for i in range(ROWS):
+        try:
+            good = "SELECT content IS zeroblob(3000) || printf('%08d', id) FROM t WHERE id = ?"
+            assert reader.one(good, i) == 1
+        except SqlError as e:
+            texts.add(e.reason)
+    for page in (torn, unnamed):
+        assert any(f"page {page} of dataset {name}" in t and "n1" in t and "n2" in t for t in texts), texts
 
 
 def test_a_frame_lost_on_both_nodes_stops_neither_log_nor_checkpoints(clusters: Clusters, children: Children) -> None:

@@ -15,9 +15,12 @@ from dataclasses import dataclass
 
 import pytest
 
+from dspm.formats.layout import Part
+
 from .child import Children, Session, SqlError
 from .cluster import Cluster, fresh
 from .conftest import Clusters, rounds, seconds
+from .damage import entry, flip, newest_record
 from .ledger import Ledger
 from .test_torture import torture
 
@@ -217,4 +220,29 @@ def test_nothing_is_decided_while_a_set_stands_still(clusters: Clusters, childre
     for name in (ledger.name, ledger.other):
         apart.wait_whole(name)
     ledger.verify()
+    apart.end()
+
+
+def test_a_damaged_prepared_record_is_taken_back(clusters: Clusters, children: Children) -> None:
+    """Guards the next writer: what cannot be read in the ring could not be sent, nor taken back, before a restart."""
+    apart = clusters(4, copies=2, failover="false", scrub__rate="0")
+    ledger = pair(apart, children)
+    primary, (backup,) = apart.members(ledger.other)
+    db = ledger.session(DSPM_COMMIT_TIMEOUT="2s")
+    db.sql("BEGIN IMMEDIATE")
+    for schema in ("main", "aux"):
+        db.sql(f"UPDATE {schema}.account SET balance = 0")
+    os.kill(apart.pid(backup), signal.SIGSTOP)
+    with pytest.raises(SqlError):
+        db.sql("COMMIT")
+    db.process.kill()
+    record, at = newest_record(apart, primary, entry(apart, ledger.other).group)
+    assert record.part == Part.PREPARED
+    flip(apart.arena(primary), at + 80)
+    os.kill(apart.pid(backup), signal.SIGCONT)
+    for name in (ledger.name, ledger.other):
+        apart.wait_whole(name)
+    ledger.verify()
+    damaged = next(n for n in apart.status()["nodes"] if n["name"] == primary)
+    assert damaged["checksum_errors"] > 0
     apart.end()

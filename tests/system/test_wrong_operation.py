@@ -48,6 +48,18 @@ def test_the_directory_of_another_clusters_node_is_refused(one: Cluster, cluster
     assert [n["name"] for n in one.status()["nodes"]] == [n["name"] for n in nodes]
 
 
+def test_the_memory_of_another_node_is_not_taken(one: Cluster, tmp_path: Path) -> None:
+    """Guards a stopped node: what is in its arena may be all that is left of its commits."""
+    arena = tmp_path / "arena"
+    with arena.open("wb") as copy:
+        copy.write(one.arena(one.nodes[0]).read_bytes()[: 16 << 20])
+    before = arena.read_bytes()
+    for _ in range(2):
+        said = complaint(a_node(one, tmp_path / "new", arena), 2)
+        assert f"{arena} is the memory of store " in said and "delete the file" in said
+    assert arena.read_bytes() == before
+
+
 def test_a_key_that_everybody_can_read_is_refused(one: Cluster, tmp_path: Path) -> None:
     config, key = tmp_path / "c.toml", tmp_path / "key"
     key.write_bytes((one.directory / "cluster.key").read_bytes())

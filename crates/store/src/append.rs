@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use dspm_proto::record::{PageChange, Payload};
-use dspm_proto::{Error, Header, Kind, Lsn, PageNo, RecordId, Refusal, StoreId};
+use dspm_proto::{Error, Header, Kind, Lsn, PageNo, RecordId, Refusal};
 
 use crate::frames::FrameBuf;
 use crate::group::{GroupStore, Hidden, Kept};
@@ -17,6 +17,7 @@ use crate::index::Dataset;
 use crate::layout::FrameNo;
 use crate::meta::{FrameMeta, Use};
 use crate::room::Draw;
+use crate::twophase::ring_header;
 
 impl GroupStore {
     /// Publishes a record behind the tail. `frames[i]` holds record.pages[i] in full; None for zeros. The caller has
@@ -59,6 +60,7 @@ impl GroupStore {
     ) -> Result<(), Error> {
         self.check(record, &frames)?;
         let taken = self.to_take_back(record)?;
+        self.mend_open();
         self.reserve(meta.len(), draw)?;
         let mut placed = Vec::with_capacity(frames.len());
         for (page, frame) in record.pages.iter().zip(frames) {
@@ -67,10 +69,9 @@ impl GroupStore {
                 self.arena.publish(*frame, &self.frame_meta(record, page));
             }
         }
-        let mut header = record.header(Kind::Commit, meta, StoreId(0), 0);
-        header.flags = 0;
-        let position = self.ring.push(header, meta);
+        let position = self.ring.push(ring_header(record, meta), meta);
         self.index_record(record, position, &placed);
+        self.note_open(record, meta);
         if let Some(prepared) = taken {
             self.take_back(&prepared);
         }
@@ -114,7 +115,6 @@ impl GroupStore {
         let lsn = record.id.lsn;
         self.note_sizes(record);
         self.note_writer(record);
-        self.note_links(record);
         for (page, frame) in record.pages.iter().zip(placed) {
             let Some(frame) = frame else { continue };
             let id = record.datasets[page.dataset as usize].dataset;

@@ -163,7 +163,7 @@ impl BaseFile {
     /// Everything at or beyond a page becomes zeros, for a checkpoint at `lsn`.
     pub(crate) fn truncate(&self, h: &Handles, first: u64, lsn: Lsn) -> Result<(), Error> {
         let _w = self.guard.write().unwrap_or_else(PoisonError::into_inner);
-        self.cut_at.fetch_max(lsn.0, Ordering::AcqRel);
+        self.says_nothing_below(lsn);
         if h.data.size().map_err(full)? > first * PAGE_SIZE as u64 {
             h.data.set_len(first * PAGE_SIZE as u64).map_err(full)?;
         }
@@ -171,6 +171,11 @@ impl BaseFile {
             h.index.set_len(ENTRIES + first * ENTRY).map_err(full)?;
         }
         Ok(())
+    }
+
+    /// A hole says nothing about snapshots below.
+    pub(crate) fn says_nothing_below(&self, lsn: Lsn) {
+        self.cut_at.fetch_max(lsn.0, Ordering::AcqRel);
     }
 
     /// Writes a page's version and its entry.

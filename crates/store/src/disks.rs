@@ -125,7 +125,9 @@ impl GroupStore {
         if of_this && !disk.lacks && held {
             let file = |d: &DatasetId, size: &u64| files.get(d).map(|f| (*d, *size, f.1.clone()));
             let datasets = disk.sizes.iter().filter_map(|(d, size)| file(d, size)).collect();
-            self.arrived = Some(Arrived { at: disk.at, datasets });
+            // Of which snapshots its pages are is not known any more: what the log has, they are at most.
+            let upto = self.committed().min(self.flushed());
+            self.arrived = Some(Arrived { at: disk.at, upto, datasets });
             if self.take_base().is_err() {
                 self.owe(); // maintenance tries again when there is room
             }

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Link, Lsn, Part, RecordId, Session};
+use dspm_proto::record::Record;
+use dspm_proto::{ClientId, DatasetId, Error, GroupId, Header, Kind, Lsn, Part, RecordId, Session};
 
 use crate::arena::{Arena, lock};
 use crate::base::BaseFile;
@@ -65,8 +66,8 @@ pub struct GroupStore {
     pub(crate) cut_to_log: Option<Lsn>,
     /// Nobody will ask about the decision at this LSN.
     pub(crate) closed: Lsn,
-    /// The newest record, and which it names: they have to be known also where its ring entry is damaged.
-    pub(crate) named: (RecordId, Vec<Link>),
+    /// The newest record and its metadata, if it is prepared or decides: it is needed also where its ring entry is damaged.
+    pub(crate) open: Option<(Record, Vec<u8>)>,
     /// What all base files of the group hold.
     pub(crate) checkpointed: Lsn,
     /// A checkpoint at this LSN is being written: its versions stay.
@@ -112,7 +113,7 @@ impl GroupStore {
             epoch: 0,
             cut_to_log: None,
             closed: Lsn(0),
-            named: (RecordId::default(), Vec::new()),
+            open: None,
             checkpointed: Lsn(0),
             checkpoint_at: None,
             lives: 0,

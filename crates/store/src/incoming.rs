@@ -4,6 +4,9 @@
 //! sync, and then the group has its base. A crash before the log's sync leaves a group that is not whole and files that
 //! nothing names; one behind it leaves a base that the next start takes.
 //!
+//! Pages may be of newer snapshots than the base's: then the files are what a crash leaves of a base and a checkpoint behind
+//! it that was not finished. What is newer stands in the log too before CHECKPOINT does, and no snapshot of before is kept.
+//!
 //! Invariant: a group has one writer, and none while files of before its rebase are there or the log has not heard of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,8 @@ use crate::store::Store;
 /// A base that log and sidecars name, to be taken by its group.
 pub(crate) struct Arrived {
     pub(crate) at: RecordId,
+    /// No page in the files is newer; snapshots below are not kept.
+    pub(crate) upto: Lsn,
     pub(crate) datasets: Vec<(DatasetId, u64, Arc<BaseFile>)>,
 }
 
@@ -41,6 +46,8 @@ pub struct BaseWriter {
     group: GroupId,
     lives: u64,
     at: RecordId,
+    /// The snapshot that is read now.
+    upto: Lsn,
     files: BTreeMap<DatasetId, (u64, Arc<BaseFile>)>,
     begun: BTreeSet<DatasetId>,
     open: Option<(DatasetId, Arc<Handles>)>,
@@ -87,6 +94,7 @@ impl Store {
             group: group.id(),
             lives: group.lives,
             at,
+            upto: at.lsn,
             files: sizes.iter().map(|(id, size)| (*id, (*size, file(*id)))).collect(),
             begun: BTreeSet::new(),
             open: None,
@@ -115,7 +123,25 @@ impl BaseWriter {
         self.at
     }
 
-    /// Writes a page as the snapshot at [`BaseWriter::at`] sees it; `lsn` is its version. A page that is not written is
+    /// The snapshot is no longer kept, or costs too much: what is not written yet comes as of `to`, under the group's lock.
+    /// What is written stays: who changed it since is a record here.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when `to` is older than the last one, or not of this group; [`Error::NotFound`] when that was rebased
+    /// again.
+    pub fn go_on(&mut self, group: &mut GroupStore, to: RecordId) -> Result<(), Error> {
+        if group.lives != self.lives {
+            return Err(self.over());
+        }
+        if to.lsn < self.upto || self.logged || !group.holds(to) {
+            return Err(Error::Usage(format!("commit {to} does not follow {} in group {}", self.upto, self.group)));
+        }
+        group.set_committed(to.lsn);
+        self.upto = to.lsn;
+        Ok(())
+    }
+
+    /// Writes a page as the snapshot sees it that is read now; `lsn` is its version. A page that is not written is
     /// zeros. The caller has checked the content.
     ///
     /// # Errors
@@ -129,8 +155,8 @@ impl BaseWriter {
         content: &[u8; PAGE_SIZE],
     ) -> Result<(), Error> {
         let size = self.files.get(&dataset).map_or(0, |f| f.0);
-        if page.0 >= PageNo::count(size) || lsn > self.at.lsn || self.logged {
-            let at = self.at.lsn;
+        if page.0 >= PageNo::count(size) || lsn > self.upto || self.logged {
+            let at = self.upto;
             return Err(Error::Usage(format!(
                 "page {page} of dataset {dataset} at LSN {lsn} is not of the base at {at}"
             )));
@@ -151,10 +177,12 @@ impl BaseWriter {
     /// All pages are written: syncs them, and gives the group its base.
     ///
     /// # Errors
-    /// [`Error::Full`] without room on the disk or in the arena: call it again later; [`Error::NotFound`] when the group was
-    /// rebased again or removed meanwhile; others: the disk fails, begin again.
+    /// [`Error::Full`] without room on the disk or in the arena, and [`Error::Busy`] while the log does not have all that pages
+    /// are of: call it again later; [`Error::NotFound`] when the group was rebased again or removed meanwhile; others: the
+    /// disk fails, begin again.
     pub fn finish(&mut self, source: &dyn FlushSource) -> Result<(), Error> {
         if !self.logged {
+            self.is_in_log(source)?;
             self.guarded(BaseWriter::sync)?;
             let store = self.store.clone();
             let _no_checkpoint = lock(&store.maintaining);
@@ -166,8 +194,25 @@ impl BaseWriter {
         match taken {
             Err(e) => Err(e),
             Ok(_) if whole => Ok(()),
-            Ok(_) => Err(Error::NotFound(format!("group {} was rebased again, or removed", self.group))),
+            Ok(_) => Err(self.over()),
         }
+    }
+
+    fn over(&self) -> Error {
+        Error::NotFound(format!("group {} was rebased again, or removed", self.group))
+    }
+
+    /// Recovery replays what is newer than the base onto it.
+    fn is_in_log(&self, source: &dyn FlushSource) -> Result<(), Error> {
+        let mut lacks = false;
+        source.with_group(self.group, &mut |g| {
+            lacks = g.lives == self.lives && self.upto > self.at.lsn && g.clean().min(g.committed()) < self.upto;
+        });
+        if lacks {
+            self.store.arena.kick.now();
+            return Err(Error::Busy(format!("group {}: the log does not have commit {} yet", self.group, self.upto)));
+        }
+        Ok(())
     }
 
     /// A full disk changes nothing; after any other failure only a new writer helps.
@@ -238,7 +283,8 @@ impl BaseWriter {
         let named = checkpoints.iter().try_for_each(|c| self.files[&c.dataset].1.name(c));
         named.map_err(|e| LogError::Failed(format!("base file: {e}")))?;
         let datasets: Vec<_> = self.files.iter().map(|(id, f)| (*id, f.0, f.1.clone())).collect();
-        let mut arrived = Some(Arrived { at: self.at, datasets });
+        datasets.iter().for_each(|d| d.2.says_nothing_below(self.upto));
+        let mut arrived = Some(Arrived { at: self.at, upto: self.upto, datasets });
         source.with_group(self.group, &mut |g| {
             let Some(base) = arrived.take() else { return };
             if g.lives == self.lives {
@@ -266,18 +312,23 @@ impl Drop for BaseWriter {
 }
 
 impl GroupStore {
+    /// True when a record that is committed is the one that a base is missing up to, or is behind it here.
+    fn holds(&self, at: RecordId) -> bool {
+        let Some(rebased) = self.rebased_to() else { return false };
+        match at.lsn {
+            l if l == rebased.lsn => at == rebased,
+            // Records that the ring gave up were committed, and so is `at`: they are of one history.
+            l if l > rebased.lsn && l < self.base.lsn => true,
+            l => l > rebased.lsn && l <= self.tail.lsn && self.record_id(l) == Some(at),
+        }
+    }
+
     fn check_base(&self, at: RecordId, sizes: &[(DatasetId, u64)]) -> Result<(), Error> {
         let id = self.id();
         let Some(rebased) = self.rebased_to() else {
             return Err(Error::Usage(format!("group {id} is whole: a base is for one that was rebased")));
         };
-        // Records that the ring gave up were committed, and so is `at`: they are of one history.
-        let held = match at.lsn {
-            l if l == rebased.lsn => at == rebased,
-            l if l > rebased.lsn && l < self.base.lsn => true,
-            l => l > rebased.lsn && l <= self.tail.lsn && self.record_id(l) == Some(at),
-        };
-        if !held {
+        if !self.holds(at) {
             let tail = self.tail.lsn;
             return Err(Error::Usage(format!(
                 "group {id} has records {} to {tail}, and not this {}",
@@ -300,14 +351,19 @@ impl GroupStore {
     /// Takes the base that the log names: the group is whole. False when there is none.
     ///
     /// # Errors
-    /// [`Error::Full`] without a frame for the ring: it stays to be taken.
+    /// [`Error::Full`] without a frame for the ring, [`Error::Busy`] while something keeps older snapshots: it stays to be taken.
     pub(crate) fn take_base(&mut self) -> Result<bool, Error> {
         let (Some(base), Some(rebased)) = (self.arrived.take(), self.rebased_to()) else { return Ok(false) };
         let at = base.at.lsn;
         // What the base hides must be gone before its marks go.
         self.set_committed(at);
         self.set_flushed(at);
-        self.set_horizon(at);
+        self.set_horizon(base.upto.max(at));
+        if self.floor() < base.upto {
+            let floor = self.floor();
+            self.arrived = Some(base);
+            return Err(Error::Busy(format!("group {}: snapshots from {floor} on are kept yet", self.id())));
+        }
         self.prune_superseded(); // a group rebuilt from disk had its horizon there already
         let arena = self.arena.clone();
         for (id, size, file) in &base.datasets {

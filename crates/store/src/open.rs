@@ -1,11 +1,12 @@
 //! Opening the arena: the old one if it can be trusted, else a new one.
 //!
 //! An arena is trusted when it verifies, belongs to this data directory, was written under this kernel boot, and was
-//! not marked suspect. File and directory are locked first: two nodes never share them.
+//! not marked suspect. File and directory are locked first: two nodes never share them. A new directory takes no arena of a
+//! node that may come back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,6 +40,29 @@ pub(crate) fn context(e: &std::io::Error, path: &Path) -> Error {
         std::io::ErrorKind::PermissionDenied => Error::Permission(text),
         _ => Error::Unavailable(text),
     }
+}
+
+/// A node that begins takes no file that holds something: a stopped node's memory may be all that is left of its commits.
+///
+/// # Errors
+/// [`Error::Usage`] unless the file is empty, or an arena of before the machine was started.
+pub(crate) fn check_nobodys(file: &File, path: &Path, data_dir: &Path) -> Result<(), Error> {
+    let mut page = vec![0u8; PAGE_SIZE];
+    let n = file.read_at(&mut page, 0)?;
+    if page.iter().all(|b| *b == 0) {
+        return Ok(());
+    }
+    let whose = match ArenaHeader::decode(&page) {
+        Ok(header) if header.kernel_boot != [0; 16] && header.kernel_boot != kernel_boot()? => return Ok(()),
+        Ok(header) if n == PAGE_SIZE => format!("is the memory of store {}", header.store),
+        _ => "holds something that is no arena".into(),
+    };
+    Err(Error::Usage(format!(
+        "{} {whose}, and {} is a new node's directory: give the directory of the node whose memory it is, or another file; \
+         if that node never comes back, delete the file",
+        path.display(),
+        data_dir.display()
+    )))
 }
 
 /// The kernel's boot id as 16 bytes.

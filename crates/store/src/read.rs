@@ -102,8 +102,10 @@ impl GroupStore {
     /// A record of the ring, decoded; None when it is no longer, or not yet, there.
     pub(crate) fn decoded(&self, lsn: Lsn) -> Result<Option<(Record, Vec<u8>)>, Error> {
         let Some(kept) = self.kept(lsn) else { return Ok(None) };
-        match self.ring.entry(kept.position)? {
-            Some((h, meta, _)) if h.kind == Kind::Commit => Ok(Some((Record::decode(&h, &meta)?, meta))),
+        match (self.ring.entry(kept.position), self.remembered(lsn)) {
+            (Ok(Some((h, meta, _))), _) if h.kind == Kind::Commit => Ok(Some((Record::decode(&h, &meta)?, meta))),
+            (_, Some(open)) => Ok(Some(open.clone())),
+            (Err(e), None) => Err(e),
             _ => Err(Error::Corrupt(format!("record {lsn} of group {}", self.id()))),
         }
     }

@@ -171,7 +171,7 @@ fn read_ring(g: &mut GroupStore) -> Result<(Expected, Option<(u64, RecordId)>), 
                 if record.id.lsn != g.tail.lsn.next() || record.predecessor != g.tail.hash {
                     return Err(gap);
                 }
-                note_record(g, &record, at, &mut expected);
+                note_record(g, &record, &meta, at, &mut expected);
             }
             Kind::Checkpoint => {
                 let (base, tail) = g.load_state(&meta)?;
@@ -212,14 +212,14 @@ fn read_ring(g: &mut GroupStore) -> Result<(Expected, Option<(u64, RecordId)>), 
     Ok((expected, rebase))
 }
 
-fn note_record(g: &mut GroupStore, record: &Record, position: u64, expected: &mut Expected) {
+fn note_record(g: &mut GroupStore, record: &Record, meta: &[u8], position: u64, expected: &mut Expected) {
     g.note_sizes(record);
     if record.part == Part::Aborts {
         g.forget_taken(Lsn(record.id.lsn.0 - 1));
         expected.retain(|k, _| k.2 != Lsn(record.id.lsn.0 - 1));
     }
     g.note_writer(record);
-    g.note_links(record);
+    g.note_open(record, meta);
     let mut pages = 0;
     for p in record.pages.iter().filter(|p| p.payload != Payload::Zero) {
         expected.insert((record.datasets[p.dataset as usize].dataset, p.page.0, record.id.lsn), p.checksum);

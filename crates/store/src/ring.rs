@@ -4,8 +4,8 @@
 //! stream's bytes since the group began; position p lies in part p / 4096. Parts before the head are given back.
 //!
 //! Invariants: an entry's first 8 bytes are stored last, and the 8 bytes behind the newest entry are zero before
-//! that, so the stream always ends at a zero word or at the end of the last part. Nothing published is changed; what
-//! has to go is cut by an entry that says so.
+//! that, so the stream always ends at a zero word or at the end of the last part. Nothing published is changed, unless it
+//! is damaged; what has to go is cut by an entry that says so.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -120,15 +120,22 @@ impl Ring {
     }
 
     /// Appends an entry: its first word last. Returns its position. Room was reserved.
-    pub(crate) fn push(&mut self, mut header: Header, meta: &[u8]) -> u64 {
+    pub(crate) fn push(&mut self, header: Header, meta: &[u8]) -> u64 {
         let at = self.end;
-        header.store = StoreId(self.arena.salt);
-        header.request = at;
-        let bytes = header.encode();
         let end = at + (HEADER_SIZE + padded(meta.len())) as u64;
         if end < self.limit() {
             self.arena.map.store(self.place(end), 0);
         }
+        self.rewrite(at, header, meta);
+        self.end = end;
+        at
+    }
+
+    /// Writes the entry at a position. One that is there already is damaged, and was this one.
+    pub(crate) fn rewrite(&self, at: u64, mut header: Header, meta: &[u8]) {
+        header.store = StoreId(self.arena.salt);
+        header.request = at;
+        let bytes = header.encode();
         self.write(at + HEADER_SIZE as u64, meta);
         step("ring metadata written");
         self.write(at + 8, &bytes[8..]);
@@ -137,8 +144,6 @@ impl Ring {
         word.copy_from_slice(&bytes[..8]);
         self.arena.map.store(self.place(at), u64::from_le_bytes(word));
         step("ring entry published");
-        self.end = end;
-        at
     }
 
     /// The entry at a position and the position behind it; None at the stream's end.

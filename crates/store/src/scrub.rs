@@ -249,7 +249,7 @@ impl Store {
         self.arena.kick.now();
     }
 
-    /// Drops a ring entry that does not check, and all before it. False when they are not committed, or not on the disk yet:
+    /// Writes a ring entry that does not check again, if it is remembered; else drops it, and all before it. False when they are not committed, or not on the disk yet:
     /// try again. What cannot be read cannot go to the log: base files take what is committed, as far as no reader is left.
     pub fn mend_ring(&self, source: &dyn FlushSource, group: GroupId, position: u64) -> bool {
         let mut mended = true;
@@ -331,7 +331,7 @@ impl GroupStore {
 
     /// See [`Store::mend_ring`]. Their content stays; that they can be sent again, and named as changes, goes.
     fn drop_entry(&mut self, position: u64) -> bool {
-        if position < self.slot.head {
+        if position < self.slot.head || self.rewrite_open(position) {
             return true;
         }
         let least = self.records.partition_point(|k| k.position <= position);

@@ -17,7 +17,7 @@ use crate::group::GroupStore;
 use crate::identity::Identity;
 use crate::layout::Layout;
 use crate::log::Log;
-use crate::open::{context, create, keep, log_failed, open_locked};
+use crate::open::{check_nobodys, context, create, keep, log_failed, open_locked};
 use crate::options::{Opened, StoreOptions, Usage};
 use crate::random::random;
 use crate::room::{Draw, Stalls};
@@ -62,7 +62,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when another node uses arena or directory; [`Error::Full`] without room for the arena;
-    /// [`Error::Usage`] for sizes that make no sense.
+    /// [`Error::Usage`] for sizes that make no sense, and for a new directory with a file that holds something else.
     pub fn open(options: StoreOptions) -> Result<(Arc<Store>, Opened), Error> {
         Store::open_on(options, Arc::new(RealDisk))
     }
@@ -77,6 +77,9 @@ impl Store {
         let dir_lock = open_locked(&options.data_dir.join("lock"))?;
         let file = open_locked(&options.arena)?;
         let mut identity = Identity::load(&*disk, &options.data_dir)?;
+        if identity == Identity::default() {
+            check_nobodys(&file, &options.arena, &options.data_dir)?; // before a second try finds the directory used
+        }
         let previous = identity.store;
         identity.boot = identity.boot.checked_add(1).ok_or_else(|| Error::Full("boot numbers are used up".into()))?;
         identity.save(&*disk, &options.data_dir)?;

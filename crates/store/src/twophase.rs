@@ -6,12 +6,13 @@
 //! Invariants: a prepared record is taken back while it is the tail, so nothing stands on its pages, and after the log has
 //! it, so the log is whole. Its record stays in the chain: what goes are its pages, zeros, shrinkings and sizes. Whoever has a
 //! record behind a prepared one has the record that resolves it: neither ring nor log begins between the two. An open
-//! decision at the tail stands in the ring and behind the checkpoint, whatever is dropped.
+//! decision at the tail stands in the ring and behind the checkpoint, whatever is dropped. Both are kept a second time beside
+//! the ring while they are the tail: nothing about them waits for an entry that is damaged, which is written again from that.
 
 use std::sync::atomic::Ordering;
 
 use dspm_proto::record::{Payload, Record};
-use dspm_proto::{Error, Link, Lsn, Part, Refusal};
+use dspm_proto::{Error, Header, Kind, Link, Lsn, Part, Refusal, StoreId};
 
 use crate::group::GroupStore;
 use crate::index::Dataset;
@@ -28,9 +29,6 @@ impl GroupStore {
     pub fn links(&self, lsn: Lsn) -> Vec<Link> {
         if matches!(self.part(lsn), Part::Alone | Part::Aborts) {
             return Vec::new();
-        }
-        if lsn == self.tail.lsn && self.named.0 == self.tail {
-            return self.named.1.clone();
         }
         self.decoded(lsn).ok().flatten().map_or_else(Vec::new, |(record, _)| record.links)
     }
@@ -106,9 +104,32 @@ impl GroupStore {
         self.sessions.took_back(lsn);
     }
 
-    /// Remembers whom a record names.
-    pub(crate) fn note_links(&mut self, record: &Record) {
-        self.named = (record.id, record.links.clone());
+    /// Remembers the newest record, if others ask about it or it may be taken back.
+    pub(crate) fn note_open(&mut self, record: &Record, meta: &[u8]) {
+        let open = matches!(record.part, Part::Prepared | Part::Decides);
+        self.open = open.then(|| (record.clone(), meta.to_vec()));
+    }
+
+    /// The newest record as it is remembered beside the ring.
+    pub(crate) fn remembered(&self, lsn: Lsn) -> Option<&(Record, Vec<u8>)> {
+        self.open.as_ref().filter(|open| lsn == self.tail.lsn && open.0.id == self.tail)
+    }
+
+    /// A record follows, so the newest one is remembered no longer: its entry has to be sound.
+    pub(crate) fn mend_open(&mut self) {
+        let Some(kept) = self.records.back().filter(|_| self.open.is_some()) else { return };
+        let position = kept.position;
+        if !matches!(self.ring.entry(position), Ok(Some(_))) && self.rewrite_open(position) {
+            self.arena.checksum_errors.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes the ring's entry at that position again, where it is the one that is remembered.
+    pub(crate) fn rewrite_open(&mut self, position: u64) -> bool {
+        let is_newest = self.records.back().is_some_and(|k| k.position == position);
+        let Some((record, meta)) = self.remembered(self.tail.lsn).filter(|_| is_newest) else { return false };
+        self.ring.rewrite(position, ring_header(record, meta), meta);
+        true
     }
 
     /// Remembers a record as its process's newest. A resolution is nobody's: a process asks about its prepared record.
@@ -117,6 +138,11 @@ impl GroupStore {
             self.sessions.wrote(record.session, record.id);
         }
     }
+}
+
+/// Header of a record's entry in the ring.
+pub(crate) fn ring_header(record: &Record, meta: &[u8]) -> Header {
+    Header { flags: 0, ..record.header(Kind::Commit, meta, StoreId(0), 0) }
 }
 
 impl Dataset {

@@ -160,11 +160,7 @@ impl Node {
         }
         let (mut records, mut bytes) = (Vec::new(), 0);
         for lsn in from.0..=last.0 {
-            let Some(stored) = g.replica.records.group.record(Lsn(lsn)).filter(StoredRecord::is_complete) else {
-                let name = &g.entry.name;
-                eprintln!("dspm-node: ALARM: commit {lsn} of {name} is asked for and no longer kept as a whole");
-                break;
-            };
+            let Some(stored) = self.to_send(g, Lsn(lsn)) else { break };
             let id = stored.record.id;
             let (full, meta) = stored.record.in_full();
             if bytes > 0 && bytes + full.data_len() > PART {
@@ -176,6 +172,21 @@ impl Node {
             records.push((head, stored.pages.into_iter().filter_map(frame_of).collect()));
         }
         sender.send_records(header.group, from, records);
+    }
+}
+
+impl Node {
+    /// A record as it is here, every page sound. One that is not would be refused for ever: it is put right first.
+    fn to_send(&self, g: &Group, lsn: Lsn) -> Option<StoredRecord> {
+        let stored = g.replica.records.group.record(lsn);
+        let damaged = stored.as_ref().map_or_else(Vec::new, |s| g.replica.records.damaged_of(s));
+        damaged.iter().for_each(|(dataset, page)| self.scrub.suspect(g.entry.group, *dataset, *page));
+        let whole = stored.filter(|s| s.is_complete() && damaged.is_empty());
+        if whole.is_none() && damaged.is_empty() {
+            let name = &g.entry.name;
+            eprintln!("dspm-node: ALARM: commit {lsn} of {name} is asked for and no longer kept as a whole");
+        }
+        whole
     }
 }
 

@@ -1,10 +1,10 @@
 //! Joining: a node that a set took up brings the base of every group here, then says that it is whole.
 
-use super::base::Source;
 use super::group::SharedGroup;
 use super::node::Node;
+use super::pages::{Door, Source};
 use crate::clock;
-use dspm_proto::control::SetEntry;
+use dspm_proto::control::{MemberEntry, SetEntry};
 use dspm_proto::{Error, Generation, GroupId, Instant, SetId};
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -93,11 +93,15 @@ impl Node {
 
     fn source(&self, set: &SetEntry) -> Result<Source, Error> {
         let catalog = self.catalog();
-        let node = catalog.view.nodes.iter().find(|n| n.name == set.primary);
-        let node = node.ok_or_else(|| Error::Unavailable(format!("no address of the primary {}", set.primary)))?;
-        let member = set.members.iter().find(|m| m.node == set.primary);
-        let store = member.ok_or_else(|| Error::Unavailable("the primary is no member".into()))?.store;
-        Ok(Source { address: node.address.clone(), store, generation: set.generation })
+        let door = |m: &MemberEntry| {
+            let node = catalog.view.nodes.iter().find(|n| n.name == m.node)?;
+            Some(Door { name: m.node.clone(), address: node.address.clone(), store: m.store })
+        };
+        let (primary, others): (Vec<_>, Vec<_>) = set.members.iter().partition(|m| m.node == set.primary);
+        let primary = primary.into_iter().find_map(door);
+        let primary =
+            primary.ok_or_else(|| Error::Unavailable(format!("no address of the primary {}", set.primary)))?;
+        Ok(Source { primary, others: others.into_iter().filter_map(door).collect(), generation: set.generation })
     }
 }
 

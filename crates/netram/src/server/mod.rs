@@ -21,6 +21,7 @@ mod links;
 mod mend;
 mod metrics;
 mod node;
+mod pages;
 mod records;
 mod removal;
 mod saved;

@@ -2,8 +2,10 @@
 
 use super::shortage::Shortages;
 use dspm_proto::record::{Payload, Record, apply_delta, verify_page};
-use dspm_proto::{ClientId, Error, Link, Lsn, PAGE_SIZE, Part, RecordId, Refusal, Session, checksum};
-use dspm_store::{FrameBuf, GroupStore, Lookup, Store};
+use dspm_proto::{
+    ClientId, DatasetId, Error, Link, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Refusal, Session, checksum,
+};
+use dspm_store::{FrameBuf, GroupStore, Lookup, Store, StoredPage, StoredRecord};
 use dspm_txn::{Fence, Origin, Records};
 use std::sync::Arc;
 
@@ -24,6 +26,19 @@ pub(crate) struct StoreRecords {
 impl StoreRecords {
     pub(crate) fn new(group: GroupStore, store: Arc<Store>, shortages: Arc<Shortages>) -> StoreRecords {
         StoreRecords { group, store, shortages }
+    }
+
+    /// Pages of a record that is to be sent again whose copies here are damaged.
+    pub(crate) fn damaged_of(&self, stored: &StoredRecord) -> Vec<(DatasetId, PageNo)> {
+        let known = self.group.damaged_pages();
+        let all = stored.record.pages.iter().zip(&stored.pages);
+        let named = all.map(|(p, copy)| (stored.record.datasets[p.dataset as usize].dataset, p, copy));
+        let damaged = named.filter(|(dataset, p, copy)| match copy {
+            StoredPage::Frame(content) => checksum(&content[..]) != p.checksum,
+            StoredPage::Gone => known.contains(&(*dataset, p.page)),
+            StoredPage::Zero => false,
+        });
+        damaged.map(|(dataset, p, _)| (dataset, p.page)).collect()
     }
 
     /// Notes whether there was room.

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use dspm_proto::*;
 
 use super::support::*;
+use crate::layout::ArenaHeader;
 use crate::{GroupStore, Lookup, Store};
 
 const D: DatasetId = DatasetId(1);
@@ -55,6 +56,48 @@ fn two_nodes_never_share_an_arena() {
     assert_eq!(mode & 0o777, 0o600);
     drop(store);
     dir.open(1 << 20);
+}
+
+/// A stopped node's memory may be all that is left of what was committed.
+#[test]
+fn a_new_node_takes_no_file_that_holds_something() {
+    let dir = Dir::new();
+    let (store, opened) = dir.open(1 << 20);
+    let mut g = store.open_group(GROUP).unwrap();
+    append(&store, &mut g, &[(D, 4096)], &[(D, 0, Some(7))]).unwrap();
+    drop((g, store));
+    let mut other = dir.options(2 << 20);
+    other.data_dir = dir.0.join("other");
+    for _ in 0..2 {
+        let e = Store::open(other.clone()).map(drop).unwrap_err();
+        let whose = format!("is the memory of store {}, and", opened.store);
+        assert!(matches!(e, Error::Usage(ref t) if t.contains(&whose) && t.contains("delete the file")), "{e}");
+    }
+    let (store, again) = dir.open(1 << 20);
+    assert!(again.memory_kept && store.recovered_groups() == [GROUP]);
+    drop(store);
+    other.arena = dir.0.join("notes");
+    std::fs::write(&other.arena, "what somebody wrote").unwrap();
+    let e = Store::open(other.clone()).map(drop).unwrap_err();
+    assert!(matches!(e, Error::Usage(ref t) if t.contains("no arena")), "{e}");
+    assert_eq!(std::fs::read(&other.arena).unwrap(), b"what somebody wrote");
+    std::fs::write(&other.arena, vec![0; 1 << 20]).unwrap(); // what a start that was cut short leaves
+    assert!(Store::open(other).is_ok());
+}
+
+/// After a restart of the machine nothing can keep it, whosever it was.
+#[test]
+fn an_arena_of_before_the_machine_was_started_is_taken() {
+    let dir = Dir::new();
+    drop(dir.open(1 << 20));
+    let path = dir.0.join("arena");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = ArenaHeader::decode(&bytes[..PAGE_SIZE]).unwrap();
+    let (at, copy) = ArenaHeader { sequence: header.sequence + 1, kernel_boot: [9; 16], ..header }.encode();
+    bytes[at..at + copy.len()].copy_from_slice(&copy);
+    std::fs::write(&path, bytes).unwrap();
+    std::fs::remove_dir_all(dir.0.join("data")).unwrap();
+    assert!(!dir.open(1 << 20).1.memory_kept);
 }
 
 #[test]

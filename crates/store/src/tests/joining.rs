@@ -45,7 +45,12 @@ impl Pair {
 
     /// A commit of the primary that the member does not hear of.
     pub(super) fn commit(&mut self, sizes: &[(DatasetId, u64)], writes: &[Write]) {
-        let r = append(&self.store, &mut self.primary, sizes, writes).unwrap();
+        self.commit_of(sizes, writes, Part::Alone);
+    }
+
+    /// The same with a part in a transaction over several groups.
+    pub(super) fn commit_of(&mut self, sizes: &[(DatasetId, u64)], writes: &[Write], part: Part) {
+        let r = append_of(&self.store, &mut self.primary, sizes, writes, part).unwrap();
         self.model.push(&r, sizes, writes);
     }
 

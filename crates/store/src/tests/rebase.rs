@@ -40,6 +40,84 @@ fn is_whole(p: &Pair) -> bool {
     p.member.with(|g| g.is_whole())
 }
 
+/// What a base stands at is known by its hash alone: once all memories are lost nobody would know that somebody may ask.
+#[test]
+fn a_base_does_not_stand_at_an_open_decision() {
+    let mut p = behind();
+    p.rebase();
+    p.member.flush();
+    p.commit_of(&[(A, size(22))], &[(A, 3, Some(30))], Part::Decides);
+    assert!(p.catch_up());
+    let decision = p.tail();
+    assert!(matches!(p.begin(decision.lsn), Err(Error::Busy(_))));
+    p.bring_base(Lsn(decision.lsn.0 - 1)).unwrap();
+    assert!(is_whole(&p));
+    p.member.with(|g| g.set_committed(decision.lsn));
+    p.member.flush();
+    p.member.with(|g| g.set_horizon(decision.lsn));
+    p.member.store.checkpoint_all(&*p.member.source).unwrap();
+    let disk = p.member.disk.copy();
+    let p = p.with_disk(disk);
+    assert_eq!(p.tail(), decision);
+    p.member.with(|g| assert_eq!((g.part(decision.lsn), g.links(decision.lsn).len()), (Part::Decides, 1)));
+    p.check();
+}
+
+#[test]
+fn a_base_may_stand_at_a_decision_that_nobody_asks_about() {
+    let mut p = behind();
+    p.rebase();
+    p.member.flush();
+    p.commit_of(&[(A, size(22))], &[(A, 3, Some(30))], Part::Decides);
+    assert!(p.catch_up());
+    let decision = p.tail().lsn;
+    p.member.with(|g| g.close(decision));
+    p.model.closed = decision;
+    p.bring_base(decision).unwrap();
+    assert!(is_whole(&p));
+    p.check();
+}
+
+/// The primary keeps the snapshot that was begun with no longer. What it changed since is here as records; nothing between
+/// the two is a state that could be shown, and nothing newer than the log may be in the base when the memory goes.
+#[test]
+fn a_base_goes_on_with_a_newer_snapshot() {
+    for memory_lost in [false, true] {
+        let mut p = behind();
+        p.rebase();
+        p.member.flush();
+        let begun = p.tail().lsn;
+        let mut w = p.begin(begun).unwrap();
+        let first: Vec<_> = p.base_at(begun).1.into_iter().filter(|page| page.1 < 8).collect();
+        p.write(&mut w, &first).unwrap();
+        // A page that is written and two that are not, one of them to zeros; shrinking and growing again.
+        p.commit(&[(A, size(20))], &[(A, 7, Some(60)), (A, 8, Some(61)), (A, 19, None)]);
+        p.commit(&[(A, size(22))], &[(A, 20, Some(62))]);
+        assert!(p.catch_up());
+        let newer = p.tail();
+        assert!(matches!(w.write(A, PageNo(8), Lsn(begun.0 + 1), &[61; PAGE_SIZE]), Err(Error::Usage(_))));
+        p.member.with(|g| w.go_on(g, newer)).unwrap();
+        assert!(matches!(p.member.with(|g| w.go_on(g, p.record_at(begun))), Err(Error::Usage(_))));
+        let rest: Vec<_> = p.base_at(newer.lsn).1.into_iter().filter(|page| page.1 >= 8).collect();
+        p.write(&mut w, &rest).unwrap();
+        assert!(matches!(w.finish(&*p.member.source), Err(Error::Busy(_))), "the log does not have them yet");
+        assert!(!is_whole(&p) && p.member.with(|g| g.cut(begun)).is_err());
+        p.member.flush();
+        w.finish(&*p.member.source).unwrap();
+        assert!(is_whole(&p) && p.member.with(|g| g.horizon()) == newer.lsn);
+        assert_eq!(p.member.with(|g| g.lookup(A, PageNo(0), begun)), Lookup::TooOld);
+        p.check();
+        drop(w);
+        let disk = p.member.disk.copy();
+        let mut p = if memory_lost { p.with_disk(disk) } else { p.restarted() };
+        p.check();
+        p.commit(&[(A, size(22))], &[(A, 9, Some(63))]);
+        assert!(p.catch_up());
+        checkpoint(&p);
+        p.check();
+    }
+}
+
 #[test]
 fn a_member_joins() {
     let mut p = behind();

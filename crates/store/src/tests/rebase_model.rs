@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::joining::*;
 use super::simdisk::Unsynced;
+use super::support::read;
 use crate::BaseWriter;
 
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ enum Op {
     Rebase,
     /// Some LSNs behind the member's tail.
     Begin(u64),
+    /// What is not written yet comes as of so many LSNs behind the member's tail.
+    GoOn(u64),
     Write(usize),
     Finish,
     /// The primary loses some commits; a member that holds them goes back, or is rebased.
@@ -39,6 +42,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::CatchUp),
         2 => Just(Op::Rebase),
         3 => (0u64..4).prop_map(Op::Begin),
+        3 => (0u64..4).prop_map(Op::GoOn),
         4 => (1usize..40).prop_map(Op::Write),
         3 => Just(Op::Finish),
         1 => (0u64..4).prop_map(Op::Lose),
@@ -55,7 +59,41 @@ fn op() -> impl Strategy<Value = Op> {
 
 struct Life {
     pair: Pair,
-    base: Option<(BaseWriter, Vec<BasePage>)>,
+    base: Option<Copy>,
+}
+
+/// A base on its way: the snapshot that is read, and the pages that are not written.
+struct Copy {
+    writer: BaseWriter,
+    at: Lsn,
+    todo: Vec<(DatasetId, u64)>,
+}
+
+impl Copy {
+    fn begin(pair: &Pair, at: Lsn) -> Option<Copy> {
+        let writer = pair.begin(at).ok()?;
+        let sizes = pair.base_at(at).0;
+        let todo = sizes.iter().flat_map(|(d, size)| (0..PageNo::count(*size)).map(|p| (*d, p))).collect();
+        Some(Copy { writer, at, todo })
+    }
+
+    fn write(&mut self, pair: &Pair, pages: usize) {
+        let some: Vec<_> = self.todo.drain(..pages.min(self.todo.len())).collect();
+        let read = |(d, p)| read(&pair.primary, d, p, self.at).map(|(lsn, fill)| (d, p, lsn, fill));
+        pair.write(&mut self.writer, &some.into_iter().filter_map(read).collect::<Vec<_>>()).unwrap();
+    }
+
+    fn go_on(&mut self, pair: &Pair, to: Lsn) {
+        let id = pair.record_at(to);
+        let (committed, lives) = pair.member.with(|g| (g.committed(), g.lives));
+        let done = pair.member.with(|g| self.writer.go_on(g, id));
+        match done {
+            Ok(()) => self.at = to,
+            Err(Error::Usage(_)) => assert!(to < self.at),
+            Err(Error::NotFound(_)) => assert!(pair.member.with(|g| (g.committed(), g.lives)) == (committed, lives)),
+            Err(e) => panic!("{e}"),
+        }
+    }
 }
 
 impl Life {
@@ -104,14 +142,18 @@ impl Life {
             Op::Begin(n) => {
                 self.base = None;
                 let at = back(n);
-                self.base = self.pair.begin(at).ok().map(|w| (w, self.pair.base_at(at).1));
+                self.base = Copy::begin(&self.pair, at);
                 let ready = member.with(|g| !g.is_whole() && !g.clearing && g.rebased_to().unwrap().lsn <= at);
                 assert_eq!(self.base.is_some(), ready);
             }
+            Op::GoOn(n) => {
+                if let Some(copy) = &mut self.base {
+                    copy.go_on(&self.pair, back(n));
+                }
+            }
             Op::Write(n) => {
-                if let Some((w, pages)) = &mut self.base {
-                    let some: Vec<_> = pages.drain(..n.min(pages.len())).collect();
-                    self.pair.write(w, &some).unwrap();
+                if let Some(copy) = &mut self.base {
+                    copy.write(&self.pair, n);
                 }
             }
             Op::Finish => self.finish(),
@@ -132,10 +174,17 @@ impl Life {
     }
 
     fn finish(&mut self) {
-        let Some((mut w, pages)) = self.base.take() else { return };
-        self.pair.write(&mut w, &pages).unwrap();
-        match w.finish(&*self.pair.member.source) {
-            Ok(()) => assert!(self.pair.member.with(|g| g.is_whole())),
+        let Some(mut copy) = self.base.take() else { return };
+        copy.write(&self.pair, usize::MAX);
+        let member = &self.pair.member;
+        let mut done = copy.writer.finish(&*member.source);
+        if let Err(Error::Busy(_)) = done {
+            assert!(member.with(|g| g.flushed() < copy.at));
+            member.flush();
+            done = copy.writer.finish(&*member.source);
+        }
+        match done {
+            Ok(()) => assert!(member.with(|g| g.is_whole() && g.horizon() >= copy.at)),
             Err(Error::NotFound(_)) => {}
             Err(e) => panic!("{e}"),
         }

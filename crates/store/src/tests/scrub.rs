@@ -421,9 +421,43 @@ fn whom_the_newest_record_names_is_known_though_its_entry_is_damaged() {
         let position = w.with(|g| g.records.back().unwrap().position);
         flip_memory(&w, w.with(|g| g.ring.byte_at(position + 150)));
         assert_eq!(pass(&w).entries, [position]);
-        assert!(!w.store.mend_ring(&*w.source, GROUP, position), "it is not resolved yet, or may be asked for");
         w.check(1, PAGES);
         w.with(|g| assert_eq!((g.part(g.tail().lsn), g.links(g.tail().lsn).len()), (part, 1)));
+        assert!(w.with(|g| g.keeps_from(g.tail().lsn)), "a joining member is given it");
+        w.flush();
+        assert_eq!(w.flushed(), w.model.tail(), "the log has it");
+        assert!(w.store.mend_ring(&*w.source, GROUP, position));
+        assert_eq!(pass(&w).entries, []);
+        let World { dir, disk, model, store, source, .. } = w;
+        drop((store, source));
+        let again = World::open_in(dir, disk, MEMORY, model);
+        assert!(again.opened.memory_kept, "{:?}", again.opened.reason);
+        again.check(1, PAGES);
+    }
+}
+
+/// The group would take no writer before a restart.
+#[test]
+fn a_prepared_record_is_taken_back_though_its_entry_is_damaged() {
+    for (flushed, offset) in [(true, 4), (true, 70), (false, 20), (false, 150)] {
+        let mut w = world(2, 1);
+        w.append_of(&[(D, PAGES * 4096)], &[(D, 2, Some(77)), (D, 3, None)], Part::Prepared).unwrap();
+        if flushed {
+            w.flush();
+        }
+        let position = w.with(|g| g.records.back().unwrap().position);
+        flip_memory(&w, w.with(|g| g.ring.byte_at(position + offset)));
+        assert_eq!(pass(&w).entries, [position]);
+        w.flush();
+        w.append_of(&[], &[], Part::Aborts).unwrap();
+        assert_eq!(pass(&w).entries, [], "the entry is whole before the record is forgotten");
+        w.append(&[(D, PAGES * 4096)], &[(D, 5, Some(78))]).unwrap();
+        w.with(|g| g.set_committed(g.tail().lsn));
+        w.flush();
+        w.check(1, PAGES);
+        let again = World::open(w.disk.copy(), MEMORY, w.model.clone());
+        assert!(again.opened.log_intact, "{:?}", again.opened.reason);
+        again.check(1, PAGES);
     }
 }
 
