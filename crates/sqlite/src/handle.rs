@@ -112,7 +112,7 @@ impl Handle {
         if !is_ordinary(code) {
             self.last_error = Some(report::failure(&self.copy.api, &self.name, error, code));
         } else if matches!(error, Error::Busy(_)) {
-            self.last_error = Some(report::text(&self.name, error)); // it says for whom one waits
+            self.last_error = Some(report::quietly(&self.name, error)); // it says for whom one waits
         }
         code
     }
