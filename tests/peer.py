@@ -34,6 +34,8 @@ class FakeNode:
         self.freed: list[int] = []
         self.cannot_free = ""
         self.cannot_take = ""
+        self.full = ""
+        self.refuses_ms = 0
         self.contradicts = ""
         self.trouble = ""
         self.view: dict[str, Any] = {"version": 0, "cluster": "", "nodes": [], "sets": []}
@@ -176,7 +178,8 @@ class FakeNode:
                 self.trouble = request.get("trouble", "")
                 view, count = self.view["version"], len(self.datasets)
                 known = {"view": view, "sum": self.sum(), "datasets": count, "former": self.former}
-                return {"name": self.name, "store": self.store, "boot": 1, **known}
+                room = {"full": self.full, "refuses_ms": self.refuses_ms}
+                return {"name": self.name, "store": self.store, "boot": 1, **known, **room}
             case "view":
                 if self.contradicts:
                     raise ConflictError(self.contradicts)

@@ -250,9 +250,9 @@ NODES = "abcdef"
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[SetEntry, int, Cluster]:
-    heard = st.builds(
-        Heard, st.sampled_from([None, 1, 1, 1, 2]), st.sampled_from([Way.HEARD, Way.HEARD, *Way]), st.floats(0, 9)
-    )
+    stores, ways = st.sampled_from([None, 1, 1, 1, 2]), st.sampled_from([Way.HEARD, Way.HEARD, *Way])
+    room = {"full": st.sampled_from(["", "", "no room"]), "refuses_s": st.sampled_from([0.0, 9.0])}
+    heard = st.builds(Heard, stores, ways, st.floats(0, 9), **room)
     known = {n: draw(heard) for n in NODES}
     machines = "".join(draw(st.lists(st.sampled_from("xyz"), min_size=6, max_size=6)))
     now = cluster("".join(draw(st.sets(st.sampled_from(NODES), max_size=2))), machines, **known)
@@ -288,7 +288,13 @@ def test_whatever_is_heard(situation: tuple[SetEntry, int, Cluster], failures: i
     assert not complete & {m.node for m in new.joining}, "a complete member joins anew"
     staying = [m for m in new.members if m.node not in now.draining]
     assert len(staying) + len(new.joining) <= max(copies, len(staying)) and len(staying) <= max(copies, 1)
-    assert complete - now.draining <= {m.node for m in new.members} or len(staying) == copies, "a copy given up"
+    full = {n for n, h in now.heard.items() if h.full}
+    relieved = (complete & full) - {m.node for m in new.members} if complete - full else set()
+    kept = complete - now.draining - relieved
+    assert kept <= {m.node for m in new.members} or len(staying) == copies, "a copy given up"
+    let_go = {m.node for m in entry.members} & relieved - now.draining
+    assert all(now.heard[n].refuses for n in let_go) or len(staying) == copies, "let go though it takes records"
+    assert not full & {m.node for m in new.joining if m not in entry.joining}, "it has no room"
     assert not {m.node for m in new.joining} & now.draining
     gone = {m.node for m in (*entry.last_active, *entry.dropped)} - {m.node for m in new.members}
     assert {m.node for m in new.dropped} == gone
@@ -303,7 +309,7 @@ def test_machines_are_shared_only_where_that_cannot_be_avoided(situation: tuple[
     if new is None:
         return
     machine = {n: e.machine for n, e in now.nodes.items()}
-    spares = [n for n in NODES if now.heard[n].way is Way.HEARD and now.heard[n].store and n not in now.draining]
+    spares = [n for n in NODES if now.heard[n].is_there and not now.heard[n].full and n not in now.draining]
     taken = {m.node for m in (*new.members, *new.joining)}
     used = Counter(machine[n] for n in taken - now.draining)
     free = {machine[n] for n in set(spares) - taken - {m.node for m in entry.last_active}}

@@ -271,7 +271,8 @@ class Pong(msgspec.Struct):
     """Answer of a heartbeat: `view` is the version that the node has, `sum` the view's checksum (0: not said),
     `datasets` the entries of its catalog.
 
-    `former` are its store ids before, the latest first, whose synced log it holds wholly.
+    `former` are its store ids before, the latest first, whose synced log it holds wholly. `full` is why its disk takes
+    no more, empty when it does; `refuses_ms` for how long it has refused records for want of room.
     """
 
     name: str
@@ -281,6 +282,8 @@ class Pong(msgspec.Struct):
     datasets: int
     former: list[int] = []
     sum: int = 0
+    full: str = ""
+    refuses_ms: int = 0
 
 
 class Located(msgspec.Struct):

@@ -66,23 +66,28 @@ def test_a_commit_takes_one(warm: Session) -> None:
 
 
 @pytest.mark.parametrize("pragma", ["synchronous=FULL", "synchronous=OFF"], ids=["super-journal", "without"])
-def test_a_commit_over_two_databases_takes_three(warm: Session, pragma: str) -> None:
-    """Guards "prepare, decide, resolve": three for two databases, and none for reading in between."""
-    warm.sql("ATTACH ? AS aux", fresh("trips-too"))
-    warm.sql("CREATE TABLE aux.u(a INTEGER PRIMARY KEY, b)")
-    warm.sql("INSERT INTO u VALUES(0, 0)")
-    for schema in ("main", "aux"):
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_a_commit_over_several_databases_takes_three(warm: Session, pragma: str, others: int) -> None:
+    """Guards "prepare, decide, resolve": three for any number of databases, and none for reading in between."""
+    schemas = [f"aux{i}" for i in range(others)]
+    for schema in schemas:
+        warm.sql(f"ATTACH ? AS {schema}", fresh("trips-too"))
+        warm.sql(f"CREATE TABLE {schema}.u(a INTEGER PRIMARY KEY, b)")
+        warm.sql(f"INSERT INTO {schema}.u VALUES(0, 0)")
+    for schema in ("main", *schemas):
         warm.sql(f"PRAGMA {schema}.{pragma}")
 
-    def both() -> None:
+    def all_of_them() -> None:
         for _ in range(TIMES):
             warm.sql("BEGIN IMMEDIATE")
             warm.sql("UPDATE t SET b = b + 1 WHERE a = 0")
-            warm.sql("UPDATE u SET b = b + 1")
+            for schema in schemas:
+                warm.sql(f"UPDATE {schema}.u SET b = b + 1")
             warm.sql("COMMIT")
-            warm.sql("SELECT * FROM t, u")
+            for schema in schemas:
+                warm.sql(f"SELECT * FROM t, {schema}.u")
 
-    assert fewest(warm, both) == 3 * TIMES
+    assert fewest(warm, all_of_them) == 3 * TIMES
 
 
 def test_a_transaction_without_a_change(warm: Session) -> None:

@@ -18,7 +18,7 @@ import pytest
 from dspm.formats.layout import Part
 
 from .child import Children, Session, SqlError
-from .cluster import Cluster, fresh
+from .cluster import Cluster, eventually, fresh
 from .conftest import Clusters, rounds, seconds
 from .damage import entry, flip, newest_record
 from .ledger import Ledger
@@ -246,3 +246,44 @@ def test_a_damaged_prepared_record_is_taken_back(clusters: Clusters, children: C
     damaged = next(n for n in apart.status()["nodes"] if n["name"] == primary)
     assert damaged["checksum_errors"] > 0
     apart.end()
+
+
+def test_who_waits_for_a_set_that_is_away_is_told_for_which(clusters: Clusters, children: Children) -> None:
+    """Guards writers behind a decision that a participant cannot resolve: BUSY, and the name of the other database."""
+    apart = clusters(2, copies=1, failover="false")  # one node each: nobody takes its place
+    ledger, chance = pair(apart, children), random.Random(1)
+    away = apart.pid(apart.members(ledger.other)[0])
+    db, told = children.session(apart, ledger.name), ""
+    for _ in range(40):
+        writer = ledger.writer(0)
+        writer.wait(2)
+        time.sleep(chance.random() * LONGEST_PAUSE_S)
+        os.kill(away, signal.SIGSTOP)
+        try:
+            writer.kill()
+            told = reason_to_wait(db)
+            if told:
+                assert db.one("SELECT count(*) FROM ledger") > 0, "reads go on"
+        finally:
+            os.kill(away, signal.SIGCONT)
+        eventually("writers go on", lambda: not reason_to_wait(db))
+        ledger.verify()
+        if told:
+            break
+    assert ledger.name in told and f"waits for dataset {ledger.other}" in told, told
+    apart.end()
+
+
+def reason_to_wait(db: Session) -> str:
+    """What a writer without a busy timeout is told; nothing if it gets its turn."""
+    db.sql("PRAGMA busy_timeout = 0")
+    for _ in range(2):  # the second time what was committed just now is known
+        try:
+            db.sql("BEGIN IMMEDIATE")
+            db.sql("ROLLBACK")
+            return ""
+        except SqlError as e:
+            assert e.primary == BUSY, e
+            if e.code == BUSY:
+                return e.reason
+    return ""

@@ -229,6 +229,12 @@ pub struct Pong {
     /// Its store ids before, the latest first, whose synced log it holds wholly.
     #[serde(default)]
     pub former: Vec<StoreId>,
+    /// Why its disk takes no more, in words; empty when it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub full: String,
+    /// For how long it has refused records for want of room, in milliseconds; 0 when it takes them.
+    #[serde(default)]
+    pub refuses_ms: u64,
 }
 
 /// The cluster as the registry knows it.

@@ -56,6 +56,7 @@ impl Node {
                 (to, Answer::Granted { tail, changes: self.changes(group, known, tail.lsn), token, lease })
             }
             Effect::Busy { to, ticket } => (to, Answer::Busy { ticket }),
+            Effect::Awaits { to, groups } => (to, Answer::Failed(Error::Busy(format!("{groups:?}")))),
             Effect::Outcome { to, committed, tail } => {
                 self.check_copies(group, committed, "tells that a record is committed", ctx);
                 (to, Answer::Outcome { committed, tail })

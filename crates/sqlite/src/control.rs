@@ -65,11 +65,32 @@ unsafe fn answer_pragma(handle: &mut Handle, texts: *mut *mut c_char) -> Result<
         Some(Ok(text)) => (text, Ok(())),
         Some(Err(text)) => (text, Err(Code(ffi::ERROR))),
     };
-    let text = handle.copy.api.string(&text);
+    // SAFETY: the caller's promise.
+    unsafe { give(handle, texts, &text) }?;
+    done
+}
+
+/// Answers a PRAGMA on a connection that is the parent's: `dspm_error` with that text, any other fails with it.
+///
+/// # Safety
+/// `texts` are what SQLite passes with a PRAGMA.
+pub unsafe fn answer_in_child(handle: &Handle, texts: *mut c_void, text: &str) -> Result<(), Code> {
+    let texts = texts.cast::<*mut c_char>();
+    // SAFETY: the caller's promise; names are NUL-terminated.
+    let name = unsafe { CStr::from_ptr(*texts.add(1)) };
+    // SAFETY: the caller's promise.
+    unsafe { give(handle, texts, text) }?;
+    if name.to_bytes().eq_ignore_ascii_case(b"dspm_error") { Ok(()) } else { Err(Code(ffi::ERROR)) }
+}
+
+/// # Safety
+/// `place` takes a string.
+unsafe fn give(handle: &Handle, place: *mut *mut c_char, text: &str) -> Result<(), Code> {
+    let text = handle.copy.api.string(text);
     if text.is_null() {
         return Err(Code(ffi::NOMEM));
     }
-    // SAFETY: SQLite frees the answer.
-    unsafe { *texts = text };
-    done
+    // SAFETY: the caller's promise; SQLite frees it.
+    unsafe { *place = text };
+    Ok(())
 }

@@ -9,6 +9,8 @@ use crate::fork;
 use crate::guard::guard;
 use crate::handle::Handle;
 use crate::lock::Lock;
+use crate::report;
+use dspm_proto::Error;
 use std::ffi::{c_int, c_void};
 
 /// What SQLite's buffer of an open database holds.
@@ -61,10 +63,21 @@ unsafe fn enter(
         // SAFETY: the caller's promise; SQLite uses a file from one thread at a time and never after closing it.
         let handle = unsafe { &mut *(*file.cast::<DatabaseFile>()).handle };
         if handle.born != fork::generation() {
+            if in_child != ffi::OK {
+                refuse(handle, Code(in_child));
+            }
             return in_child;
         }
         body(handle).map_or_else(|code| code.0, |()| ffi::OK)
     })
+}
+
+/// Says why nothing goes in a forked child, and answers the text. Of the handle nothing is used but what is as it was opened.
+#[cold]
+fn refuse(handle: &Handle, code: Code) -> String {
+    let text =
+        "the process that forked this one opened this connection, and only that process can use it: open another one";
+    report::failure(&handle.copy.api, &handle.name, &Error::Usage(text.into()), code)
 }
 
 /// SQLite passes offsets and sizes of files, which are never negative; a number that is means a bug of the caller.
@@ -171,6 +184,13 @@ unsafe extern "C" fn check_reserved_lock(file: *mut File, answer: *mut c_int) ->
 unsafe extern "C" fn file_control(file: *mut File, operation: c_int, argument: *mut c_void) -> c_int {
     // SAFETY: SQLite passes its open file, and with each operation the argument that belongs to it.
     unsafe {
+        let handle = &*(*file.cast::<DatabaseFile>()).handle;
+        if operation == ffi::FCNTL_PRAGMA && handle.born != fork::generation() {
+            return guard("xFileControl", ffi::IOERR, || {
+                let text = refuse(handle, Code(ffi::ERROR));
+                control::answer_in_child(handle, argument, &text).map_or_else(|code| code.0, |()| ffi::OK)
+            });
+        }
         enter(file, ("xFileControl", ffi::IOERR, ffi::IOERR), |handle| control::control(handle, operation, argument))
     }
 }

@@ -111,6 +111,8 @@ impl Handle {
         let code = code(error, during);
         if !is_ordinary(code) {
             self.last_error = Some(report::failure(&self.copy.api, &self.name, error, code));
+        } else if matches!(error, Error::Busy(_)) {
+            self.last_error = Some(report::quietly(&self.name, error)); // it says for whom one waits
         }
         code
     }

@@ -72,10 +72,16 @@ fn shortened(name: &str) -> String {
 
 /// Reports a failure and answers its text.
 pub fn failure(api: &Api, name: &str, error: &Error, code: Code) -> String {
-    let text = text(name, error);
-    *locked(&process().reporter.last) = text.clone();
+    let text = quietly(name, error);
     print(&text);
     api.log(code.0, &format!("dspm: {}", text.replace('\n', "; ")));
+    text
+}
+
+/// Remembers what a program meets in daily work, and answers its text.
+pub fn quietly(name: &str, error: &Error) -> String {
+    let text = text(name, error);
+    *locked(&process().reporter.last) = text.clone();
     text
 }
 

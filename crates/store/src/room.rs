@@ -205,6 +205,11 @@ impl Store {
         self.shortage(0).or_else(|| self.stalls.reason()).unwrap_or_else(full)
     }
 
+    /// Why the disk takes no more of the log, as it was seen last; None while it does.
+    pub fn disk_full(&self) -> Option<String> {
+        self.stalls.reason()
+    }
+
     /// Most pages of one record: a member must be able to hold it whatever it holds besides.
     pub fn record_pages_max(&self) -> u64 {
         u64::from(self.arena.layout.frames) / 3

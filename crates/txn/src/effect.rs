@@ -96,6 +96,14 @@ pub enum Effect {
         /// Its place.
         ticket: u64,
     },
+    /// Answer an acquire: no lease is to be had for as long as the primaries of these groups are silent. The waiter has no
+    /// place any more.
+    Awaits {
+        /// The waiter.
+        to: Caller,
+        /// They have part in a transaction that is not finished.
+        groups: Vec<GroupId>,
+    },
     /// Answer an outcome question.
     Outcome {
         /// The asker.

@@ -212,8 +212,11 @@ impl<R: Records> Replica<R> {
 
     /// Serves the queue as far as it goes.
     pub(crate) fn advance(&mut self, now: Instant) {
-        if self.leases.queue.is_empty() || self.settle.is_some() {
+        if self.leases.queue.is_empty() {
             return;
+        }
+        if self.settle.is_some() {
+            return self.send_impatient_away(now);
         }
         if self.leases.live(now) {
             return self.ask_holder(now);
@@ -230,7 +233,8 @@ impl<R: Records> Replica<R> {
             return self.start_settle(now);
         }
         if self.is_open(self.records.tail()) {
-            return self.tell_participants(now);
+            self.tell_participants(now);
+            return self.send_impatient_away(now);
         }
         if self.setup.removing {
             return; // who waits is told when the dataset is gone, or is next when it stays
@@ -256,6 +260,24 @@ impl<R: Records> Replica<R> {
             if let Some(to) = w.caller.take() {
                 self.effects.push(Effect::Busy { to, ticket: w.ticket });
             }
+        }
+    }
+
+    /// Other groups hold this one up, and nobody knows for how long: who does not want to wait is told for whom.
+    fn send_impatient_away(&mut self, now: Instant) {
+        let impatient = |w: &Waiter| w.patience <= now && w.caller.is_some();
+        if !self.leases.queue.iter().any(impatient) {
+            return;
+        }
+        let groups = self.awaited(now);
+        if groups.is_empty() {
+            return;
+        }
+        let (away, stay) = std::mem::take(&mut self.leases.queue).into_iter().partition(impatient);
+        self.leases.queue = stay;
+        let away: VecDeque<Waiter> = away;
+        for to in away.into_iter().filter_map(|w| w.caller) {
+            self.effects.push(Effect::Awaits { to, groups: groups.clone() });
         }
     }
 

@@ -34,7 +34,7 @@ enum Phase {
     /// Waiting for every member to hold the target.
     Complete { target: RecordId, done: Vec<NodeNo> },
     /// Every member holds the tail, which is prepared: waiting for who decides.
-    Inquire,
+    Inquire { since: Instant },
 }
 
 impl<R: Records> Replica<R> {
@@ -78,7 +78,7 @@ impl<R: Records> Replica<R> {
                 let rest: Vec<NodeNo> = others.into_iter().filter(|n| !done.contains(n)).collect();
                 rest.into_iter().for_each(|to| self.send_rest(to));
             }
-            Phase::Inquire => self.inquire(now),
+            Phase::Inquire { .. } => self.inquire(now),
         }
     }
 
@@ -137,13 +137,21 @@ impl<R: Records> Replica<R> {
                     self.settled(now);
                 }
             }
-            Phase::Inquire => self.resolve(now),
+            Phase::Inquire { .. } => self.resolve(now),
         }
     }
 
     /// True when no settle is under way, or only who decides about the tail is waited for.
     pub(crate) fn is_settled(&self) -> bool {
-        self.settle.as_ref().is_none_or(|s| matches!(s.phase, Phase::Inquire))
+        self.settle.as_ref().is_none_or(|s| matches!(s.phase, Phase::Inquire { .. }))
+    }
+
+    /// Since when who decides about the tail is waited for.
+    pub(crate) fn inquires_since(&self) -> Option<Instant> {
+        match self.settle.as_ref()?.phase {
+            Phase::Inquire { since } => Some(since),
+            _ => None,
+        }
     }
 
     /// True while nobody has the token of the last settle, which is over or waits for who decides about the tail.
@@ -182,7 +190,7 @@ impl<R: Records> Replica<R> {
         (self.serving, self.placed) = (true, true);
         if self.unresolved().is_some() {
             if let Some(settle) = self.settle.as_mut() {
-                settle.phase = Phase::Inquire;
+                settle.phase = Phase::Inquire { since: now };
             }
         } else {
             self.settle = None;

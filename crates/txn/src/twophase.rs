@@ -16,13 +16,15 @@ use crate::effect::Effect;
 use crate::replica::{Origin, Records, Replica};
 use dspm_proto::message::{Decision, Inquiry, Resolved};
 use dspm_proto::record::Record;
-use dspm_proto::{Instant, Link, Lsn, Part, RecordId, Refusal, Session, Token};
+use dspm_proto::{GroupId, Instant, Link, Lsn, Part, RecordId, Refusal, Session, Token};
 
 /// A decision at the tail, and who may still ask for it.
 pub(crate) struct Decided {
     id: RecordId,
     open: Vec<Link>,
     sent: Option<Instant>,
+    /// When they were told first.
+    since: Option<Instant>,
 }
 
 impl<R: Records> Replica<R> {
@@ -186,7 +188,7 @@ impl<R: Records> Replica<R> {
         } else if self.decided.as_ref().is_none_or(|d| d.id != tail) {
             // It names somebody: where nobody can be read it is damaged, and stays open.
             let open = Some(self.records.links(tail.lsn)).filter(|links| !links.is_empty());
-            self.decided = open.map(|open| Decided { id: tail, open, sent: None });
+            self.decided = open.map(|open| Decided { id: tail, open, sent: None, since: None });
         }
         self.decided.as_mut()
     }
@@ -239,11 +241,25 @@ impl<R: Records> Replica<R> {
         let Some(due) = self.wake_decided(now) else { return };
         let Some(decided) = self.decided().filter(|_| due <= now) else { return };
         decided.sent = Some(now);
+        decided.since.get_or_insert(now);
         let (id, open) = (decided.id, decided.open.clone());
         for link in open {
             let decision = Decision { decider: self.setup.group, id, lsn: link.lsn, committed: true };
             self.effects.push(Effect::Decide { to: link.group, decision });
         }
+    }
+
+    /// Groups that did not answer for a lease, so that this one gives none: participants that did not resolve the decision at
+    /// the tail, or who decides about it.
+    pub(crate) fn awaited(&mut self, now: Instant) -> Vec<GroupId> {
+        let tail = self.records.tail();
+        let (since, links) = match self.inquires_since() {
+            Some(since) => (Some(since), self.records.links(tail.lsn)),
+            None if self.is_open(tail) => self.decided().map_or((None, Vec::new()), |d| (d.since, d.open.clone())),
+            None => (None, Vec::new()),
+        };
+        let long = since.is_some_and(|since| now.since(since) >= self.setup.lease);
+        links.into_iter().filter(|_| long).map(|link| link.group).collect()
     }
 
     /// When [`Replica::tell_participants`] is due.

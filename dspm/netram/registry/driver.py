@@ -89,7 +89,7 @@ def is_settled(entry: SetEntry, copies: int, cluster: Cluster) -> bool:
         return False
     for m in entry.members:
         heard = cluster.heard.get(m.node)
-        if heard is None or not heard.is_there or heard.store != m.store or m.node in cluster.draining:
+        if heard is None or not heard.is_there or heard.store != m.store or m.node in cluster.draining or heard.refuses:
             return False
     return not cluster.suspects_of(entry)
 
@@ -102,6 +102,7 @@ def decide(entry: SetEntry, copies: int, cluster: Cluster, now: float, pace: Pac
         return None
     lost = any(standing(m, cluster).is_lost for m in (*entry.members, *entry.joining))
     lost = lost or bool(cluster.suspects_of(entry)) or any((entry.id, m.node) in cluster.unable for m in entry.joining)
+    lost = lost or any(m in entry.members for m in _relieved(entry, cluster))
     if entry.state == "activating":
         if pace.is_stuck(now):
             return _retry(entry, copies, cluster)
@@ -132,7 +133,8 @@ def following(
 ) -> SetEntry:
     """The next generation. `primary` is preferred to the one that is; without `join` it is made of members alone."""
     serving = primary or entry.primary
-    complete = _within_reach(entry, cluster, serving)
+    relieved = _relieved(entry, cluster)
+    complete = [m for m in _within_reach(entry, cluster, serving) if m not in relieved]
     staying = [m for m in complete if m.node not in cluster.draining]
     # A node that is drained stays until others hold all copies; who is one too many goes.
     members = staying[:copies] if len(staying) >= copies else complete
@@ -150,6 +152,21 @@ def following(
         joining=joining,
         dropped=[m for m in former.values() if m.node not in kept],
     )
+
+
+def _relieved(entry: SetEntry, cluster: Cluster) -> list[MemberEntry]:
+    """Complete members that the set goes on without because their disk is full: those that were let go for it, and as
+    many of those that refuse records as nodes with room can take the place of. Never all: another complete member with
+    room stays, for one without could not even write down that it leads."""
+    complete = _complete(entry, cluster)
+    full = [m for m in complete if cluster.heard[m.node].full]
+    if len(full) == len(complete):
+        return []
+    gone = [m for m in full if m not in entry.members]
+    refusing = [m for m in full if m in entry.members and cluster.heard[m.node].refuses]
+    named = {m.node for m in (*entry.last_active, *entry.members, *entry.joining)}
+    cut = {suspect for _, suspect in cluster.cut} | {node for set_id, node in cluster.unable if set_id == entry.id}
+    return gone + refusing[: 0 if entry.joining else len(_spares(named | cut, cluster))]
 
 
 def _within_reach(entry: SetEntry, cluster: Cluster, serving: str) -> list[MemberEntry]:
@@ -192,11 +209,11 @@ def _joining(entry: SetEntry, serving: str, wanted: int, cluster: Cluster) -> li
 
 
 def _spares(taken: Iterable[str], cluster: Cluster) -> list[NodeEntry]:
-    """Nodes that answer and are not taken."""
+    """Nodes that answer, have room on their disks, and are not taken."""
     return [
         cluster.nodes[name]
         for name, heard in cluster.heard.items()
-        if heard.is_there and name not in {*taken, *cluster.draining}
+        if heard.is_there and not heard.full and name not in {*taken, *cluster.draining}
     ]
 
 

@@ -89,7 +89,8 @@ class Membership:
         if not self._catalog.may_decide or self._is_late():
             return
         heard = self._heard()
-        answering = {n: h.store for n, h in heard.items() if h.way is Way.HEARD and not h.is_behind}
+        there = {n: h for n, h in heard.items() if h.way is Way.HEARD and not h.is_behind}
+        answering = {n: (h.store, bool(h.full), h.refuses) for n, h in there.items()}
         situation = (self._catalog.view_version, answering, set(self._catalog.draining))
         if situation == self._quiet:
             return

@@ -241,6 +241,9 @@ class Peer:
         if self.store not in (None, pong.store):
             self._wake.set()
         self._pong = pong
+        if self._pulse.room(pong.full, pong.refuses_ms / 1000):
+            event = "a node's disk is full" if pong.full else "a node's disk has room again"
+            log.warning(event, node=pong.name, why=pong.full)
         newest = self._catalog.view_version
         if pong.view == newest or self.node.name in self._catalog.ahead:
             self._catalog.listening.heard(self.node.name)

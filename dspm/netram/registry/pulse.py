@@ -3,7 +3,8 @@
 A node is *gone* when its address refuses connections: its process is dead. It is *unreachable* when a connect gets no
 answer, and *frozen* when it accepts connections and answers nothing: stopped, or far too slow. *Silent* is what has
 not been told apart yet; nothing is decided on it. Who answers and does not take the newest view over (its disk may be
-full) is *behind*.
+full) is *behind*. Who says that its disk is full is given nothing more; when it has refused records for that for a
+while, it *refuses*.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from enum import StrEnum
 
 BEHIND_S = 2.0
 """A node that answers and has not taken the newest view over for so long counts as not there."""
+
+REFUSES_S = 2.0
+"""A member whose disk is full and that takes no records for so long is done without, where another node is there."""
 
 
 class Way(StrEnum):
@@ -28,7 +32,7 @@ class Way(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Heard:
     """A node at one moment. `store` is that of its last answer, None before the first; `former` those before it; `boot`
-    counts its starts."""
+    counts its starts; `full` is why its disk takes no more, `refuses_s` for how long it has taken no records."""
 
     store: int | None
     way: Way = Way.HEARD
@@ -36,6 +40,13 @@ class Heard:
     former: frozenset[int] = frozenset()
     behind_s: float = 0.0
     boot: int = 0
+    full: str = ""
+    refuses_s: float = 0.0
+
+    @property
+    def refuses(self) -> bool:
+        """True when no commit gets past it, for want of room on its disk."""
+        return bool(self.full) and self.refuses_s > REFUSES_S
 
     @property
     def is_behind(self) -> bool:
@@ -65,11 +76,13 @@ class Pulse:
         self._view = 0
         self._boot = 0
         self._behind: float | None = None
+        self._room = "", 0.0
 
     def at(self, now: float) -> Heard:
         """The node as it is now."""
         behind_s = 0.0 if self._behind is None else max(0.0, now - self._behind)
-        return Heard(self._store, self._way, max(0.0, now - self._since), self._former, behind_s, self._boot)
+        silent_s = max(0.0, now - self._since)
+        return Heard(self._store, self._way, silent_s, self._former, behind_s, self._boot, *self._room)
 
     def heard(
         self, now: float, store: int, former: frozenset[int], view: int = 0, newest: int = 0, boot: int = 0
@@ -84,6 +97,12 @@ class Pulse:
         self._since, self._way, self._store, self._former = now, Way.HEARD, store, former
         return news
 
+    def room(self, full: str, refuses_s: float) -> bool:
+        """What it said of its disk in its last answer. True when it is full now and was not, or the other way round."""
+        news = bool(full) != bool(self._room[0])
+        self._room = full, refuses_s
+        return news
+
     def lost(self, way: Way) -> bool:
         """It did not answer. True when that is news."""
         news = self._way is not way
@@ -92,4 +111,4 @@ class Pulse:
 
     def forget(self, now: float) -> None:
         """The one who listens was late itself: how long the node was silent, and why, is not known."""
-        self._since, self._way, self._behind = now, Way.SILENT, None
+        self._since, self._way, self._behind, self._room = now, Way.SILENT, None, ("", 0.0)

@@ -298,8 +298,8 @@ class Service:
         return now()
 
     def node_states(self) -> list[dict[str, Any]]:
-        """Nodes with "serving", "down", "behind", "ahead" (of this registry's state) or "lost its memory", and whether
-        they are drained; what they remember and, in seconds, since when they were silent."""
+        """Nodes with "serving", "down", "behind", "full" (their disk), "ahead" (of this registry's state) or "lost its
+        memory", and whether they are drained; what they remember and, in seconds, since when they were silent."""
         found, now = [], self.membership.clock()
         for p in self._peers.values():
             state, why = self._state(p)
@@ -315,6 +315,8 @@ class Service:
             return "ahead" if peer.node.name in self.catalog.ahead and peer.answers else "down", peer.trouble
         if peer.refused:
             return "behind", f"cannot take over the newest view: {peer.refused}"
+        if full := self.membership.pulse(peer.node.name).at(self.membership.clock()).full:
+            return "full", f"is given nothing more: {full}"
         why = what_waits(self.catalog.sets.values(), peer.node.name, peer.store)
         return ("lost its memory", why) if why else ("serving", "")
 

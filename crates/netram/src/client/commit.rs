@@ -164,6 +164,7 @@ impl GroupClient {
     /// Asks until it is known whether the record in doubt was committed, which `absorb` takes in. The caller has set
     /// `resolving`, so there is one asker at a time; the background thread goes on asking when the caller's time is over.
     pub(crate) fn resolve(&self, deadline: Instant, absorb: impl FnOnce(&mut State)) -> Result<bool, Error> {
+        let asker = Asker { group: self, asks: true };
         let Some(flight) = self.lock().holder.flight().cloned() else {
             return Err(Error::OutcomeUnknown(
                 "the commit is not in doubt any more, and its outcome was not kept".into(),
@@ -177,7 +178,6 @@ impl GroupClient {
                 break (answer, state); // else it was final for who has forgotten it since
             }
         };
-        state.resolving = false;
         let result = match answer {
             Ok((reply, _)) => {
                 state.holder.abandon();
@@ -193,6 +193,7 @@ impl GroupClient {
                 Err(self.unknown(flight.id, &e))
             }
         };
+        asker.ends(&mut state);
         state.line.wake();
         drop(state);
         self.notify();
@@ -227,9 +228,14 @@ impl GroupClient {
                 self.answer_recall(&mut state, token, recall);
                 return Ok(());
             }
-            if let Some(place) = self.acquire(state, LOCAL, Duration::ZERO, deadline)? {
-                self.forget(place);
-                return Err(conflict()); // another transaction is open, and this one's snapshot is older
+            match self.acquire(state, LOCAL, Duration::ZERO, deadline) {
+                Ok(None) => {}
+                Ok(Some(place)) => {
+                    self.forget(place);
+                    return Err(conflict()); // another transaction is open, and this one's snapshot is older
+                }
+                Err(Error::Busy(why)) => return Err(Error::Conflict(why)), // a COMMIT that says busy would be repeated
+                Err(e) => return Err(e),
             }
         }
     }
@@ -290,6 +296,30 @@ impl Commit<'_> {
     }
 }
 
+/// The one that asks for the outcome of a group's record in doubt. When this is dropped it asks no more, so also in a
+/// thread that panics: else nobody would ever ask again, and whoever wants to begin would wait for it.
+struct Asker<'a> {
+    group: &'a GroupClient,
+    asks: bool,
+}
+
+impl Asker<'_> {
+    /// Under the lock under which the doubt ended: the next doubt has an asker of its own.
+    fn ends(mut self, state: &mut State) {
+        state.resolving = false;
+        self.asks = false;
+    }
+}
+
+impl Drop for Asker<'_> {
+    fn drop(&mut self) {
+        if self.asks {
+            self.group.lock().resolving = false;
+            self.group.notify();
+        }
+    }
+}
+
 /// Why a record is in doubt, before what was learned of it.
 pub(super) fn with_cause(e: Error, cause: &Error) -> Error {
     match (e, cause) {
@@ -302,4 +332,32 @@ pub(super) fn with_cause(e: Error, cause: &Error) -> Error {
 
 pub(super) fn conflict() -> Error {
     Error::Conflict("another commit came first".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{FakeNode, group_of};
+    use super::*;
+    use crate::wire::{frame, reply_to};
+    use dspm_proto::{Generation, message};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    #[test]
+    fn who_panics_while_it_asks_asks_no_more() {
+        let told = message::encode(&OutcomeReply { committed: true, ..OutcomeReply::default() });
+        let node = FakeNode::start(move |_, h| (h.kind == Kind::Outcome).then(|| frame(reply_to(h), &told, 0)));
+        let group = group_of(&node);
+        let tail = RecordId { generation: Generation(1), lsn: Lsn(4), hash: 4 };
+        let (token, now) = (Token { generation: Generation(1), boot: 1, n: 1 }, clock::now());
+        let mut state = group.lock();
+        assert!(state.holder.granted(token, now, Duration::from_secs(600), tail, now));
+        state.holder.open(now);
+        assert!(state.holder.send(RecordId { lsn: Lsn(5), hash: 5, ..tail }, vec![0]).is_some());
+        state.holder.doubt();
+        state.resolving = true;
+        drop(state);
+        let asked = catch_unwind(AssertUnwindSafe(|| group.resolve(group.deadline(), |_| panic!("on purpose"))));
+        assert!(asked.is_err());
+        assert!(!group.lock().resolving, "nobody would ever ask again");
+    }
 }

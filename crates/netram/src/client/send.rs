@@ -26,6 +26,9 @@ const AT_ONCE: usize = 64 << 10;
 const PAUSE_MIN: Duration = Duration::from_micros(500);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
+/// Pause between two looks where the group is, while a member has no room.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// A sealed record and the page data that travels with it.
 pub(super) struct Built {
     pub(super) record: Record,
@@ -75,12 +78,69 @@ struct Round {
 /// A record went out on a connection, under a number; or not, or not whole.
 type Sent = Result<(Connection, u64), Error>;
 
+/// A record whose first requests are answered: what came of them, and who gets it next.
+pub(super) struct Begun {
+    later: Vec<usize>,
+    round: Round,
+    sent: Instant,
+}
+
+/// Requests whose answers nobody took yet.
+struct Waiting {
+    requests: Vec<(usize, Connection, u64)>,
+    round: Round,
+    sent: Instant,
+    /// When who did not answer is not waited for any longer.
+    until: Instant,
+}
+
+/// One of several records that go out side by side.
+pub(super) struct Sending<'s, 'c> {
+    pub(super) group: &'s GroupClient,
+    pub(super) place: &'s Place,
+    pub(super) built: &'s Built,
+    pub(super) commit: &'s mut Commit<'c>,
+}
+
+impl Sending<'_, '_> {
+    /// Goes on as [`GroupClient::send_to_all`] does after its first round.
+    pub(super) fn go_on(&mut self, begun: Begun, room_until: Instant) -> Result<(), Error> {
+        self.group.send_on(self.place, self.built, self.commit, begun, room_until)
+    }
+}
+
+/// Sends each record to the members of its group before any answer is waited for: one round trip for all of them. The
+/// results are in the order of the records.
+pub(super) fn begin_side_by_side(sendings: &mut [Sending<'_, '_>], room_until: Instant) -> Vec<Begun> {
+    let Some(first) = sendings.first() else { return Vec::new() };
+    first.group.client.count_round_trip();
+    let send = |s: &Sending<'_, '_>| {
+        let (to, later) = order(s.place);
+        let waiting = s.group.send_round(s.place, s.built, &to, s.commit.change, room_until);
+        (later, waiting)
+    };
+    let sent: Vec<_> = sendings.iter().map(send).collect();
+    // What was sent first had to wait for the others to be sent.
+    let until = sent.iter().map(|(_, w)| w.until).max();
+    let hear = |(s, (later, waiting)): (&mut Sending<'_, '_>, (_, Waiting))| {
+        let (at, until) = (waiting.sent, until.unwrap_or(waiting.until));
+        let round = s.group.hear_round(s.place, s.built, Waiting { until, ..waiting }, s.commit);
+        Begun { later, round, sent: at }
+    };
+    sendings.iter_mut().zip(sent).map(hear).collect()
+}
+
+/// Who is sent a record first, and who then. Members that had no room for the last one are asked alone before the others
+/// get anything: what the others held then would be brought to them by the settle, commit after commit, from the room
+/// that is kept for settles.
+fn order(place: &Place) -> (Vec<usize>, Vec<usize>) {
+    let (short, rest): (Vec<usize>, _) = (0..place.peers.len()).partition(|i: &usize| place.peers[*i].link.is_short());
+    if short.is_empty() { (rest, short) } else { (short, rest) }
+}
+
 impl GroupClient {
     /// Sends the record to every member, and again to those that have no room, until `room_until`. Any error: the
     /// record is in doubt.
-    ///
-    /// Members that had no room for the last one are asked alone before the others get anything: what the others held
-    /// then would be brought to them by the settle, commit after commit, from the room that is kept for settles.
     pub(super) fn send_to_all(
         &self,
         place: &Place,
@@ -88,16 +148,41 @@ impl GroupClient {
         commit: &mut Commit<'_>,
         room_until: Instant,
     ) -> Result<(), Error> {
-        let (short, rest) = (0..place.peers.len()).partition(|i: &usize| place.peers[*i].link.is_short());
-        let (mut to, mut later): (Vec<usize>, Vec<usize>) = (short, rest);
-        if to.is_empty() {
-            std::mem::swap(&mut to, &mut later);
-        }
+        let (to, later) = order(place);
+        let begun = self.round(place, built, &to, later, commit, room_until);
+        self.send_on(place, built, commit, begun, room_until)
+    }
+
+    /// Sends it to some members and waits for their answers.
+    fn round(
+        &self,
+        place: &Place,
+        built: &Built,
+        to: &[usize],
+        later: Vec<usize>,
+        commit: &mut Commit<'_>,
+        room_until: Instant,
+    ) -> Begun {
+        self.client.count_round_trip();
+        let waiting = self.send_round(place, built, to, commit.change, room_until);
+        let sent = waiting.sent;
+        let round = self.hear_round(place, built, waiting, commit);
+        Begun { later, round, sent }
+    }
+
+    /// What follows the first round, until all members hold it.
+    fn send_on(
+        &self,
+        place: &Place,
+        built: &Built,
+        commit: &mut Commit<'_>,
+        mut begun: Begun,
+        room_until: Instant,
+    ) -> Result<(), Error> {
         let (mut whole, mut copies, mut pause) = (None, 0, PAUSE_MIN);
-        let began = Instant::now();
+        let (began, mut looked) = (begun.sent, begun.sent);
         let error = loop {
-            let sent = Instant::now();
-            let mut round = self.send_round(place, whole.as_ref().unwrap_or(built), &to, commit, room_until);
+            let Begun { mut later, mut round, sent } = begun;
             copies += round.copies;
             if round.done {
                 self.notify();
@@ -106,27 +191,29 @@ impl GroupClient {
             if let Some(e) = round.failed {
                 break e;
             }
-            let Some((short, why)) = round.without.pop() else {
-                if !later.is_empty() {
-                    to = std::mem::take(&mut later);
-                    continue;
+            let next = match round.without.pop() {
+                None if later.is_empty() => break Error::Unavailable("not all members acknowledged".into()),
+                None => std::mem::take(&mut later),
+                Some((short, why)) => {
+                    let again = round.without.iter().map(|w| w.0).chain([short]).collect();
+                    if matches!(why, Error::Refused(Refusal::Missing)) && whole.is_none() {
+                        whole = Some(built.whole(commit.change));
+                    } else if Instant::now() >= room_until {
+                        break no_room(&place.peers[short], &why, began.elapsed());
+                    } else {
+                        self.wait_for_room(pause, sent.elapsed(), room_until);
+                        pause = (pause * 2).min(PAUSE_MAX);
+                        if looked.elapsed() >= LOOK {
+                            looked = Instant::now();
+                            if self.has_moved_from(place, looked + LOOK) {
+                                break Error::Unavailable("the set goes on without the member that has no room".into());
+                            }
+                        }
+                    }
+                    again
                 }
-                break Error::Unavailable("not all members acknowledged".into());
             };
-            to = round.without.iter().map(|w| w.0).chain([short]).collect();
-            if matches!(why, Error::Refused(Refusal::Missing)) && whole.is_none() {
-                whole = Some(built.whole(commit.change));
-                continue;
-            }
-            if Instant::now() >= room_until {
-                break no_room(&place.peers[short], &why, began.elapsed());
-            }
-            self.lock().holder.stall();
-            self.notify(); // who waits to read asks the primary
-            // A large record is not sent more often than it takes to send it.
-            let longest = pause.max(sent.elapsed());
-            std::thread::sleep(longest.min(room_until.saturating_duration_since(Instant::now())));
-            pause = (pause * 2).min(PAUSE_MAX);
+            begun = self.round(place, whole.as_ref().unwrap_or(built), &next, later, commit, room_until);
         };
         let mut state = self.lock();
         state.holder.doubt();
@@ -134,31 +221,49 @@ impl GroupClient {
         Err(error)
     }
 
-    /// Sends it to some members at once, then waits for every answer. A member that takes it in so slowly that the commit's
-    /// time is over is not waited for, unless a link as slow as any may be would take longer.
-    fn send_round(&self, place: &Place, built: &Built, to: &[usize], commit: &mut Commit<'_>, until: Instant) -> Round {
-        let data = built.data(commit.change);
-        self.client.count_round_trip();
+    /// Pauses before a member without room is asked again. A large record is not sent more often than it took to send it.
+    fn wait_for_room(&self, pause: Duration, sending: Duration, room_until: Instant) {
+        self.lock().holder.stall();
+        self.notify(); // who waits to read asks the primary
+        std::thread::sleep(pause.max(sending).min(room_until.saturating_duration_since(Instant::now())));
+    }
+
+    /// A member without room may have been replaced, and not even have heard of it.
+    fn has_moved_from(&self, place: &Place, deadline: Instant) -> bool {
+        let _ = self.relocate(deadline); // nobody can tell: it is asked again
+        self.place().set.generation > place.set.generation
+    }
+
+    /// Sends it to some members at once. A member that takes it in so slowly that the commit's time is over is not waited
+    /// for, unless a link as slow as any may be would take longer.
+    fn send_round(&self, place: &Place, built: &Built, to: &[usize], change: &Change<'_>, until: Instant) -> Waiting {
+        let sent = Instant::now();
+        let data = built.data(change);
         let bytes: usize = data.iter().map(|d| d.len()).sum();
         let mut round = Round::default();
-        let mut waiting: Vec<(usize, Connection, u64)> = Vec::with_capacity(to.len());
+        let mut requests = Vec::with_capacity(to.len());
         let slowest = Duration::from_nanos(bytes as u64 * SLOWEST_NS_PER_BYTE);
-        let sent = match bytes + built.meta.len() <= AT_ONCE {
+        let results = match bytes + built.meta.len() <= AT_ONCE {
             true => to.iter().map(|i| self.send_one(&place.peers[*i], built, &data)).collect(),
-            false => self.send_spread(place, built, to, &data, until.max(Instant::now() + slowest)),
+            false => self.send_spread(place, built, to, &data, until.max(sent + slowest)),
         };
-        for (&i, sent) in to.iter().zip(sent) {
-            match sent {
-                Ok((c, request)) => waiting.push((i, c, request)),
+        for (&i, result) in to.iter().zip(results) {
+            match result {
+                Ok((c, request)) => requests.push((i, c, request)),
                 Err(e) => {
                     place.peers[i].link.lost();
                     round.failed = Some(unacknowledged(&place.peers[i], e));
                 }
             }
         }
-        let deadline = Instant::now() + self.lease * SILENCE + slowest;
-        for (i, mut c, request) in waiting {
-            let answer = c.receive(request, deadline).and_then(Answer::accept);
+        Waiting { requests, round, sent, until: Instant::now() + self.lease * SILENCE + slowest }
+    }
+
+    /// Waits for every answer.
+    fn hear_round(&self, place: &Place, built: &Built, waiting: Waiting, commit: &mut Commit<'_>) -> Round {
+        let Waiting { requests, mut round, until, .. } = waiting;
+        for (i, mut c, request) in requests {
+            let answer = c.receive(request, until).and_then(Answer::accept);
             self.hear(place, built, i, (c, answer), commit, &mut round);
         }
         round
@@ -217,7 +322,7 @@ impl GroupClient {
                     round.done = true;
                     let lsn = ack.id.lsn;
                     match built.record.part {
-                        Part::Prepared => {} // not committed yet
+                        Part::Prepared => state.holder.stall(), // not committed yet: who begins to read asks
                         // An empty record tells that the one before it is.
                         _ if built.record.is_empty() => {
                             self.absorb(&mut state, commit, Lsn(lsn.0 - 1), lsn, Some(ack.id));

@@ -2,22 +2,26 @@
 //! (docs/decisions/0015-atomic-commit-over-groups.md).
 //!
 //! The first group is the decider. Its record is built first, since the others' prepared records name its hash, and sent
-//! when all members of all of them hold theirs. Then each participant gets the record that resolves its own.
+//! when all members of all of them hold theirs. Then each participant gets the record that resolves its own. What the
+//! participants get goes out side by side, so any number of groups costs three round trips; where something is in doubt
+//! they are asked side by side, within one time.
 //!
 //! Invariants: the decision goes out only when every prepared record is acknowledged by all; a certain "no" only when
 //! each prepared record that went out is known to be taken back; Ok only when decision and resolutions are held by all;
 //! the decider's lease is given up where a participant is left unresolved, so that nothing is sent behind the decision.
-//! No two groups' locks are held at once.
+//! No two groups' locks are held by a thread at once.
 //!
 //! Fault model: that of a single commit, at every step and in every group.
 
 use super::commit::{conflict, with_cause};
 use super::group::{GroupClient, Place, State};
-use super::send::{Built, Commit};
+use super::send::{Built, Commit, Sending, begin_side_by_side};
 use dspm_proto::message::Resolved;
 use dspm_proto::record::Record;
 use dspm_proto::{Error, Kind, Link, Lsn, Part, RecordId, Token, limits};
-use std::sync::Arc;
+use std::panic::resume_unwind;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 /// One group's share of the commit.
@@ -52,10 +56,8 @@ pub(super) fn commit(mut shares: Vec<Share<'_>>) -> Result<Lsn, Error> {
     }
     let decision = decider.group.build(&places[0], &decider.commit, true, Part::Decides, links)?;
     let mut sent = Vec::with_capacity(participants.len());
-    for (share, place) in participants.iter_mut().zip(&places[1..]) {
-        if let Err(error) = prepare(&decision, share, place, &mut sent, deadline) {
-            return Err(take_back(decider, participants, &sent, error, deadline));
-        }
+    if let Err(error) = prepare(&decision, participants, &places[1..], &mut sent, deadline) {
+        return Err(take_back(decider, participants, &sent, error, deadline));
     }
     match decide(decider, &decision, &places[0], deadline) {
         Ok(()) => resolve(decider, participants, &sent, decision.record.id, deadline)?,
@@ -92,26 +94,38 @@ fn check(shares: &[Share<'_>]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sends a participant's record until all its members hold it. It is among `sent` once it may have reached one.
+/// Sends the participants' records side by side, until all members of all groups hold theirs. One is among `sent` once
+/// it may have reached a member.
 fn prepare(
     decision: &Built,
-    share: &mut Share<'_>,
-    place: &Arc<Place>,
+    participants: &mut [Share<'_>],
+    places: &[Arc<Place>],
     sent: &mut Vec<Prepared>,
     deadline: Instant,
 ) -> Result<(), Error> {
+    let build = |(share, place): (&Share<'_>, &Arc<Place>)| build_prepared(decision, share, place);
+    let built: Vec<Built> = participants.iter().zip(places).map(build).collect::<Result<_, _>>()?;
+    for ((share, place), built) in participants.iter().zip(places).zip(&built) {
+        share.group.take_off(place, built)?;
+        share.group.let_others_ask();
+        sent.push(Prepared { id: built.record.id, token: built.record.token, place: place.clone() });
+    }
+    let outgoing = participants.iter_mut().zip(places).zip(&built);
+    let mut outgoing: Vec<_> = outgoing.map(|((share, place), built)| share.sending(place, built)).collect();
+    let begun = begin_side_by_side(&mut outgoing, deadline);
+    outgoing.iter_mut().zip(begun).try_for_each(|(s, begun)| s.go_on(begun, deadline))
+}
+
+/// A participant's record, which names the decision.
+fn build_prepared(decision: &Built, share: &Share<'_>, place: &Place) -> Result<Built, Error> {
     let decider = &decision.record;
     let link = Link { group: decider.group, lsn: decider.id.lsn, hash: decider.id.hash, token: decider.token };
     let built = share.group.build(place, &share.commit, true, Part::Prepared, vec![link])?;
     let Record { id, token, group, .. } = built.record;
-    if !decider.links.contains(&Link { group, lsn: id.lsn, hash: 0, token }) {
-        return Err(conflict()); // the lease that the decision names was lost, and another is here
+    match decider.links.contains(&Link { group, lsn: id.lsn, hash: 0, token }) {
+        true => Ok(built),
+        false => Err(conflict()), // the lease that the decision names was lost, and another is here
     }
-    share.group.take_off(place, &built)?;
-    sent.push(Prepared { id, token, place: place.clone() });
-    share.group.send_to_all(place, &built, &mut share.commit, deadline)?;
-    share.group.let_others_ask();
-    Ok(())
 }
 
 /// Sends the decision. [`Error::OutcomeUnknown`]: nobody can tell; any other error: it is not, and never will be.
@@ -128,7 +142,7 @@ fn decide(decider: &mut Share<'_>, decision: &Built, place: &Place, deadline: In
     }
 }
 
-/// The decision stands: each participant's record is resolved as committed.
+/// The decision stands: each participant's record is resolved as committed, side by side.
 fn resolve(
     decider: &Share<'_>,
     participants: &mut [Share<'_>],
@@ -136,22 +150,49 @@ fn resolve(
     id: RecordId,
     deadline: Instant,
 ) -> Result<(), Error> {
-    let mut unresolved = None;
-    for (share, prepared) in participants.iter_mut().zip(sent) {
-        match share.group.resolve_prepared(prepared, &mut share.commit, deadline) {
-            Ok(()) => {
-                // A hint: where it is lost, the decider's primary asks before it gives the lease to anybody.
-                let place = decider.group.place();
-                let resolved = Resolved { participant: share.group.entry.group, id };
-                decider.group.tell(&place, place.primary(), Kind::Resolved, &resolved);
-            }
-            Err(e) => unresolved = unresolved.or(Some((share.group, e))),
+    let until = decider.group.last_word(deadline);
+    let held = send_resolutions(participants, sent, until);
+    let open = participants.iter_mut().zip(sent).zip(&held).filter(|(_, held)| !**held);
+    let learn = |((share, prepared), _): ((&mut Share<'_>, &Prepared), _)| {
+        let told = share.group.learn_resolution(prepared, &mut share.commit, until);
+        (share.group.entry.group, told)
+    };
+    let unresolved: Vec<_> =
+        side_by_side(open.collect(), learn).into_iter().filter(|(_, told)| told.is_err()).collect();
+    for group in participants.iter().map(|share| share.group.entry.group) {
+        if !unresolved.iter().any(|(g, _)| *g == group) {
+            // A hint: where it is lost, the decider's primary asks before it gives the lease to anybody.
+            let place = decider.group.place();
+            let resolved = Resolved { participant: group, id };
+            decider.group.tell(&place, place.primary(), Kind::Resolved, &resolved);
         }
     }
-    let Some((group, why)) = unresolved else { return Ok(()) };
+    let Some((group, Err(why))) = unresolved.into_iter().next() else { return Ok(()) };
     decider.group.give_lease_back();
-    let (first, name) = (&decider.group.entry.name, &group.entry.name);
+    let first = &decider.group.entry.name;
+    let name = participants.iter().map(|s| s.group).find(|g| g.entry.group == group).map_or("", |g| &g.entry.name);
     Err(Error::OutcomeUnknown(format!("commit {} of dataset {first} is unknown in dataset {name}: {why}", id.lsn)))
+}
+
+/// Sends what resolves the prepared records. Which of them all members hold; of the others the outcome is to be asked for.
+fn send_resolutions(participants: &mut [Share<'_>], sent: &[Prepared], until: Instant) -> Vec<bool> {
+    let built: Vec<Option<Built>> = participants.iter().zip(sent).map(|(s, p)| s.group.resolution(p)).collect();
+    let mut held = vec![false; built.len()];
+    let (mut outgoing, mut which) = (Vec::with_capacity(built.len()), Vec::with_capacity(built.len()));
+    for (i, ((share, prepared), built)) in participants.iter_mut().zip(sent).zip(&built).enumerate() {
+        match built {
+            Some(built) => {
+                outgoing.push(share.sending(&prepared.place, built));
+                which.push(i);
+            }
+            None => share.group.doubt(),
+        }
+    }
+    let begun = begin_side_by_side(&mut outgoing, until);
+    for ((sending, begun), i) in outgoing.iter_mut().zip(begun).zip(which) {
+        held[i] = sending.go_on(begun, until).is_ok();
+    }
+    held
 }
 
 /// There will be no decision: waits until every prepared record is known to be taken back. Answers what to tell.
@@ -166,23 +207,53 @@ fn take_back(
         return error;
     }
     decider.group.give_lease_back(); // or its primary could not say "no" before the lease lapses
-    let touched = || participants.iter().zip(sent).map(|(share, _)| share.group);
-    touched().for_each(GroupClient::doubt);
-    let mut unknown = None;
-    for group in touched() {
-        let told = match group.resolve(group.last_word(deadline), |_| {}) {
-            Ok(false) => continue,
-            Ok(true) => Error::OutcomeUnknown(format!("dataset {} has it without a decision", group.entry.name)),
-            Err(e) => e,
-        };
-        unknown = unknown.or(Some(with_cause(told, &error)));
-    }
+    let touched: Vec<&GroupClient> = participants.iter().zip(sent).map(|(share, _)| share.group).collect();
+    touched.iter().for_each(|group| group.doubt());
+    let until = decider.group.last_word(deadline);
+    let ask = |group: &GroupClient| match group.resolve(until, |_| {}) {
+        Ok(false) => None,
+        Ok(true) => Some(Error::OutcomeUnknown(format!("dataset {} has it without a decision", group.entry.name))),
+        Err(e) => Some(e),
+    };
+    let unknown = side_by_side(touched, ask).into_iter().flatten().next();
     match (unknown, error) {
-        (Some(unknown), _) => unknown,
+        (Some(unknown), error) => with_cause(unknown, &error),
         (None, error @ Error::Unavailable(_)) if Instant::now() < deadline => {
             Error::Conflict(format!("the transaction was taken back and can be tried again: {error}"))
         }
         (None, error) => error,
+    }
+}
+
+/// Runs it for each item, by as many threads as there are items: none waits for what another one waits for. The results
+/// are in the order of the items. Where there is no room for a thread, the others do its work.
+fn side_by_side<T: Send, R: Send>(items: Vec<T>, run: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let helpers = items.len().saturating_sub(1);
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((i, item)) = next() {
+            done.push((i, run(item)));
+        }
+        done
+    };
+    let mut done = thread::scope(|scope| {
+        let helper = |_| thread::Builder::new().name("dspm-outcome".into()).spawn_scoped(scope, work).ok();
+        let helpers: Vec<_> = (0..helpers).filter_map(helper).collect();
+        let mut done = work();
+        for helper in helpers {
+            done.extend(helper.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+impl<'a> Share<'a> {
+    fn sending<'s>(&'s mut self, place: &'s Place, built: &'s Built) -> Sending<'s, 'a> {
+        Sending { group: self.group, place, built, commit: &mut self.commit }
     }
 }
 
@@ -197,14 +268,8 @@ impl GroupClient {
         Ok(place)
     }
 
-    /// Says that the prepared record is committed, or learns that somebody said so.
-    fn resolve_prepared(&self, prepared: &Prepared, commit: &mut Commit<'_>, deadline: Instant) -> Result<(), Error> {
-        let until = self.last_word(deadline);
-        match self.resolution(prepared) {
-            Some(built) if self.send_to_all(&prepared.place, &built, commit, until).is_ok() => return Ok(()),
-            Some(_) => {} // in doubt
-            None => self.doubt(),
-        }
+    /// The record that says that the prepared one is committed is in doubt, or was not sent: learns what became of it.
+    fn learn_resolution(&self, prepared: &Prepared, commit: &mut Commit<'_>, until: Instant) -> Result<(), Error> {
         let lsn = prepared.id.lsn;
         match self.resolve(until, |state| self.absorb(state, commit, lsn, lsn.next(), None))? {
             true => Ok(()),

@@ -55,7 +55,7 @@ impl GroupClient {
             self.acquire(state, ticket.unwrap_or(LOCAL), wait, until).map(|p| place = p)
         };
         // Nothing is written yet: while no lease is to be had, reading goes on.
-        let result = result.or_else(|e| if is_outage(&e) { Ok(()) } else { Err(e) });
+        let result = result.or_else(|e| if is_outage(&e) || matches!(e, Error::Busy(_)) { Ok(()) } else { Err(e) });
         match result.and_then(|()| self.begin_read(dataset)) {
             Ok(snapshot) => Ok(Snapshot { turn, ticket: place, ..snapshot }),
             Err(e) => {

@@ -30,6 +30,9 @@ struct Inner {
     asked: HashMap<u64, GroupId>,
 }
 
+/// A disk with less room than this is full: views and segments of the log have to go somewhere.
+const DISK_MIN: u64 = 1 << 20;
+
 /// Most requests that wait for the registry.
 const WAITING_MAX: usize = 4096;
 
@@ -230,7 +233,17 @@ impl Node {
             sum: catalog.sum(),
             datasets: catalog.count(),
             former: self.opened.former.clone(),
+            full: self.disk_full().unwrap_or_default(),
+            refuses_ms: self.shortages.longest(clock::now()).as_millis() as u64,
         }
+    }
+
+    /// Why this node's disk takes no more; a view could not be written either.
+    fn disk_full(&self) -> Option<String> {
+        let at = &self.options.data_dir;
+        let left = || rustix::fs::statvfs(at).ok().map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+        let little = |left: u64| format!("{} has {} KiB left", at.display(), left >> 10);
+        self.store.disk_full().or_else(|| left().filter(|left| *left < DISK_MIN).map(little))
     }
 
     fn status(&self, asked: &[GroupId], held: bool) -> Result<NodeStatus, Error> {

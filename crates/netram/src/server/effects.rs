@@ -87,6 +87,7 @@ impl Node {
                 let reply = Acquired { ticket, ..Acquired::default() };
                 self.answer(to, self.reply(g, Kind::Acquire, to), &reply);
             }
+            Effect::Awaits { to, groups } => self.fail(to, &self.awaits(g, &groups)),
             Effect::Outcome { to, committed, tail } => {
                 self.answer(to, self.reply(g, Kind::Outcome, to), &OutcomeReply { committed, tail });
             }

@@ -53,6 +53,16 @@ impl Shortages {
         }
     }
 
+    /// For how long some group has found no room.
+    pub(crate) fn longest(&self, now: Instant) -> Duration {
+        if !self.any.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let groups = self.lock();
+        let fresh = groups.values().filter(|s| now.since(s.last) <= FRESH);
+        fresh.map(|s| now.since(s.since)).max().unwrap_or_default()
+    }
+
     /// Groups that have found no room for so long.
     pub(crate) fn lasting(&self, length: Duration, now: Instant) -> Vec<GroupId> {
         if !self.any.load(Ordering::Relaxed) {
@@ -82,7 +92,12 @@ mod tests {
         (0..=6).for_each(|i| s.refused_at(GROUP, at(i * 100)));
         assert!(s.lasting(LENGTH, at(599)).is_empty());
         assert_eq!(s.lasting(LENGTH, at(600)), [GROUP]);
+        s.refused_at(GroupId(8), at(600));
+        assert_eq!(s.longest(at(650)), Duration::from_millis(650));
         s.served(GROUP);
+        assert_eq!(s.longest(at(650)), Duration::from_millis(50));
+        s.served(GroupId(8));
+        assert_eq!(s.longest(at(650)), Duration::ZERO);
         assert!(s.lasting(LENGTH, at(650)).is_empty());
         s.refused_at(GROUP, at(700));
         assert!(s.lasting(LENGTH, at(1299)).is_empty(), "it counts from the first refusal after that");

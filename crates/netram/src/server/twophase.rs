@@ -90,6 +90,17 @@ impl Node {
         self.deliver_later(g.entry.group, Word::Resolved(Resolved { participant: to, id }));
     }
 
+    /// What a writer is told that waits for other groups' primaries.
+    pub(crate) fn awaits(&self, g: &Group, groups: &[GroupId]) -> Error {
+        let catalog = self.catalog();
+        let name = |group: &GroupId| catalog.group(*group).map_or_else(|_| group.to_string(), |(d, _)| d.name);
+        let (own, others) = (&g.entry.name, groups.iter().map(name).collect::<Vec<_>>().join(", "));
+        Error::Busy(format!(
+            "dataset {own} waits for dataset {others}, which does not answer: a transaction that changed both is not \
+             finished there"
+        ))
+    }
+
     /// To the primary of a group, as far as it is known and can be reached.
     pub(crate) fn say_to(&self, to: GroupId, word: Word) {
         let Ok((_, set)) = self.catalog().group(to) else { return };

@@ -47,11 +47,14 @@ fn a_child_cannot_use_its_parents_handles() {
         let idle = Db { sqlite, raw: idle_raw };
         let committed = child.rows("COMMIT").map_err(|e| e.code & 0xff);
         let read = idle.rows("SELECT * FROM t").map_err(|e| e.code & 0xff);
+        let why = idle.cell("PRAGMA dspm_error");
+        let told = why.contains("forks-idle") && why.contains("the process that forked this one opened");
+        let status = idle.rows("PRAGMA dspm_status").map_err(|e| e.text.contains("open another one"));
         std::mem::forget((child, idle));
         // Closing ends the transaction in the child's memory and leaves the parent's alone.
         (sqlite.close)(raw);
         (sqlite.close)(idle_raw);
-        committed == Err(10) && read == Err(10)
+        committed == Err(10) && read == Err(10) && told && status == Err(true)
     });
     assert!(done, "the child's calls fail with IOERR");
     assert!(group(name).is_reserved(), "the parent's transaction is still open");

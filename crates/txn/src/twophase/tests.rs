@@ -1,6 +1,6 @@
 //! All or nothing, whoever dies: the schedules one by one, then at random.
 
-use super::world::{LEASE, Transaction, Wire, World};
+use super::world::{LEASE, Transaction, Wire, World, id_of};
 use crate::Records;
 use dspm_proto::*;
 use proptest::prelude::*;
@@ -89,6 +89,29 @@ fn the_decider_takes_no_other_writer_before_every_participant_is_told() {
     assert_eq!(w.granted(0, OTHER), None);
     assert_eq!(w.shown(0), Some(Lsn(1)), "reads go on");
     assert_eq!(w.shown(1), Some(Lsn(0)), "here too, as of before");
+    w.run(300);
+    assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
+}
+
+/// Guards writers without patience: the other group may be away for long, and they are told which one it is. While it
+/// answers they wait as for any settle.
+#[test]
+fn who_waits_for_another_group_is_told_for_which() {
+    let mut w = World::new(false);
+    let t = prepared(&mut w, &[0, 1, 2]);
+    send(&mut w, 0, &t.records[0], &[0, 1]);
+    w.run_apart(20);
+    for g in 0..3 {
+        w.try_acquire(g, OTHER);
+    }
+    w.run_apart(LEASE.as_millis() as u64 / 2);
+    assert!((0..3).all(|g| w.awaits(g, OTHER).is_none()));
+    w.run_apart(3 * LEASE.as_millis() as u64);
+    assert_eq!(w.awaits(0, OTHER), Some(vec![id_of(1), id_of(2)]), "the participants");
+    assert_eq!(w.awaits(1, OTHER), Some(vec![id_of(0)]), "who decides");
+    w.run(300);
+    assert!((0..3).all(|g| w.granted(g, OTHER).is_none()), "nobody waits any more: a lease would be lost");
+    w.try_acquire(0, OTHER);
     w.run(300);
     assert!(w.granted(0, OTHER).is_some() && all(&w, &t, true));
 }

@@ -205,6 +205,7 @@ impl World {
             | Effect::Fail { to, .. }
             | Effect::Granted { to, .. }
             | Effect::Busy { to, .. }
+            | Effect::Awaits { to, .. }
             | Effect::Outcome { to, .. } => self.told.push((to.connection, g, e)),
             Effect::AsOf { .. } | Effect::Callback { .. } | Effect::Recall { .. } => {}
         }
@@ -284,8 +285,23 @@ impl World {
 
     pub(super) fn acquire(&mut self, g: usize, session: Session) {
         let from = Caller { connection: session.client.0, request: 0 };
-        let ask = Acquire { session, wait_ns: 1, ..Acquire::default() };
+        let ask = Acquire { session, wait_ns: u64::MAX >> 8, ..Acquire::default() };
         self.on_primary(g, |r, now| r.acquire(from, &ask, now));
+    }
+
+    /// The same, without patience.
+    pub(super) fn try_acquire(&mut self, g: usize, session: Session) {
+        let from = Caller { connection: session.client.0, request: 0 };
+        let ask = Acquire { session, ..Acquire::default() };
+        self.on_primary(g, |r, now| r.acquire(from, &ask, now));
+    }
+
+    /// For whom it was told to wait.
+    pub(super) fn awaits(&self, g: usize, session: Session) -> Option<Vec<GroupId>> {
+        self.told.iter().rev().find_map(|(c, at, e)| match e {
+            Effect::Awaits { groups, .. } if (*c, *at) == (session.client.0, g) => Some(groups.clone()),
+            _ => None,
+        })
     }
 
     pub(super) fn granted(&mut self, g: usize, session: Session) -> Option<(Token, RecordId)> {

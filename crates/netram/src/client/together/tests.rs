@@ -8,7 +8,7 @@ use dspm_proto::message::{self, Ack, Outcome, OutcomeReply, SnapshotReply};
 use dspm_proto::{DatasetId, Generation, GroupId, Header, PAGE_SIZE, PageNo, Refusal};
 use dspm_txn::dataset::{Change, Intent, PageBuf, Snapshot};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 static ZEROS: PageBuf = [0; PAGE_SIZE];
@@ -131,7 +131,14 @@ fn run(groups: &[Arc<GroupClient>], snapshots: &mut [Snapshot]) -> Result<Lsn, E
     commit(groups.zip(snapshots).map(share).collect())
 }
 
+/// The first three; the participants' may come in any order.
 const ALL_SENT: [&str; 3] = ["prepared 2 5", "prepared 3 5", "decides 1 5"];
+
+fn sorted_participants(mut heard: Vec<String>) -> Vec<String> {
+    let end = heard.len().min(2);
+    heard[..end].sort();
+    heard
+}
 
 #[test]
 fn all_are_prepared_then_decided_then_resolved() {
@@ -140,7 +147,7 @@ fn all_are_prepared_then_decided_then_resolved() {
     let mut at = snapshots(3);
     assert_eq!(run(&groups, &mut at), Ok(Lsn(5)));
     let rest = ["resolves 2 6", "resolves 3 6", "told 2 5", "told 3 5"];
-    let mut heard = s.heard(7);
+    let mut heard = sorted_participants(s.heard(7));
     heard[3..].sort(); // a hint may overtake
     assert_eq!(heard, [&ALL_SENT[..], &rest[..]].concat());
     let shown: Vec<_> = at.iter().map(|s| (s.lsn.0, s.size, s.pin)).collect();
@@ -151,7 +158,7 @@ fn all_are_prepared_then_decided_then_resolved() {
         assert_eq!(state.holder.tail().lsn.0, tail);
     }
     let records = s.records.lock().unwrap();
-    let decision = &records[2];
+    let decision = records.iter().find(|r| r.part == Part::Decides).unwrap();
     for prepared in &records[..2] {
         let Record { group, id, token: under, .. } = prepared;
         let named = Link { group: *group, lsn: id.lsn, hash: 0, token: *under };
@@ -161,6 +168,42 @@ fn all_are_prepared_then_decided_then_resolved() {
         let resolution = records[3..].iter().find(|r| r.group == *group).unwrap();
         assert_eq!((resolution.predecessor, resolution.token, resolution.part), (id.hash, *under, Part::Alone));
     }
+}
+
+/// Guards three round trips for any number of groups: what the participants are sent, and asked, goes out before any of
+/// them answers. Here none answers before all have heard the same; who waits for an answer first waits until it is silence.
+#[test]
+fn participants_are_sent_and_asked_side_by_side() {
+    let counts: Arc<[AtomicUsize; 3]> = Arc::default();
+    let all = Arc::clone(&counts);
+    let meets = move |what: usize| {
+        all[what].fetch_add(1, Ordering::SeqCst);
+        let mut looks = 0..5_000;
+        looks.any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            all[what].load(Ordering::SeqCst) >= 3
+        })
+    };
+    let meets = Arc::new(meets);
+    let (met, together) = (Arc::clone(&meets), Arc::new(AtomicBool::new(true)));
+    let all_met = Arc::clone(&together);
+    let held = move |r: &Record| {
+        let step = match (r.part, r.is_empty()) {
+            (Part::Prepared, _) => 0,
+            (_, true) => 1,
+            _ => return Reply::Held,
+        };
+        all_met.fetch_and(met(step), Ordering::SeqCst);
+        if step == 0 { Reply::Held } else { Reply::Fenced }
+    };
+    let asked = Arc::clone(&together);
+    let s = scripted(held, move |_, _| {
+        asked.fetch_and(meets(2), Ordering::SeqCst);
+        true
+    });
+    let done = run(&reserved(&s.node, 4), &mut snapshots(4));
+    assert_eq!(done, Ok(Lsn(5)));
+    assert!(together.load(Ordering::SeqCst), "one waited for another: {:?}", s.heard(0));
 }
 
 /// Guards the order: a decision that went out before all hold their records could be all that is left of the commit.
@@ -173,6 +216,7 @@ fn nothing_is_decided_before_all_are_prepared() {
         let mut at = snapshots(3);
         assert!(matches!(run(&groups, &mut at), Err(Error::Conflict(_) | Error::Refused(Refusal::Fenced))));
         let mut heard = s.heard(5 - usize::from(reply == Reply::Silence));
+        heard = sorted_participants(heard);
         heard[2..].sort();
         let released = heard.iter().position(|h| h == "released 1 0").map(|i| heard.remove(i));
         assert!(released.is_some() || reply == Reply::Silence, "without a connection it cannot be said");
@@ -193,7 +237,7 @@ fn a_decision_in_doubt_is_asked_for_and_followed() {
         let groups = reserved(&s.node, 3);
         let mut at = snapshots(3);
         let done = run(&groups, &mut at);
-        let heard = s.heard(6);
+        let heard = sorted_participants(s.heard(6));
         assert_eq!(heard[..3], ALL_SENT);
         assert_eq!(heard[3], "outcome 1 5");
         if committed {
