@@ -1,5 +1,5 @@
 //! What a commit is: the sans-IO state machines that nodes, clients and the simulator run, and the [`dataset`]
-//! contract that engines (the SQLite VFS, WiredTiger) are written against.
+//! and [`volume`] contracts that engines (the SQLite VFS, the WiredTiger file system) are written against.
 //!
 //! A machine takes (state, now, message) and gives (state, effects). No clock, thread, socket or randomness in here:
 //! that is what makes the simulator's runs the same as the cluster's.
@@ -23,6 +23,7 @@ mod replica;
 mod settle;
 mod twophase;
 mod view;
+pub mod volume;
 
 pub use config::{Member, Setup};
 pub use effect::{Caller, Effect, PeerMessage};

@@ -158,7 +158,7 @@ impl<R: Records> Replica<R> {
     pub(crate) fn has_no_writer(&self) -> bool {
         match &self.settle {
             None => self.leases.token_unused,
-            Some(s) => matches!(s.phase, Phase::Inquire),
+            Some(s) => matches!(s.phase, Phase::Inquire { .. }),
         }
     }
 

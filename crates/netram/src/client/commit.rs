@@ -7,12 +7,12 @@ use super::cache::OPEN;
 use super::encode::{Encoded, encode};
 use super::group::{GroupClient, Peer, Place, State};
 use super::reserve::LOCAL;
-use super::send::{Built, Commit};
+use super::send::{Built, Changed, Commit};
 use crate::clock;
 use dspm_proto::message::{Outcome, OutcomeReply};
 use dspm_proto::record::{DatasetChange, Record};
-use dspm_proto::{DatasetId, Error, Kind, Link, Lsn, PAGE_SIZE, Part, RecordId, Token, limits};
-use dspm_txn::dataset::{Change, PageBuf, Snapshot};
+use dspm_proto::{Error, Kind, Link, Lsn, PAGE_SIZE, PageNo, Part, RecordId, Token, limits};
+use dspm_txn::dataset::{PageBuf, Snapshot};
 use std::time::{Duration, Instant};
 
 /// A commit that gave up waiting for room asks for its outcome for at least this long.
@@ -20,13 +20,8 @@ pub(super) const LAST_WORD: Duration = Duration::from_secs(1);
 
 impl GroupClient {
     /// Commits under the reservation; the snapshot becomes the commit's own state.
-    pub(crate) fn commit(
-        &self,
-        dataset: DatasetId,
-        snapshot: &mut Snapshot,
-        change: &Change<'_>,
-    ) -> Result<Lsn, Error> {
-        let mut commit = Commit { dataset, snapshot, change };
+    pub(super) fn commit(&self, snapshot: &mut Snapshot, changes: Vec<Changed<'_>>) -> Result<Lsn, Error> {
+        let mut commit = Commit { snapshot, changes };
         commit.check()?;
         let deadline = self.deadline();
         if self.lock().holder.token().is_none() {
@@ -35,7 +30,7 @@ impl GroupClient {
         let mut again = false;
         loop {
             let place = self.place();
-            self.check_room_for(&place, change.pages.len(), deadline)?;
+            self.check_room_for(&place, commit.pages(), deadline)?;
             let built = self.build(&place, &commit, !again, Part::Alone, Vec::new())?;
             self.take_off(&place, &built)?;
             let id = built.record.id;
@@ -122,13 +117,13 @@ impl GroupClient {
         part: Part,
         links: Vec<Link>,
     ) -> Result<Built, Error> {
-        let Commit { dataset, ref snapshot, change } = *commit;
+        let Commit { snapshot, changes } = commit;
         let mut state = self.lock();
         let (token, base) = self.standing(&state, snapshot)?;
         state.transactions += 1;
         // Who is joining lacks the versions that deltas are made against.
         let cache = (deltas && place.peers.iter().all(|p| p.complete)).then_some(&self.client.cache);
-        let Encoded { pages, deltas, full } = encode(cache, dataset, base.lsn, change);
+        let Encoded { pages, deltas, full } = encode(cache, base.lsn, changes);
         let mut record = Record {
             group: self.entry.group,
             id: RecordId { generation: place.set.generation, lsn: base.lsn.next(), hash: 0 },
@@ -138,7 +133,7 @@ impl GroupClient {
             predecessor: base.hash,
             floor: self.floor(&state),
             part,
-            datasets: vec![DatasetChange { dataset, size: change.size }],
+            datasets: changes.iter().map(|(dataset, c)| DatasetChange { dataset: *dataset, size: c.size }).collect(),
             links,
             pages,
         };
@@ -250,8 +245,7 @@ impl GroupClient {
         shown: Lsn,
         tail: Option<RecordId>,
     ) {
-        let Commit { dataset, change, snapshot } = commit;
-        let dataset = *dataset;
+        let Commit { changes, snapshot } = commit;
         let cache = &self.client.cache;
         let before = Lsn(at.0 - 1); // its base: the process knew that, and nothing came in between
         if let Some(tail) = tail {
@@ -259,40 +253,53 @@ impl GroupClient {
         }
         let known = state.holder.tail().lsn;
         let until = if known > shown { shown.next() } else { OPEN };
-        let old = state.sizes.get(&dataset).copied().unwrap_or(snapshot.size);
-        if change.size < old {
-            cache.supersede_from(dataset, dspm_proto::PageNo(dspm_proto::PageNo::count(change.size)), at, before);
+        for (i, (dataset, change)) in changes.iter().enumerate() {
+            let dataset = *dataset;
+            state.touch(dataset, at);
+            let unknown = if i == 0 { snapshot.size } else { 0 };
+            if change.size < state.sizes.get(&dataset).copied().unwrap_or(unknown) {
+                cache.supersede_from(dataset, PageNo(PageNo::count(change.size)), at, before);
+            }
+            for (page, content) in change.pages {
+                let content: &PageBuf = content;
+                cache.supersede(dataset, *page, at, before);
+                cache.put(dataset, *page, at, until, content);
+            }
+            if known == shown {
+                state.sizes.insert(dataset, change.size);
+            }
         }
-        for (page, content) in change.pages {
-            let content: &PageBuf = content;
-            cache.supersede(dataset, *page, at, before);
-            cache.put(dataset, *page, at, until, content);
-        }
-        if known == shown {
-            state.sizes.insert(dataset, change.size);
-        }
+        let size = changes.first().map_or(snapshot.size, |c| c.1.size);
         state.copies_now = self.place().complete().count() as u32;
         state.pins.remove((snapshot.epoch, Lsn(snapshot.pin)));
         let epoch = self.epoch();
         state.pins.add((epoch, shown));
-        (snapshot.lsn, snapshot.size, snapshot.pin, snapshot.epoch) = (shown, change.size, shown.0, epoch);
+        (snapshot.lsn, snapshot.size, snapshot.pin, snapshot.epoch) = (shown, size, shown.0, epoch);
     }
 }
 
 impl Commit<'_> {
     /// Refuses what no node could take.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let change = self.change;
-        if change.pages.len() > limits::RECORD_PAGES_MAX {
-            let most = limits::RECORD_PAGES_MAX;
-            let text = format!("a transaction of {} pages; at most {most} are possible", change.pages.len());
-            return Err(Error::Full(text));
+        for (what, n, most) in [
+            ("pages", self.pages(), limits::RECORD_PAGES_MAX),
+            ("datasets", self.changes.len(), limits::DATASETS_MAX),
+        ] {
+            if n > most {
+                return Err(Error::Full(format!("a transaction of {n} {what}; at most {most} are possible")));
+            }
         }
-        if change.size > limits::DATASET_MAX {
-            let text = format!("a dataset of {} bytes; at most {} are possible", change.size, limits::DATASET_MAX);
-            return Err(Error::Full(text));
+        match self.changes.iter().map(|c| c.1.size).find(|size| *size > limits::DATASET_MAX) {
+            Some(size) => {
+                Err(Error::Full(format!("a dataset of {size} bytes; at most {} are possible", limits::DATASET_MAX)))
+            }
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// How many it changes.
+    pub(super) fn pages(&self) -> usize {
+        self.changes.iter().map(|c| c.1.pages.len()).sum()
     }
 }
 

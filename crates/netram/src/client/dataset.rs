@@ -1,29 +1,15 @@
 //! The engines' view: [`Dataset`] over a group of the cluster.
 
-use super::ask::is_outage;
-use super::cache::OPEN;
 use super::core::Client;
-use super::group::{GroupClient, Peer};
-use super::link::Link;
-use super::send::{Commit, SLOWEST_NS_PER_BYTE};
+use super::group::GroupClient;
+use super::reader::Reader;
+use super::send::Commit;
 use super::together::{self, Share};
-use crate::wire::{Answer, json};
-use dspm_proto::control::{Control, CreateOptions};
-use dspm_proto::message::{self, PageVersion, Read, ReadReply};
-use dspm_proto::record::verify_page;
-use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PAGE_SIZE, PageNo};
+use dspm_proto::control::CreateOptions;
+use dspm_proto::{DatasetId, Error, Lsn, PageNo};
 use dspm_txn::dataset::{AsOf, Change, Dataset, DatasetStatus, Intent, Other, Reserved, Snapshot, Ticket};
 use std::any::Any;
-use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// Pages of the first batch of a sequential run, and of the largest.
-const AHEAD_LEAST: u64 = 8;
-const AHEAD_MOST: u64 = 256;
-/// How long a page that is damaged on all members is asked for: one of them may be putting it right.
-const MENDING: Duration = Duration::from_millis(500);
 
 /// A dataset of the cluster, opened by this process.
 pub struct ClusterDataset {
@@ -73,173 +59,15 @@ impl ClusterDataset {
         self.dataset
     }
 
+    /// The group that it is in.
+    pub(super) fn group(&self) -> &Arc<GroupClient> {
+        &self.group
+    }
+
     /// Its share of a commit over several groups.
     fn share<'a>(&'a self, snapshot: &'a mut Snapshot, change: &'a Change<'a>) -> Share<'a> {
-        Share { group: &self.group, commit: Commit { dataset: self.dataset, snapshot, change } }
+        Share { group: &self.group, commit: Commit { snapshot, changes: vec![(self.dataset, change)] } }
     }
-
-    /// Fetches a page, and with it the ones behind it when pages are read in order.
-    fn fetch(&self, snapshot: &Snapshot, page: PageNo, at: usize, buf: &mut [u8]) -> Result<(), Error> {
-        let mut pages = self.run(snapshot, page);
-        let mut answer = self.ask_members(snapshot, &pages);
-        if pages.len() > 1 && matches!(answer, Err(Error::Corrupt(_) | Error::TooOld(_))) {
-            pages.truncate(1); // a bad page that nobody asked for does not fail the one that somebody did
-            answer = self.ask_members(snapshot, &pages);
-        }
-        let (reply, data) = answer?;
-        let checked = contents(&reply, &data)?;
-        // Under the lock, so that no newer state is learned between the look at what is known and the caching.
-        let state = self.group.lock();
-        self.group.check_epoch(snapshot)?;
-        let until = if state.holder.tail().lsn > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
-        for ((no, version), content) in pages.iter().zip(&reply.pages).zip(&checked) {
-            self.group.client.cache.put(self.dataset, *no, version.lsn, until, content);
-        }
-        drop(state);
-        let wanted =
-            checked.first().ok_or_else(|| Error::Protocol("the wanted page is missing in the answer".into()))?;
-        buf.copy_from_slice(&wanted[at..at + buf.len()]);
-        Ok(())
-    }
-
-    /// The pages to ask for: the wanted one first, and those behind it while a run goes on.
-    fn run(&self, snapshot: &Snapshot, page: PageNo) -> Vec<PageNo> {
-        let group = &self.group;
-        let mut length = 0;
-        if group.client.options.prefetch {
-            let sequential = group.run_next.load(Ordering::Relaxed) == page.0;
-            length = if sequential { group.run_length.load(Ordering::Relaxed) * 2 } else { 0 };
-            length = if sequential { length.clamp(AHEAD_LEAST, AHEAD_MOST) } else { 0 };
-        }
-        let end = PageNo::count(snapshot.size).min(page.0 + 1 + length);
-        let cache = &group.client.cache;
-        let missing = |p: &PageNo| !cache.has(self.dataset, *p, snapshot.lsn);
-        let mut pages = vec![page];
-        pages.extend((page.0 + 1..end).map(PageNo).take_while(missing));
-        group.run_next.store(page.0 + pages.len() as u64, Ordering::Relaxed);
-        group.run_length.store(length, Ordering::Relaxed);
-        if length == 0 && group.client.options.prefetch {
-            let inside = |p: &PageNo| *p != page && p.0 < PageNo::count(snapshot.size);
-            pages.extend(self.ended_with(page).into_iter().filter(inside).filter(missing));
-        }
-        pages
-    }
-
-    /// What others changed together with this page since the process last looked, once.
-    fn ended_with(&self, page: PageNo) -> Vec<PageNo> {
-        let ended = &mut self.group.lock().ended;
-        if !ended.contains(&(self.dataset, page)) {
-            return Vec::new();
-        }
-        let (mine, others): (VecDeque<_>, VecDeque<_>) = ended.drain(..).partition(|(d, _)| *d == self.dataset);
-        *ended = others;
-        mine.into_iter().map(|(_, p)| p).collect()
-    }
-
-    /// Any member holds the pages of a snapshot; the primary is asked first. A copy that does not check is no answer.
-    fn ask_members(&self, snapshot: &Snapshot, pages: &[PageNo]) -> Result<(ReadReply, Vec<u8>), Error> {
-        let (begun, deadline) = (Instant::now(), self.group.deadline());
-        let session = self.group.client.session;
-        let transfer = Duration::from_nanos((pages.len() * PAGE_SIZE) as u64 * SLOWEST_NS_PER_BYTE);
-        let meta = message::encode(&Read { session, dataset: self.dataset, at: snapshot.lsn, pages: pages.to_vec() });
-        loop {
-            self.group.check_epoch(snapshot)?;
-            let mut last = Error::Unavailable("the set has no members".into());
-            let (mut moved, mut damaged) = (false, Vec::new());
-            let place = self.group.place();
-            let mut peers: Vec<_> = place.complete().collect();
-            peers.sort_by_key(|p| p.link.is_down());
-            for peer in peers {
-                self.group.client.count_round_trip();
-                let header = self.group.header(Kind::Read, &place, peer);
-                let patience = deadline.min(Instant::now() + self.group.lease * 2 + transfer);
-                match ask(&self.group.client, &peer.link, header, &meta, patience) {
-                    Ok(answer) => match self.verified(snapshot, pages, peer, answer)? {
-                        Ok(answer) => return Ok(answer),
-                        Err(text) => damaged.push(text),
-                    },
-                    Err(Error::Corrupt(text)) => damaged.push(text),
-                    // The primary showed that state; another member may have less, after a restart or having joined.
-                    Err(e @ Error::TooOld(_)) if peer.name != place.primary().name => last = e,
-                    Err(e @ (Error::TooOld(_) | Error::Auth(_))) => return Err(e),
-                    Err(e) => {
-                        moved |= is_outage(&e);
-                        last = e;
-                    }
-                }
-            }
-            // A member that can put its copy right is about to: it is given a moment.
-            let all = damaged.len() == place.complete().count() && (pages.len() > 1 || begun.elapsed() >= MENDING);
-            let over = Instant::now() >= deadline;
-            if all || over && !damaged.is_empty() {
-                return Err(self.damaged(snapshot, pages, &damaged));
-            }
-            if over {
-                return Err(self.group.outage(place.primary(), &last));
-            }
-            if moved {
-                self.group.look_again(deadline)?;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl ClusterDataset {
-    /// The answer of a member, every page checked; else which pages do not check. The member is told.
-    fn verified(
-        &self,
-        snapshot: &Snapshot,
-        pages: &[PageNo],
-        peer: &Peer,
-        answer: Answer,
-    ) -> Result<Result<(ReadReply, Vec<u8>), String>, Error> {
-        let reply: ReadReply = message::decode(&answer.meta)?;
-        if reply.pages.len() != pages.len() {
-            return Err(Error::Protocol(format!("{} pages where {} were asked", reply.pages.len(), pages.len())));
-        }
-        if let Some(v) = reply.pages.iter().find(|v| v.lsn > snapshot.lsn) {
-            return Err(Error::Protocol(format!("a page of commit {} in snapshot {}", v.lsn, snapshot.lsn)));
-        }
-        let contents = contents(&reply, &answer.data)?;
-        let bad = |((_, v), content): &((&PageNo, &PageVersion), &&[u8; PAGE_SIZE])| {
-            !v.zero && verify_page(&content[..], v.checksum).is_err()
-        };
-        let all = pages.iter().zip(&reply.pages).zip(&contents);
-        let bad: Vec<(u64, Lsn)> = all.filter(bad).map(|((page, v), _)| (page.0, v.lsn)).collect();
-        let Some((page, lsn)) = bad.first() else { return Ok(Ok((reply, answer.data))) };
-        let text = format!("page {page} (commit {lsn}) came from node {} with a wrong checksum", peer.name);
-        let (group, dataset) = (self.group.entry.group, self.dataset);
-        let report = Control::Damaged { group, dataset, pages: bad.iter().map(|b| b.0).collect() };
-        let patience = Instant::now() + self.group.lease * 2;
-        // Whether it hears of it or not, the page is asked of another member.
-        let _ = ask(&self.group.client, &peer.link, Header::new(Kind::Control), &json(&report), patience);
-        Ok(Err(text))
-    }
-
-    /// No member has a good copy.
-    fn damaged(&self, snapshot: &Snapshot, pages: &[PageNo], said: &[String]) -> Error {
-        let (name, at) = (&self.group.entry.name, snapshot.lsn);
-        let page = pages.first().copied().unwrap_or_default();
-        Error::Corrupt(format!("no good copy of page {page} of dataset {name} at commit {at}: {}", said.join("; ")))
-    }
-}
-
-/// The pages of an answer.
-fn contents<'a>(reply: &ReadReply, data: &'a [u8]) -> Result<Vec<&'a [u8; PAGE_SIZE]>, Error> {
-    let mut contents = data.chunks_exact(PAGE_SIZE);
-    let page = |version: &PageVersion| {
-        if version.zero {
-            return Ok(&[0; PAGE_SIZE]);
-        }
-        let bytes = contents.next().ok_or_else(|| Error::Protocol("a page without content".into()))?;
-        bytes.try_into().map_err(|_| Error::Protocol("a page of another size".into()))
-    };
-    reply.pages.iter().map(page).collect()
-}
-
-fn ask(client: &Client, link: &Link, header: Header, meta: &[u8], deadline: Instant) -> Result<Answer, Error> {
-    link.ask(|| client.dialer(false), header, meta, deadline)
 }
 
 impl Dataset for ClusterDataset {
@@ -256,17 +84,8 @@ impl Dataset for ClusterDataset {
     }
 
     fn read(&self, snapshot: &Snapshot, page: PageNo, at: usize, buf: &mut [u8]) -> Result<(), Error> {
-        let start = page.0 * PAGE_SIZE as u64 + at as u64;
-        let inside = snapshot.size.saturating_sub(start).min(buf.len() as u64) as usize;
-        let (inside, beyond) = buf.split_at_mut(inside);
-        beyond.fill(0);
-        if inside.is_empty() {
-            return Ok(());
-        }
-        if self.group.client.cache.read(self.dataset, page, snapshot.lsn, at, inside) {
-            return self.group.check_epoch(snapshot); // after the copy: see GroupClient::epoch
-        }
-        self.fetch(snapshot, page, at, inside)
+        let group = &self.group;
+        Reader { group, dataset: self.dataset, ahead: &group.ahead }.read_page(snapshot, page, at, buf)
     }
 
     fn reserve(&self, snapshot: &Snapshot, ticket: Option<Ticket>) -> Result<Reserved, Error> {
@@ -281,7 +100,7 @@ impl Dataset for ClusterDataset {
     }
 
     fn commit(&self, snapshot: &mut Snapshot, change: &Change<'_>) -> Result<Lsn, Error> {
-        self.group.commit(self.dataset, snapshot, change)
+        self.group.commit(snapshot, vec![(self.dataset, change)])
     }
 
     fn commit_with(

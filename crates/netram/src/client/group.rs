@@ -10,6 +10,7 @@ use dspm_proto::control::{DatasetEntry, Located, SetEntry, SetState};
 use dspm_proto::message::{self, Release, State as Changes};
 use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId, Token, limits};
 use dspm_txn::dataset::Snapshot;
+use dspm_txn::volume::ReadAhead;
 use dspm_txn::{Holder, NodeNo, Recall};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,9 +95,8 @@ pub(crate) struct GroupClient {
     changed: Condvar,
     /// Threads in [`GroupClient::wait`]; a notification is a system call even when there are none.
     waiting: AtomicU64,
-    /// Read ahead: the page that follows the last run, and how long that was.
-    pub(crate) run_next: AtomicU64,
-    pub(crate) run_length: AtomicU64,
+    /// Of the dataset that the group was created with.
+    pub(crate) ahead: ReadAhead,
 }
 
 /// What is behind the lock.
@@ -111,6 +111,9 @@ pub(crate) struct State {
     pub(crate) ended: VecDeque<(DatasetId, PageNo)>,
     /// Sizes at the newest state known.
     pub(crate) sizes: HashMap<DatasetId, u64>,
+    /// The last commit known to have changed a dataset, and the last that may have changed any.
+    pub(crate) touched: HashMap<DatasetId, Lsn>,
+    pub(crate) touched_any: Lsn,
     /// A thread asks the primary for the lease.
     pub(crate) asking: bool,
     /// A thread, or the background thread, asks for the outcome of the record in doubt.
@@ -127,6 +130,19 @@ pub(crate) struct State {
     pub(crate) told: Lsn,
     /// When a lingering lease is looked at again.
     pub(crate) linger: Option<dspm_proto::Instant>,
+}
+
+impl State {
+    /// A commit changed it.
+    pub(crate) fn touch(&mut self, dataset: DatasetId, lsn: Lsn) {
+        let last = self.touched.entry(dataset).or_default();
+        *last = lsn.max(*last);
+    }
+
+    /// No commit behind that one, up to the newest known, changed it.
+    pub(crate) fn last_change(&self, dataset: DatasetId) -> Lsn {
+        self.touched.get(&dataset).map_or(self.touched_any, |l| self.touched_any.max(*l))
+    }
 }
 
 impl GroupClient {
@@ -152,6 +168,8 @@ impl GroupClient {
                 line: Line::new(),
                 ended: VecDeque::new(),
                 sizes: HashMap::new(),
+                touched: HashMap::new(),
+                touched_any: Lsn(0),
                 asking: false,
                 resolving: false,
                 transactions: 0,
@@ -164,8 +182,7 @@ impl GroupClient {
             epoch: AtomicU64::new(0),
             changed: Condvar::new(),
             waiting: AtomicU64::new(0),
-            run_next: AtomicU64::new(0),
-            run_length: AtomicU64::new(0),
+            ahead: ReadAhead::default(),
         })
     }
 
@@ -224,6 +241,8 @@ impl GroupClient {
         for (dataset, _) in state.sizes.drain() {
             self.client.cache.forget(dataset);
         }
+        state.touched.clear();
+        state.touched_any = Lsn(0);
     }
 
     /// The present epoch of the group's history. It stays while the caller holds the state's lock.
@@ -281,6 +300,10 @@ impl GroupClient {
             let datasets: Vec<DatasetId> = state.sizes.keys().copied().collect();
             let from = known.next(); // up to here every open version is right, whatever the asker knew
             datasets.into_iter().for_each(|d| cache.supersede_from(d, PageNo(0), from, known));
+            state.touched_any = state.touched_any.max(changes.tail.lsn);
+        }
+        for c in changes.changed.iter().chain(&changes.truncated) {
+            state.touch(c.dataset, c.lsn);
         }
         for c in &changes.changed {
             if cache.supersede(c.dataset, c.page, c.lsn, known) {

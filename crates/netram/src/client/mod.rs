@@ -19,12 +19,15 @@ mod line;
 mod link;
 mod locate;
 mod pins;
+mod reader;
 mod reserve;
 mod send;
 mod spread;
 mod together;
 mod view;
+mod volume;
 
 pub use self::core::{Client, ClientOptions};
 pub use cache::PageCache;
 pub use dataset::ClusterDataset;
+pub use volume::ClusterVolume;

@@ -11,7 +11,7 @@ use super::spread;
 use crate::clock;
 use crate::wire::{Answer, Connection};
 use dspm_proto::message::{self, Ack};
-use dspm_proto::record::{Payload, Record};
+use dspm_proto::record::{PageChange, Payload, Record};
 use dspm_proto::{DatasetId, Error, Kind, Lsn, Part, Refusal};
 use dspm_txn::dataset::{Change, Snapshot};
 use std::time::{Duration, Instant};
@@ -35,32 +35,38 @@ pub(super) struct Built {
     pub(super) meta: Vec<u8>,
     /// Encoded deltas, in the order of the record's pages.
     pub(super) deltas: Vec<Vec<u8>>,
-    /// Full pages, by their place in the change.
-    pub(super) full: Vec<usize>,
+    /// Full pages: which change, and the place there.
+    pub(super) full: Vec<(usize, usize)>,
 }
 
 impl Built {
-    fn data<'a>(&'a self, change: &'a Change<'_>) -> Vec<&'a [u8]> {
-        let full = self.full.iter().map(|i| &change.pages[*i].1[..]);
+    fn data<'a>(&'a self, changes: &'a [Changed<'_>]) -> Vec<&'a [u8]> {
+        let full = self.full.iter().map(|(c, i)| &changes[*c].1.pages[*i].1[..]);
         full.chain(self.deltas.iter().map(|d| &d[..])).collect()
     }
 
     /// The same record with every page in full.
-    fn whole(&self, change: &Change<'_>) -> Built {
+    fn whole(&self, changes: &[Changed<'_>]) -> Built {
         let (record, meta) = self.record.in_full();
-        let at = |p: dspm_proto::PageNo| change.pages.binary_search_by_key(&p, |c| c.0).ok();
+        let at = |p: &PageChange| {
+            let c = p.dataset as usize;
+            Some((c, changes[c].1.pages.binary_search_by_key(&p.page, |c| c.0).ok()?))
+        };
         let pages = record.pages.iter().filter(|p| p.payload == Payload::Full);
-        let full = pages.filter_map(|p| at(p.page)).collect();
+        let full = pages.filter_map(at).collect();
         Built { record, meta, deltas: Vec::new(), full }
     }
 }
 
 /// What is committed: the transaction that waits for it.
 pub(super) struct Commit<'a> {
-    pub(super) dataset: DatasetId,
     pub(super) snapshot: &'a mut Snapshot,
-    pub(super) change: &'a Change<'a>,
+    /// In the snapshot's dataset, then in others of the group.
+    pub(super) changes: Vec<Changed<'a>>,
 }
+
+/// What changes in a dataset.
+pub(super) type Changed<'a> = (DatasetId, &'a Change<'a>);
 
 /// What came of sending it to some members.
 #[derive(Default)]
@@ -116,7 +122,7 @@ pub(super) fn begin_side_by_side(sendings: &mut [Sending<'_, '_>], room_until: I
     first.group.client.count_round_trip();
     let send = |s: &Sending<'_, '_>| {
         let (to, later) = order(s.place);
-        let waiting = s.group.send_round(s.place, s.built, &to, s.commit.change, room_until);
+        let waiting = s.group.send_round(s.place, s.built, &to, &s.commit.changes, room_until);
         (later, waiting)
     };
     let sent: Vec<_> = sendings.iter().map(send).collect();
@@ -164,7 +170,7 @@ impl GroupClient {
         room_until: Instant,
     ) -> Begun {
         self.client.count_round_trip();
-        let waiting = self.send_round(place, built, to, commit.change, room_until);
+        let waiting = self.send_round(place, built, to, &commit.changes, room_until);
         let sent = waiting.sent;
         let round = self.hear_round(place, built, waiting, commit);
         Begun { later, round, sent }
@@ -197,7 +203,7 @@ impl GroupClient {
                 Some((short, why)) => {
                     let again = round.without.iter().map(|w| w.0).chain([short]).collect();
                     if matches!(why, Error::Refused(Refusal::Missing)) && whole.is_none() {
-                        whole = Some(built.whole(commit.change));
+                        whole = Some(built.whole(&commit.changes));
                     } else if Instant::now() >= room_until {
                         break no_room(&place.peers[short], &why, began.elapsed());
                     } else {
@@ -236,9 +242,9 @@ impl GroupClient {
 
     /// Sends it to some members at once. A member that takes it in so slowly that the commit's time is over is not waited
     /// for, unless a link as slow as any may be would take longer.
-    fn send_round(&self, place: &Place, built: &Built, to: &[usize], change: &Change<'_>, until: Instant) -> Waiting {
+    fn send_round(&self, place: &Place, built: &Built, to: &[usize], changes: &[Changed<'_>], until: Instant) -> Waiting {
         let sent = Instant::now();
-        let data = built.data(change);
+        let data = built.data(changes);
         let bytes: usize = data.iter().map(|d| d.len()).sum();
         let mut round = Round::default();
         let mut requests = Vec::with_capacity(to.len());

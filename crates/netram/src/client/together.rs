@@ -264,7 +264,7 @@ impl GroupClient {
             self.regain(commit.snapshot)?;
         }
         let place = self.place();
-        self.check_room_for(&place, commit.change.pages.len(), deadline)?;
+        self.check_room_for(&place, commit.pages(), deadline)?;
         Ok(place)
     }
 

@@ -6,6 +6,7 @@
 use super::connection::Message;
 use super::node::Node;
 use super::sender::Sender;
+use crate::clock;
 use crate::wire::{frame, from_json, json, reply_to};
 use dspm_proto::auth::{Hello, Role};
 use dspm_proto::control::{Control, Done, GroupStatus, Listing, NodeStatus, Pong};

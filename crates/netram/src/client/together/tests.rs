@@ -124,7 +124,7 @@ fn run(groups: &[Arc<GroupClient>], snapshots: &mut [Snapshot]) -> Result<Lsn, E
     let change = Change { pages: &[(PageNo(0), &ZEROS)], size: PAGE_SIZE as u64 };
     let share = |(group, snapshot): (&'static GroupClient, _)| Share {
         group,
-        commit: Commit { dataset: DatasetId(group.entry.group.0), snapshot, change: &change },
+        commit: Commit { snapshot, changes: vec![(DatasetId(group.entry.group.0), &change)] },
     };
     // Leaked: the closure's lifetimes say less than the test knows.
     let groups = groups.iter().map(|g| &**Box::leak(Box::new(g.clone())));

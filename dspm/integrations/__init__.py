@@ -1,0 +1,1 @@
+"""Programs that keep their data in the cluster without knowing it."""
