@@ -27,6 +27,7 @@ fn setup(generation: u64) -> Setup {
         lease: Duration::from_millis(300),
         history: Duration::ZERO,
         disk: false,
+        removing: false,
     }
 }
 
