@@ -124,12 +124,13 @@ def test_an_old_state_does_not_remove_the_decider(clusters: Clusters, children: 
     asked = metric(cluster, "n2", "inquiries")
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=clean_environment(), **quiet) as old:
-        eventually(
-            "the old state is told", lambda: decider not in cluster.run("ls", "--json").stdout and old.poll() is None
-        )
-        eventually("the decider was asked for", lambda: metric(cluster, "n2", "inquiries") > asked + INQUIRIES, 60)
-        assert value(cluster, children, participant) == 0, "HALF: nobody said that it counts"
-        old.kill()
+        try:
+            eventually("the old state is told", lambda: decider not in cluster.run("ls", "--json").stdout)
+            eventually("the decider was asked for", lambda: metric(cluster, "n2", "inquiries") > asked + INQUIRIES)
+            assert value(cluster, children, participant) == 0, "HALF: nobody said that it counts"
+            assert old.poll() is None
+        finally:
+            old.kill()
     newest.replace(state)
     cluster.up()
     write(cluster, children, participant)
