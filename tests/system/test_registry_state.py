@@ -140,6 +140,8 @@ def test_a_state_that_caught_up_in_number_is_noticed(clusters: Clusters, childre
         db.commit()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
         eventually("it is known to be old", lambda: "another version" in cluster.status()["registry_trouble"])
+        waits = "What nodes know is not taken over: this state went on by itself"
+        eventually("it says why", lambda: waits in cluster.status()["registry_trouble"])
         for asked in (["rm", name], ["node", "drain", "n1"], ["switchover", name]):
             refused = cluster.run(*asked)
             assert refused.returncode == 3 and "older than what nodes know" in refused.stderr, refused.stderr
@@ -149,6 +151,74 @@ def test_a_state_that_caught_up_in_number_is_noticed(clusters: Clusters, childre
     for n in (name, young):
         cluster.wait_whole(n)
     eventually("the trouble is over", lambda: cluster.status()["registry_trouble"] == "")
+
+
+def put_back(cluster: Cluster, backup: bytes) -> None:
+    """Somebody puts an old state in the place of the newest."""
+    cluster.kill(cluster.registry)
+    state = cluster.directory / "registry" / "registry.db"
+    state.write_bytes(backup)
+    state.with_name("registry.db-journal").unlink(missing_ok=True)
+
+
+def test_an_old_state_takes_over_what_nodes_know(clusters: Clusters, children: Children) -> None:
+    """A member was replaced and a database created since the backup; the registry learns both from the nodes, and goes
+    on: the next failure is dealt with."""
+    cluster = clusters(3, memory="32MiB")
+    ledger, young = Ledger(cluster, children, fresh("ledger")), fresh("young")
+    writer = ledger.writer()
+    writer.wait(20)
+    backup = (cluster.directory / "registry" / "registry.db").read_bytes()
+    _, backups = cluster.members(ledger.name)
+    cluster.kill(cluster.pid(backups[0]))
+    eventually("another one is there", lambda: cluster.members(ledger.name)[1] not in ([], backups))
+    generation = cluster.dataset(ledger.name)["generation"]
+    write(cluster, children, young)
+    put_back(cluster, backup)
+    cluster.up()
+    eventually("the newest state is known", lambda: cluster.status()["registry_trouble"] == "")
+    eventually(
+        "the set goes on far above", lambda: cluster.dataset(ledger.name)["generation"] >= generation + (1 << 20)
+    )
+    for name in (ledger.name, young):
+        cluster.wait_whole(name)
+    assert children.session(cluster, young).one("SELECT count(*) FROM t") == ROWS
+    writer.wait(20)
+    cluster.kill(cluster.pid(cluster.members(ledger.name)[0]))
+    writer.wait(20)
+    writer.kill()
+    ledger.verify()
+
+
+def test_an_operator_gives_up_who_may_know_more(clusters: Clusters, children: Children) -> None:
+    """A node that the newest view names is gone: nothing is decided before an operator says so."""
+    cluster = clusters(2, memory="32MiB")
+    name, young = fresh("old"), fresh("young")
+    write(cluster, children, name)
+    backup = (cluster.directory / "registry" / "registry.db").read_bytes()
+    write(cluster, children, young)  # its set has the other primary: a newer view
+    primary, _ = cluster.members(young)
+    other = next(n for n in cluster.nodes if n != primary)
+    started = commands(cluster.registry)
+    put_back(cluster, backup)
+    cluster.kill(cluster.pid(other))
+    with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
+        eventually("it says whom it waits for", lambda: f"{other} may know" in cluster.status()["registry_trouble"])
+        refused = cluster.run("recover", "--registry", "--node", other, "--yes")
+        assert refused.returncode == 3 and "does not answer" in refused.stderr, refused.stderr
+        assert cluster.run("recover", "--registry").returncode == 2, "nobody can be asked"
+        done = cluster.run("recover", "--registry", "--yes")
+        assert done.returncode == 0 and f"what {primary} knows" in done.stdout, done.stderr + done.stdout
+        eventually("the trouble is over", lambda: cluster.status()["registry_trouble"] == "")
+        for n in (name, young):
+            assert children.session(cluster, n).one("SELECT count(*) FROM t") == ROWS
+        refused = cluster.run("recover", "--registry", "--yes")
+        assert refused.returncode == 1 and "no node knows more" in refused.stderr, refused.stderr
+        p.terminate()
+        p.wait()
+    cluster.up()
+    for n in (name, young):
+        cluster.wait_whole(n)
 
 
 def test_a_node_that_cannot_write_its_catalog_is_done_without(clusters: Clusters, children: Children) -> None:

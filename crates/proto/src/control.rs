@@ -452,7 +452,7 @@ pub struct GroupStatus {
     pub writer: u64,
     /// Clients that wait for it.
     pub waiting: u32,
-    /// "ok", "settling", "unsettled" or "joining".
+    /// "ok", "settling", "unsettled", "joining" or, with the decider's id, "waits for the decision of group ID".
     pub state: String,
     /// Generation in which the last record was first sent.
     #[serde(default)]

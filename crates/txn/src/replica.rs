@@ -16,7 +16,7 @@ use crate::twophase::Decided;
 use crate::view::Views;
 use dspm_proto::message::{Ack, Fetch};
 use dspm_proto::record::Record;
-use dspm_proto::{ClientId, Generation, Instant, Link, Lsn, Part, RecordId, Refusal, Session, StoreId, Token};
+use dspm_proto::{ClientId, Generation, GroupId, Instant, Link, Lsn, Part, RecordId, Refusal, Session, StoreId, Token};
 
 /// The runtime's number of a node.
 pub type NodeNo = u32;
@@ -120,6 +120,8 @@ pub struct Situation {
     pub settling: bool,
     /// Restarted and not settled yet.
     pub unsettled: bool,
+    /// The tail is prepared, and this group decides about it: its answer is waited for.
+    pub decider: Option<GroupId>,
 }
 
 /// The state machine.
@@ -244,6 +246,7 @@ impl<R: Records> Replica<R> {
             waiting: self.leases.waiting(),
             settling: self.settle.is_some(),
             unsettled: self.unsettled,
+            decider: self.asked_decider(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::config::Setup;
 use crate::effect::{Effect, PeerMessage};
 use crate::replica::{Fence, NodeNo, Records, Replica};
 use dspm_proto::message::{self, Complete, Completed, Fenced, Fetch, Rebase};
-use dspm_proto::{Instant, RecordId, Token};
+use dspm_proto::{GroupId, Instant, RecordId, Token};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A settle under way at the primary.
@@ -160,6 +160,12 @@ impl<R: Records> Replica<R> {
             None => self.leases.token_unused,
             Some(s) => matches!(s.phase, Phase::Inquire { .. }),
         }
+    }
+
+    /// The group whose decision a settle waits for.
+    pub(crate) fn asked_decider(&self) -> Option<GroupId> {
+        let asks = self.settle.as_ref().is_some_and(|s| matches!(s.phase, Phase::Inquire));
+        self.unresolved().filter(|_| asks).and_then(|tail| Some(self.records.links(tail.lsn).first()?.group))
     }
 
     /// The prepared tail is settled, in an active generation: it is resolved now.

@@ -321,7 +321,9 @@ fn group_status(g: &super::group::Group) -> GroupStatus {
         waiting: situation.waiting as u32,
         state: match (situation.unsettled, situation.settling) {
             (true, _) => "unsettled".into(),
-            (_, true) => "settling".into(),
+            (_, true) => {
+                situation.decider.map_or("settling".into(), |d| format!("waits for the decision of group {d}"))
+            }
             _ if g.is_joining() => "joining".into(),
             _ => "ok".into(),
         },
