@@ -15,7 +15,7 @@ from wt_program import Program
 from dspm import _native
 
 
-@pytest.fixture(scope="session", params=list(wt_engines.ENTRIES))
+@pytest.fixture(scope="module", params=list(wt_engines.ENTRIES))
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine that is here."""
     try:
@@ -24,7 +24,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
         pytest.skip(str(why))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def driver(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The driver for it."""
     return wt_program.compiled(engine, tmp_path_factory.mktemp("driver"))
@@ -68,12 +68,9 @@ class Database:
 
 
 @pytest.fixture
-def database(
-    engine: Engine, driver: Path, config: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Database]:
+def database(engine: Engine, driver: Path, config: Path, tmp_path: Path) -> Iterator[Database]:
     """A database that was never opened."""
-    name = request.node.name.replace("[", "-").rstrip("]")
-    made = Database(engine, driver, f"dataset=wt/{name},config={config}", tmp_path)
+    made = Database(engine, driver, f"dataset=wt/{tmp_path.name},config={config}", tmp_path)
     yield made
     for program in made.programs:
         program.end()

@@ -85,7 +85,7 @@ def _kept(version: str) -> Path:
 
 def _build(version: str) -> None:
     """Fetches the source and builds the library; it appears in the cache whole or not at all."""
-    work = _kept(version).with_suffix(f".building-{os.getpid()}")
+    work = _kept(version).with_name(f"building-{version}-{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
     try:
         tools = work / "tools"

@@ -20,7 +20,18 @@ def compiled(engine: Engine, directory: Path) -> Path:
     program = directory / f"driver-{engine.version}"
     source = Path(__file__).with_name("driver.c")
     link = [f"-L{engine.library}", f"-Wl,-rpath,{engine.library}", "-lwiredtiger", "-pthread"]
-    command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{engine.include}", str(source), "-o", str(program), *link]
+    command = [
+        "cc",
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-I{engine.include}",
+        str(source),
+        "-o",
+        str(program),
+        *link,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return program
@@ -117,7 +128,9 @@ class Program:
                 pipe.close()
 
 
-def configuration(library: Path, entry: str, options: str, more: str = "transaction_sync=(enabled,method=fsync)") -> str:
+def configuration(
+    library: Path, entry: str, options: str, more: str = "transaction_sync=(enabled,method=fsync)"
+) -> str:
     """What wiredtiger_open is given."""
     extension = f"extensions=[{library}={{early_load=true,entry={entry},config=[{options}]}}]"
     return f"create,log=(enabled,file_max=1MB),{more},{extension}"
