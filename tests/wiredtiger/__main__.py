@@ -1,10 +1,7 @@
 """`python -m tests.wiredtiger`: gets the engines that the tests use."""
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+from .engines import main
 
-import wt_engines  # noqa: E402
-
-sys.exit(wt_engines.main())
+sys.exit(main())

@@ -1,8 +1,8 @@
 """Real WiredTiger libraries for the tests, one for each binary interface that can be had: `python -m tests.wiredtiger`.
 
-Debian's package is 3.2.1; PyPI has the sources of 11.2.0 and 11.3.1, which are built as a plain C library (minutes, once)
-and kept in the user's cache directory. WiredTiger is GPL: it is never part of this repository, and nothing of dspm links
-it. What cannot be had is skipped by the tests, with the reason.
+Debian's package is 3.2.1; PyPI has the sources of 11.2.0 and 11.3.1, which are built as a plain C library (minutes,
+once) and kept in the user's cache directory. WiredTiger is GPL: it is never part of this repository, and nothing of
+dspm links it. What cannot be had is skipped by the tests, with the reason.
 """
 
 from __future__ import annotations

@@ -1,33 +1,14 @@
-"""Fixtures: each engine in turn, and a database of its own in the cluster of the module."""
+"""A database path of the cluster, as the tests' programs open it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-import wt_engines
-import wt_program
-from wt_engines import Engine
-from wt_program import Program
-
 from dspm import _native
 
-
-@pytest.fixture(scope="module", params=list(wt_engines.ENTRIES))
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """Each engine that is here."""
-    try:
-        return wt_engines.find(request.param)
-    except wt_engines.Missing as why:
-        pytest.skip(str(why))
-
-
-@pytest.fixture(scope="module")
-def driver(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The driver for it."""
-    return wt_program.compiled(engine, tmp_path_factory.mktemp("driver"))
+from .engines import Engine
+from .program import SCHEMA, TABLE, Program, configuration
 
 
 @dataclass
@@ -52,7 +33,7 @@ class Database:
         home.mkdir(exist_ok=True)
         chosen = self.options if options is None else options
         library = _native.library_path()
-        return "open", str(home), wt_program.configuration(library, entry or self.engine.entry, chosen, **more)
+        return "open", str(home), configuration(library, entry or self.engine.entry, chosen, **more)
 
     def open(self, **more: str) -> Program:
         """A new process with the database open."""
@@ -63,14 +44,5 @@ class Database:
     def created(self, **more: str) -> Program:
         """As open, with the table."""
         program = self.open(**more)
-        program.must("create", wt_program.TABLE, wt_program.SCHEMA)
+        program.must("create", TABLE, SCHEMA)
         return program
-
-
-@pytest.fixture
-def database(engine: Engine, driver: Path, config: Path, tmp_path: Path) -> Iterator[Database]:
-    """A database that was never opened."""
-    made = Database(engine, driver, f"dataset=wt/{tmp_path.name},config={config}", tmp_path)
-    yield made
-    for program in made.programs:
-        program.end()

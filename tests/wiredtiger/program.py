@@ -1,4 +1,4 @@
-"""The driver (driver.c) as a process: a WiredTiger program that knows nothing of dspm, told what to do a line at a time."""
+"""The driver (driver.c) as a process: a WiredTiger program that knows nothing of dspm, told what to do by lines."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wt_engines import Engine
+from .engines import Engine
 
 TABLE = "table:t"
 SCHEMA = "key_format=q,value_format=S"
 SIZE = 600
+FSYNC = "transaction_sync=(enabled,method=fsync)"
 
 
 def compiled(engine: Engine, directory: Path) -> Path:

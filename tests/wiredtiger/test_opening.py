@@ -1,4 +1,4 @@
-"""What is wrong when a program opens its database is said in the program's own log, and the same process may try again."""
+"""What is wrong at an open is said in the program's own log, and the same process may open again."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import socket
 from pathlib import Path
 
 import pytest
-import wt_engines
-from clusters import config  # noqa: F401
-from wt_database import Database, database, driver, engine  # noqa: F401
-from wt_program import SCHEMA, TABLE
+
+from .database import Database
+from .engines import ENTRIES
+from .program import SCHEMA, TABLE
 
 EINVAL = 22
 
@@ -26,7 +26,7 @@ def refused(database: Database, errno: int = EINVAL, **more: str) -> str:
     return said
 
 
-@pytest.mark.parametrize("entry", [*wt_engines.ENTRIES.values(), "dspm_wiredtiger_8_1"])
+@pytest.mark.parametrize("entry", [*ENTRIES.values(), "dspm_wiredtiger_8_1"])
 def test_an_entry_for_another_version_is_refused(database: Database, entry: str) -> None:
     own = database.engine.entry
     if entry == own:
@@ -64,7 +64,7 @@ def test_no_configuration_file(database: Database, tmp_path: Path) -> None:
     assert str(tmp_path / "no.toml") in program.said()
 
 
-def test_a_cluster_that_nobody_runs(database: Database, config: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_cluster_that_nobody_runs(database: Database, config: Path, tmp_path: Path) -> None:
     """Its nodes do not answer: the program fails within its commit_timeout, and goes on with a cluster that does."""
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and does not listen

@@ -1,15 +1,15 @@
-"""A real WiredTiger keeps its database in a cluster: everything that it acknowledged is there, whatever ends the process.
+"""A real WiredTiger keeps its database in a cluster: what it acknowledged is there, whatever ends the process.
 
-The process's home is empty each time, so what is found came from the cluster. Fault model: kill -9 of the program at any
-moment between and within commits; the keys that it acknowledged are recorded outside of it.
+The process's home is empty each time, so what is found came from the cluster. Fault model: kill -9 of the program at
+any moment between and within commits; the keys that it acknowledged are recorded outside of it.
 """
 
 from __future__ import annotations
 
 import pytest
-from clusters import config  # noqa: F401
-from wt_database import Database, database, driver, engine  # noqa: F401
-from wt_program import SCHEMA, SIZE, TABLE
+
+from .database import Database
+from .program import SCHEMA, SIZE, TABLE
 
 METHODS = ["fsync", "dsync", "none"]
 
