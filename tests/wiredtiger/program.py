@@ -16,11 +16,12 @@ SIZE = 600
 FSYNC = "transaction_sync=(enabled,method=fsync)"
 
 
-def compiled(engine: Engine, directory: Path) -> Path:
-    """The driver, linked to that engine."""
+def compiled(engine: Engine, directory: Path, *, static: bool = False) -> Path:
+    """The driver, linked to that engine. Static: WiredTiger is a part of the program, which exports none of it."""
     program = directory / f"driver-{engine.version}"
     source = Path(__file__).with_name("driver.c")
-    link = [f"-L{engine.library}", f"-Wl,-rpath,{engine.library}", "-lwiredtiger", "-pthread"]
+    library = ["-l:libwiredtiger.a", "-ldl"] if static else [f"-Wl,-rpath,{engine.library}", "-lwiredtiger"]
+    link = [f"-L{engine.library}", *library, "-pthread"]
     command = [
         "cc",
         "-O1",

@@ -9,7 +9,7 @@ import pytest
 
 from .database import Database
 from .engines import ENTRIES
-from .program import SCHEMA, TABLE
+from .program import SCHEMA, TABLE, compiled
 
 EINVAL = 22
 
@@ -85,6 +85,7 @@ def test_paths_outside_the_home_are_refused(database: Database, tmp_path: Path) 
     words = database.words(more=f"log=(enabled,path={elsewhere})")
     assert not program.do(*words).ok
     assert "is not below the database's home" in program.said()
+    program.must(*database.words())
 
 
 def test_loaded_late_is_refused(database: Database) -> None:
@@ -93,3 +94,20 @@ def test_loaded_late_is_refused(database: Database) -> None:
     assert not program.do(command, home, opened.replace("early_load=true", "early_load=false")).ok
     assert "add early_load=true" in program.said()
     program.must(*database.words())
+
+
+def test_a_program_that_exports_nothing_says_its_version(database: Database, tmp_path: Path) -> None:
+    if not (database.engine.library / "libwiredtiger.a").exists():
+        pytest.skip(f"WiredTiger {database.engine.version} is here without a static library")
+    database.driver = compiled(database.engine, tmp_path, static=True)
+    program = database.program()
+    assert not program.do(*database.words()).ok
+    assert "add version=X.Y.Z" in program.said()
+    for version, said in [("11.3.1", "11.3.1 with 20 methods of a connection is not known"), ("10.0.2", "5_0")]:
+        assert not program.do(*database.words(options=f"{database.options},version={version}")).ok
+        assert said in program.said()
+    program.must(*database.words(options=f"{database.options},version={database.engine.version}"))
+    program.must("create", TABLE, SCHEMA)
+    program.insert(1, 3)
+    assert not program.do(*database.words(entry="dspm_wiredtiger_8_0")).ok
+    assert "entry=dspm_wiredtiger_8_0 is not for a WiredTiger with 20 methods" in program.said()

@@ -60,7 +60,7 @@ impl KnownConnection {
 
 /// The extension API of a connection.
 #[derive(Clone, Copy)]
-pub struct Api(*mut ExtensionApi);
+pub struct Api(pub(super) *mut ExtensionApi);
 
 // SAFETY: WiredTiger's extension functions may be called by any thread for as long as the connection is open.
 unsafe impl Send for Api {}

@@ -14,6 +14,8 @@ mod options;
 mod paths;
 mod program;
 mod structs;
+#[cfg(test)]
+mod tests;
 
 use crate::{Failure, FileSystem};
 use call::{Core, invalid};
