@@ -85,7 +85,7 @@ def test_paths_outside_the_home_are_refused(database: Database, tmp_path: Path) 
     words = database.words(more=f"log=(enabled,path={elsewhere})")
     assert not program.do(*words).ok
     assert "is not below the database's home" in program.said()
-    program.must(*database.words())
+    program.must(*database.words(more="log=(enabled,path=.)"))
 
 
 def test_loaded_late_is_refused(database: Database) -> None:

@@ -3,6 +3,7 @@
 //! [`load`] is the body of an extension's entry. It finds out which binary interface the program has (docs/mongodb.md),
 //! refuses a wrong or unknown one before it calls anything through it, opens the database path and hands WiredTiger the
 //! tables of [`file_system`] and [`file_handle`]. Nothing is kept between calls: a program may open, fail and open again.
+//! Why it is done so: docs/decisions/0023-wiredtiger-binary-interfaces.md.
 #![allow(unsafe_code)]
 
 mod call;
