@@ -20,7 +20,7 @@ INPUTS ?= 10000000
 
 say = @printf '\n== %s\n' $(1)
 
-.PHONY: build demo test test-rust test-python sqlite-tests fuzz lint sim sim-mutants torture wheel lock clean tools native
+.PHONY: build demo test test-rust test-python sqlite-tests fuzz lint sim sim-mutants torture wheel lock clean tools native wiredtiger
 
 build: $(VENV)/.installed native
 	@$(VENV)/bin/dspm --version >/dev/null
@@ -70,6 +70,10 @@ test-python: build
 # SQLite's own test programs, from Debian's source package: network and libsqlite3-dev are needed.
 sqlite-tests: build
 	@$(PY) -m tests.sqlite_programs $(SQLITE_TESTS_ARGS)
+
+# WiredTiger libraries for the tests, from Debian and PyPI; kept in the user's cache directory.
+wiredtiger: $(VENV)/.packages
+	@$(PY) -m tests.wiredtiger
 
 # Hostile bytes for every decoder of the wire and of the disk.
 fuzz: | tools

@@ -18,3 +18,4 @@ pub use config::{Config, Origin, Setting};
 pub use keys::{KEYS, Key, Kind, Scope};
 pub use name::dataset_name;
 pub use overrides::overrides_from_json;
+pub use value::time;

@@ -95,8 +95,8 @@ fn size(text: &str) -> Option<u64> {
     scaled(number, scale)
 }
 
-/// "100ms", "1.5s", "0".
-fn time(text: &str) -> Option<Duration> {
+/// A time in the words of people: "100ms", "1.5s", "0".
+pub fn time(text: &str) -> Option<Duration> {
     let (number, unit) = split(text);
     let nanos = match unit {
         "ms" => 1_000_000u64,

@@ -11,7 +11,9 @@
 //!
 //! Fault model: the store fails any call. A commit whose outcome is not certainly "nothing happened" ends this file
 //! system: every later call fails, and WiredTiger panics, as it does after a failed fsync.
+#![deny(unsafe_code)]
 
+pub mod abi;
 mod directory;
 mod failure;
 mod file;

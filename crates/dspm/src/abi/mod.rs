@@ -12,6 +12,7 @@ mod errors;
 mod extension;
 mod snapshot;
 mod transaction;
+mod wiredtiger;
 
 use dspm_proto::{Error, PAGE_SIZE};
 use errors::CError;

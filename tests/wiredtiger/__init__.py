@@ -1,0 +1,1 @@
+"""WiredTiger's file system, under real WiredTiger libraries."""
