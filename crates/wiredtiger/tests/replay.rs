@@ -6,42 +6,25 @@ mod model;
 
 use dspm_txn::volume::Volume;
 use dspm_wiredtiger::memory::MemoryVolume;
-use dspm_wiredtiger::{FileKind, FileSystem};
-use model::both::{Both, Call};
-use model::calls::{self, Recorded};
+use dspm_wiredtiger::FileSystem;
+use model::both::Both;
+use model::calls;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Most commits of a log after which the whole state is looked at.
 const CRASHES: usize = 12;
-/// Bytes of a file of the starting state that are not zeros.
-const FILLED: u64 = 16 << 20;
 
 fn open(volume: Arc<MemoryVolume>) -> Arc<FileSystem> {
     FileSystem::open(volume as Arc<dyn Volume>, Duration::ZERO).unwrap()
 }
 
-/// Files as the mongod found them.
-fn prepare(both: &mut Both, log: &[Recorded]) {
-    for (path, size) in calls::start(log) {
-        let create = Call::Open { path: path.clone(), kind: FileKind::Regular, create: true, exclusive: true };
-        both.call(&create).unwrap();
-        for offset in (0..size.min(FILLED)).step_by(1 << 20) {
-            let length = (size - offset).min(1 << 20) as usize;
-            both.call(&Call::Write { path: path.clone(), offset, length }).unwrap();
-        }
-        both.call(&Call::Truncate(path.clone(), size)).unwrap();
-        both.call(&Call::Close(path)).unwrap();
-    }
-    both.settle();
-}
-
-/// The calls that a crash comes behind: some anywhere, and all changes of names.
+/// Crashes come behind calls here and there, and in the middle of all that take several records.
 fn replay(name: &str) -> (usize, usize) {
     let log = calls::load(name);
     let volume = Arc::new(MemoryVolume::default());
     let mut both = Both::new(open(volume.clone()));
-    prepare(&mut both, &log);
+    calls::prepare(&mut both, &log);
     let (mut crashes, step) = (0, log.len() / CRASHES);
     for (i, recorded) in log.iter().enumerate() {
         let before = volume.commits();

@@ -1,10 +1,13 @@
 //! The recorded calls of a mongod (see tests/mongod-calls/README.md).
 
-use super::both::Call;
+use super::both::{Both, Call};
 use dspm_wiredtiger::FileKind;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::Path;
+
+/// Bytes of a file of the starting state that are not zeros.
+const FILLED: u64 = 16 << 20;
 
 /// A recorded call.
 pub struct Recorded {
@@ -117,4 +120,19 @@ pub fn start(log: &[Recorded]) -> BTreeMap<String, u64> {
         }
     }
     files
+}
+
+/// Makes the files that there were before the first call.
+pub fn prepare(both: &mut Both, log: &[Recorded]) {
+    for (path, size) in start(log) {
+        let create = Call::Open { path: path.clone(), kind: FileKind::Regular, create: true, exclusive: true };
+        both.call(&create).unwrap();
+        for offset in (0..size.min(FILLED)).step_by(1 << 20) {
+            let length = (size - offset).min(1 << 20) as usize;
+            both.call(&Call::Write { path: path.clone(), offset, length }).unwrap();
+        }
+        both.call(&Call::Truncate(path.clone(), size)).unwrap();
+        both.call(&Call::Close(path)).unwrap();
+    }
+    both.settle();
 }
