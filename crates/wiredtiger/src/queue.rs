@@ -222,3 +222,6 @@ fn ended(e: &Error) -> Failure {
     let failure = Failure::from(e.clone());
     Failure { errno: libc::EIO, text: format!("the file system has ended: {}", failure.text) }
 }
+
+#[cfg(test)]
+mod tests;
