@@ -169,7 +169,7 @@ def test_other_calls_of_a_mongod(trio: Cluster, owners: Owners, log: str) -> Non
 
 
 @pytest.mark.seconds(300)
-def test_many_files_outlive_all_nodes(disks: Cluster, owners: Owners) -> None:
+def test_many_files_outlive_all_nodes(disks: Cluster, owners: Owners, tmp_path: Path) -> None:
     """Guards recovery of groups with many datasets: from arenas, from disks alone, by a join; and removal."""
     name, size = fresh("path"), 30_000
     owner = owners(disks, name, DSPM_COMMIT_TIMEOUT="60s")
@@ -194,6 +194,11 @@ def test_many_files_outlive_all_nodes(disks: Cluster, owners: Owners) -> None:
     disks.wait_whole(name)
     scrub_finds_nothing(disks)
     owner.call("close")
+    listed = {d["name"]: d["size"] for d in json.loads(disks.run("ls", "--json").stdout)["datasets"]}
+    assert listed[name] > MANY * size, "all files, not the directory alone"
+    done = disks.run("export", name, tmp_path / "exported")
+    assert done.returncode == 1 and "WiredTiger" in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
     disks.down()
     done = disks.run("fsck", "--dir", disks.directory)
     assert done.returncode == 0, done.stdout + done.stderr
