@@ -62,7 +62,9 @@ def export_file(
     _refuse(path, force)
     with Dataset.open(name, readonly=True) as ds, ds.snapshot(as_of=as_of) as s:
         if s.size and s.read(PageNo(0)).startswith(_DIRECTORY):
-            raise DspmError(f"{name} holds WiredTiger's files, not one database", "export it with a tool of its program")
+            raise DspmError(
+                f"{name} holds WiredTiger's files, not one database", "export it with a tool of its program"
+            )
         with _part(path, force) as fd:
             _write(s, fd, progress or Silent())
         return Exported(s.size, s.lsn, time.monotonic() - began)

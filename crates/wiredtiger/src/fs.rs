@@ -140,12 +140,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// ENOENT, EEXIST, EISDIR, ENOTDIR.
-    pub fn open_file(
-        self: &Arc<Self>,
-        path: &str,
-        kind: FileKind,
-        flags: OpenFlags,
-    ) -> Result<OpenFile, Failure> {
+    pub fn open_file(self: &Arc<Self>, path: &str, kind: FileKind, flags: OpenFlags) -> Result<OpenFile, Failure> {
         self.check()?;
         let mut names = self.names();
         let found = names.directory.find(path);

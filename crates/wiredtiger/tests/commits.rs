@@ -22,7 +22,10 @@ fn no_room_passes_and_nothing_is_lost() {
     volume.fail(0, Error::Full("no room".into()));
     b.write(0, b"later").unwrap();
     assert_eq!(errno(b.sync()), libc::ENOSPC);
-    assert_eq!(errno(fs.open_file("c", FileKind::Log, OpenFlags { create: true, ..OpenFlags::default() })), libc::ENOSPC);
+    assert_eq!(
+        errno(fs.open_file("c", FileKind::Log, OpenFlags { create: true, ..OpenFlags::default() })),
+        libc::ENOSPC
+    );
     assert_eq!(errno(fs.rename("b", "d")), libc::ENOSPC);
     assert_eq!(errno(a.truncate(100)), libc::ENOSPC);
     assert_eq!(errno(a.truncate(100)), libc::ENOSPC, "it is still not durable");

@@ -123,7 +123,8 @@ fn what_cannot_be_read_or_written() {
     a.write(5_000, &[]).unwrap();
     assert_eq!(a.size().unwrap(), 100, "nothing written, nothing grown");
     a.sync().unwrap();
-    let reader = fs.open_file("a", FileKind::Checkpoint, OpenFlags { read_only: true, ..OpenFlags::default() }).unwrap();
+    let reader =
+        fs.open_file("a", FileKind::Checkpoint, OpenFlags { read_only: true, ..OpenFlags::default() }).unwrap();
     assert_eq!(errno(reader.write(0, &[0])), libc::EACCES);
     assert_eq!(errno(reader.truncate(0)), libc::EACCES);
     let before = volume.commits();

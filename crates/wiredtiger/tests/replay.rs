@@ -5,8 +5,8 @@
 mod model;
 
 use dspm_txn::volume::Volume;
-use dspm_wiredtiger::memory::MemoryVolume;
 use dspm_wiredtiger::FileSystem;
+use dspm_wiredtiger::memory::MemoryVolume;
 use model::both::Both;
 use model::calls;
 use std::sync::Arc;

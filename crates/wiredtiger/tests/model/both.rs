@@ -48,7 +48,14 @@ fn answer<T>(result: Result<T, Failure>) -> Answer<T> {
 
 impl Both {
     pub fn new(fs: Arc<FileSystem>) -> Both {
-        Both { fs, model: Posix::new(), handles: HashMap::new(), directories: HashMap::new(), calls: 0, durable: Vec::new() }
+        Both {
+            fs,
+            model: Posix::new(),
+            handles: HashMap::new(),
+            directories: HashMap::new(),
+            calls: 0,
+            durable: Vec::new(),
+        }
     }
 
     /// A handle that is open.
@@ -119,12 +126,8 @@ impl Both {
                 }
                 (theirs.map(|()| 1), ours.map(|()| 1))
             }
-            Call::Sync(path) if !open => {
-                (Ok(1), answer(self.directories[path].sync()).map(|()| 1))
-            }
-            Call::Close(path) if !open => {
-                (Ok(1), answer(self.directories.remove(path).unwrap().close()).map(|()| 1))
-            }
+            Call::Sync(path) if !open => (Ok(1), answer(self.directories[path].sync()).map(|()| 1)),
+            Call::Close(path) if !open => (Ok(1), answer(self.directories.remove(path).unwrap().close()).map(|()| 1)),
             Call::Close(path) => {
                 self.durable.push(path.clone());
                 let handle = self.handles.get_mut(path).and_then(Vec::pop).unwrap();
