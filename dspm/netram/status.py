@@ -60,9 +60,10 @@ class Page:
     groups: dict[str, dict[int, GroupStatus]] = field(default_factory=dict)
 
     def size(self, d: DatasetEntry) -> int:
-        """Bytes of a dataset: the primary's word, else the largest that a backup knows."""
+        """Bytes of a dataset, with those of the files that are datasets of its group: the primary's word, else the most
+        that a backup knows."""
         known = [g for of_node in self.groups.values() if (g := of_node.get(d.group))]
-        sizes = [(g.primary, size) for g in known for dataset, size in g.sizes if dataset == d.dataset]
+        sizes = [(g.primary, sum(size for _, size in g.sizes)) for g in known]
         return max(sizes, default=(False, 0))[1]
 
 

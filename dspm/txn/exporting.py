@@ -22,6 +22,7 @@ from dspm.txn.progress import Progress, Silent
 from dspm.txn.snapshot import Snapshot
 
 _CHUNK_BYTES = 4 << 20
+_DIRECTORY = b"dspmdir\0"  # docs/formats/directory.md
 _MODE = 0o666
 
 
@@ -55,11 +56,15 @@ def export_file(
         NotFoundError: there is no dataset of that name.
         TooOldError: the state is not kept any more, or could not be kept until the end.
         BusyError: another export writes that file.
-        DspmError: the file exists, or lies where it cannot be written.
+        DspmError: the file exists, or lies where it cannot be written; the dataset is a path with many files.
     """
     began = time.monotonic()
     _refuse(path, force)
     with Dataset.open(name, readonly=True) as ds, ds.snapshot(as_of=as_of) as s:
+        if s.size and s.read(PageNo(0)).startswith(_DIRECTORY):
+            raise DspmError(
+                f"{name} holds WiredTiger's files, not one database", "export it with a tool of its program"
+            )
         with _part(path, force) as fd:
             _write(s, fd, progress or Silent())
         return Exported(s.size, s.lsn, time.monotonic() - began)

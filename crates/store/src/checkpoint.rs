@@ -20,7 +20,9 @@ pub(crate) type TakePages<'a> = dyn FnMut(&DatasetWork, &[u64]) -> Vec<PageWork>
 
 /// Steps (2) and (3) of a checkpoint: data and sidecars, synced.
 pub(crate) fn write_base(work: &mut GroupWork, take: &mut TakePages<'_>) -> Result<(), Error> {
-    work.datasets.iter_mut().try_for_each(|d| write_dataset(d, take))
+    work.datasets.iter_mut().try_for_each(|d| write_dataset(d, take))?;
+    // Once for all: a group may have thousands, and most of what a sync of the directory costs is the sync.
+    work.datasets.iter().find(|d| d.is_new).map_or(Ok(()), |d| d.file.sync_names())
 }
 
 fn write_dataset(w: &mut DatasetWork, take: &mut TakePages<'_>) -> Result<(), Error> {
@@ -42,7 +44,10 @@ fn write_dataset(w: &mut DatasetWork, take: &mut TakePages<'_>) -> Result<(), Er
         }
     }
     w.changed = begun.is_some();
-    begun.map_or(Ok(()), |h| w.file.finish(&h, w.checkpoint.size))
+    let Some(h) = begun else { return Ok(()) };
+    w.file.finish(&h, w.checkpoint.size)?;
+    w.file.close(); // until it gets its name: so that few are open at a time
+    Ok(())
 }
 
 fn begin(w: &DatasetWork) -> Result<Arc<Handles>, Error> {
@@ -50,7 +55,6 @@ fn begin(w: &DatasetWork) -> Result<Arc<Handles>, Error> {
     if w.is_new {
         // A file of an earlier life (a checkpoint that the log never heard of) has nothing to say.
         w.file.truncate(&h, 0, Lsn(0))?;
-        w.file.sync_names()?;
     } else if let Some(first) = w.truncate {
         w.file.truncate(&h, first, w.checkpoint.at.lsn)?;
     }

@@ -32,6 +32,9 @@ struct State {
     size: u64,
     /// Bytes, as the newest commit has it.
     committed: u64,
+    /// Bytes of the newest commit that are still the file's: fewer than it has when the file was cut since, even if it
+    /// grew again.
+    kept: u64,
     dirty: Pages,
     flying: Arc<Pages>,
 }
@@ -41,12 +44,14 @@ pub(crate) struct Taken {
     pub(crate) file: Arc<File>,
     pub(crate) size: u64,
     pub(crate) pages: Arc<Pages>,
+    /// The file was cut to that size and grew again: the store has to see the cut before the size.
+    pub(crate) cut: Option<u64>,
 }
 
 impl File {
     /// A file that the newest commit has with that many bytes.
     pub(crate) fn new(dataset: DatasetId, size: u64, dirty: Arc<AtomicUsize>) -> File {
-        let state = State { size, committed: size, dirty: Pages::new(), flying: Arc::default() };
+        let state = State { size, committed: size, kept: size, dirty: Pages::new(), flying: Arc::default() };
         File { dataset, dirty, opened: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
@@ -62,7 +67,7 @@ impl File {
     /// True when the newest commit lacks something.
     pub(crate) fn is_dirty(&self) -> bool {
         let state = self.lock();
-        !state.dirty.is_empty() || !state.flying.is_empty() || state.size != state.committed
+        !state.flying.is_empty() || state.differs()
     }
 
     /// Fills the buffer from that byte on, or fails where the file is shorter.
@@ -79,7 +84,7 @@ impl File {
             let text = format!("{} bytes at {offset} are asked for, the file has {}", buf.len(), state.size);
             return Err(Failure::new(libc::EIO, text));
         };
-        let committed = state.committed;
+        let kept = state.kept;
         let mut stored = Vec::new(); // what the store has, in runs
         if state.dirty.is_empty() && state.flying.is_empty() {
             stored.push(0..buf.len());
@@ -98,13 +103,16 @@ impl File {
         drop(state); // what is written from here on is written beside this read
         for run in stored {
             let start = offset + run.start as u64;
-            volume.read(self.dataset, committed, start, &mut buf[run], ahead)?;
+            volume.read(self.dataset, kept, start, &mut buf[run], ahead)?;
         }
         Ok(())
     }
 
     /// Writes, in memory.
     pub(crate) fn write(&self, volume: &dyn Volume, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        if data.is_empty() {
+            return Ok(()); // nor does it grow
+        }
         let end = offset.checked_add(data.len() as u64).filter(|end| *end <= dspm_proto::limits::DATASET_MAX);
         let end = end.ok_or_else(|| too_large(offset, data.len()))?;
         let mut state = self.lock();
@@ -120,12 +128,13 @@ impl File {
         Ok(())
     }
 
-    /// Cuts or extends the file, in memory. Who cuts commits at once: what the store has beyond comes into sight again
-    /// when the file grows.
+    /// Fails where no file is that large.
+    pub(crate) fn check_size(size: u64) -> Result<(), Failure> {
+        if size > dspm_proto::limits::DATASET_MAX { Err(too_large(size, 0)) } else { Ok(()) }
+    }
+
+    /// Cuts or extends the file, in memory.
     pub(crate) fn resize(&self, volume: &dyn Volume, size: u64) -> Result<(), Failure> {
-        if size > dspm_proto::limits::DATASET_MAX {
-            return Err(too_large(size, 0));
-        }
         let mut state = self.lock();
         if size < state.size {
             let inside = (size % PAGE) as usize;
@@ -134,6 +143,7 @@ impl File {
             }
             let cut = state.dirty.split_off(&size.div_ceil(PAGE));
             self.dirty.fetch_sub(cut.len(), Ordering::Relaxed);
+            state.kept = state.kept.min(size);
         }
         state.size = size;
         Ok(())
@@ -151,8 +161,8 @@ impl File {
             let mut page = Box::new([0; PAGE_SIZE]);
             if let Some(newest) = state.newest(number).filter(|_| !whole) {
                 page.copy_from_slice(newest);
-            } else if !whole && number * PAGE < state.committed {
-                volume.read(self.dataset, state.committed, number * PAGE, &mut page[..], &ReadAhead::default())?;
+            } else if !whole && number * PAGE < state.kept {
+                volume.read(self.dataset, state.kept, number * PAGE, &mut page[..], &ReadAhead::default())?;
             }
             self.dirty.fetch_add(1, Ordering::Relaxed);
             state.dirty.insert(number, page);
@@ -163,29 +173,30 @@ impl File {
     /// Everything that the newest commit lacks, to be committed by the one caller who does that. None: it lacks nothing.
     pub(crate) fn take(self: &Arc<File>) -> Option<Taken> {
         let mut state = self.lock();
-        if state.dirty.is_empty() && state.size == state.committed {
+        if !state.differs() {
             return None;
         }
+        let cut = Some(state.kept).filter(|kept| *kept < state.committed.min(state.size));
         state.flying = Arc::new(std::mem::take(&mut state.dirty));
-        Some(Taken { file: self.clone(), size: state.size, pages: state.flying.clone() })
+        Some(Taken { file: self.clone(), size: state.size, pages: state.flying.clone(), cut })
     }
 
     /// The removed file's bytes are of no interest to anybody.
     pub(crate) fn forget(&self) {
         let mut state = self.lock();
         self.dirty.fetch_sub(state.dirty.len(), Ordering::Relaxed);
-        *state = State { size: 0, committed: 0, dirty: Pages::new(), flying: Arc::default() };
+        *state = State { size: 0, committed: 0, kept: 0, dirty: Pages::new(), flying: Arc::default() };
     }
 }
 
 impl Taken {
     /// It is committed.
     pub(crate) fn landed(self) {
-        let Taken { file, size, pages } = self;
+        let Taken { file, size, pages, .. } = self;
         let mut state = file.lock();
         file.dirty.fetch_sub(pages.len(), Ordering::Relaxed);
         state.flying = Arc::default();
-        state.committed = size;
+        (state.committed, state.kept) = (size, size);
     }
 
     /// It is not, and can be tried again.
@@ -203,6 +214,11 @@ impl Taken {
 }
 
 impl State {
+    /// True when the newest commit is something else.
+    fn differs(&self) -> bool {
+        !self.dirty.is_empty() || self.size != self.committed || self.kept < self.committed
+    }
+
     /// The page, if it is newer than the store's.
     fn newest(&self, number: u64) -> Option<&PageBuf> {
         self.dirty.get(&number).or_else(|| self.flying.get(&number)).map(|p| &**p)

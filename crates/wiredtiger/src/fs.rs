@@ -140,12 +140,7 @@ impl FileSystem {
     ///
     /// # Errors
     /// ENOENT, EEXIST, EISDIR, ENOTDIR.
-    pub fn open_file(
-        self: &Arc<Self>,
-        path: &str,
-        kind: FileKind,
-        flags: OpenFlags,
-    ) -> Result<OpenFile, Failure> {
+    pub fn open_file(self: &Arc<Self>, path: &str, kind: FileKind, flags: OpenFlags) -> Result<OpenFile, Failure> {
         self.check()?;
         let mut names = self.names();
         let found = names.directory.find(path);
@@ -172,10 +167,7 @@ impl FileSystem {
 
     fn create(&self, names: &mut Names, path: &str) -> Result<Arc<File>, Failure> {
         names::check(path)?;
-        let on_the_way = path.match_indices('/').map(|(at, _)| &path[..at]);
-        if let Some(file) = on_the_way.into_iter().find(|p| names.directory.find(p).is_some()) {
-            return Err(Failure::new(libc::ENOTDIR, format!("{path}: {file} is a file")));
-        }
+        names.check_way(path)?;
         let (edit, dataset) = names.directory.create(path, new_dataset()?);
         self.edit(names, edit, None)?;
         let file = Arc::new(File::new(dataset, 0, self.dirty.clone()));
@@ -185,12 +177,11 @@ impl FileSystem {
 
     fn edit(&self, names: &mut Names, edit: Edit, carried: Option<Arc<File>>) -> Result<(), Failure> {
         let edit = Arc::new(edit);
-        self.queue.commit(Work::Edit(edit.clone(), carried))?;
+        let removed = edit.emptied.iter().filter_map(|d| names.files.get(d).cloned()).collect();
+        self.queue.commit(Work::Edit(edit.clone(), carried, removed))?;
         names.directory.apply(&edit);
         for dataset in &edit.emptied {
-            if let Some(file) = names.files.remove(dataset) {
-                file.forget();
-            }
+            names.files.remove(dataset);
         }
         Ok(())
     }
@@ -210,7 +201,7 @@ impl FileSystem {
     /// Gives a file another name; a file that had it is no more.
     ///
     /// # Errors
-    /// ENOENT, EBUSY while the other one is open, EISDIR.
+    /// ENOENT, EBUSY while the other one is open, EISDIR, ENOTDIR.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), Failure> {
         self.check()?;
         names::check(to)?;
@@ -222,6 +213,7 @@ impl FileSystem {
         if names.directory.has_directory(to) {
             return Err(Failure::new(libc::EISDIR, format!("{to} is a directory")));
         }
+        names.check_way(to)?;
         names.check_closed(to)?;
         let edit = names.directory.rename(from, to).ok_or_else(|| Failure::missing(from))?;
         let carried = names.files.get(&dataset).cloned();
@@ -262,6 +254,15 @@ impl FileSystem {
 }
 
 impl Names {
+    /// No part of a name but the last is a file's.
+    fn check_way(&self, path: &str) -> Result<(), Failure> {
+        let mut on_the_way = path.match_indices('/').map(|(at, _)| &path[..at]);
+        match on_the_way.find(|p| self.directory.find(p).is_some()) {
+            Some(file) => Err(Failure::new(libc::ENOTDIR, format!("{path}: {file} is a file"))),
+            None => Ok(()),
+        }
+    }
+
     fn check_closed(&self, path: &str) -> Result<(), Failure> {
         let file = self.directory.find(path).and_then(|d| self.files.get(&d));
         match file.is_some_and(|f| f.opened.load(Ordering::Relaxed) > 0) {

@@ -10,14 +10,14 @@ use std::time::Duration;
 const MAIN: DatasetId = DatasetId(1);
 
 /// A commit, as it was asked for: dataset, size, pages.
-type Commit = Vec<(DatasetId, u64, Vec<(u64, Box<PageBuf>)>)>;
+type Commit = Vec<(DatasetId, u64, Vec<(u64, Arc<PageBuf>)>)>;
 
 /// What all processes share.
 #[derive(Default)]
 struct Store {
     commits: Vec<Commit>,
     sizes: BTreeMap<DatasetId, u64>,
-    pages: BTreeMap<(DatasetId, u64), Box<PageBuf>>,
+    pages: BTreeMap<(DatasetId, u64), Arc<PageBuf>>,
     owner: Option<u64>,
     processes: u64,
     reads: u64,
@@ -28,8 +28,11 @@ struct Store {
 impl Store {
     fn apply(&mut self, commit: Commit) {
         for (dataset, size, pages) in &commit {
-            self.pages.retain(|(d, page), _| d != dataset || page * (PAGE_SIZE as u64) < *size);
-            self.sizes.insert(*dataset, *size);
+            if self.sizes.insert(*dataset, *size).is_some_and(|before| *size < before) {
+                let gone = (*dataset, size.div_ceil(PAGE_SIZE as u64))..=(*dataset, u64::MAX);
+                let gone: Vec<_> = self.pages.range(gone).map(|(key, _)| *key).collect();
+                gone.iter().for_each(|key| drop(self.pages.remove(key)));
+            }
             self.pages.extend(pages.iter().map(|(n, content)| ((*dataset, *n), content.clone())));
         }
         self.commits.push(commit);
@@ -150,9 +153,18 @@ impl Volume for MemoryVolume {
     fn read(&self, dataset: DatasetId, size: u64, at: u64, buf: &mut [u8], _: &ReadAhead) -> Result<(), Error> {
         let mut store = self.owned()?;
         store.reads += 1;
-        for (offset, byte) in (at..).zip(buf) {
-            let page = store.pages.get(&(dataset, offset / PAGE_SIZE as u64)).filter(|_| offset < size);
-            *byte = page.map_or(0, |p| p[offset as usize % PAGE_SIZE]);
+        let inside = size.saturating_sub(at).min(buf.len() as u64) as usize;
+        let (mut rest, beyond) = buf.split_at_mut(inside);
+        beyond.fill(0);
+        let mut offset = at;
+        while !rest.is_empty() {
+            let from = offset as usize % PAGE_SIZE;
+            let (here, behind) = rest.split_at_mut(rest.len().min(PAGE_SIZE - from));
+            match store.pages.get(&(dataset, offset / PAGE_SIZE as u64)) {
+                Some(page) => here.copy_from_slice(&page[from..from + here.len()]),
+                None => here.fill(0),
+            }
+            (offset, rest) = (offset + here.len() as u64, behind);
         }
         Ok(())
     }
@@ -170,7 +182,7 @@ impl Volume for MemoryVolume {
             let inside = |page: u64| page * (PAGE_SIZE as u64) < change.size;
             assert!(change.pages.iter().all(|p| inside(p.0.0)), "a page beyond the size");
             assert!(change.pages.windows(2).all(|p| p[0].0 < p[1].0), "pages ascend");
-            (*dataset, change.size, change.pages.iter().map(|(n, p)| (n.0, Box::new(**p))).collect())
+            (*dataset, change.size, change.pages.iter().map(|(n, p)| (n.0, Arc::new(**p))).collect())
         };
         store.apply(changes.iter().map(copy).collect());
         Ok(Lsn(store.commits.len() as u64))

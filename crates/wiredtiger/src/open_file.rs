@@ -75,7 +75,8 @@ impl OpenFile {
     /// ENOSPC, EFBIG, EACCES.
     pub fn truncate(&self, size: u64) -> Result<(), Failure> {
         let file = self.writable()?;
-        match file.size() == size {
+        File::check_size(size)?;
+        match file.size() == size && !file.is_dirty() {
             true => Ok(()),
             false => self.fs.queue.commit(Work::Resize(file.clone(), size)),
         }

@@ -24,8 +24,8 @@ pub(crate) enum Work {
     Sync(Vec<Arc<File>>),
     /// A file's new size, and what it has by then.
     Resize(Arc<File>, u64),
-    /// A change of names, behind what that file has by now.
-    Edit(Arc<Edit>, Option<Arc<File>>),
+    /// A change of names, behind what one file has by now; what the others have is of no interest any more.
+    Edit(Arc<Edit>, Option<Arc<File>>, Vec<Arc<File>>),
 }
 
 /// The commits of a volume.
@@ -107,19 +107,19 @@ impl Queue {
         }
     }
 
-    /// Commits a batch, or nothing of what is not committed by then can be told apart from it: the file system ends.
+    /// Commits a batch. Where that fails and the file system goes on, files have everything for the next one.
     fn run(&self, batch: Vec<Work>) -> Result<(), Failure> {
-        let (mut files, mut edits, mut resized) = (BTreeMap::new(), Vec::new(), false);
+        let (mut files, mut edits, mut removed) = (BTreeMap::new(), Vec::new(), Vec::new());
         for work in batch {
             match work {
                 Work::Sync(all) => files.extend(all.into_iter().map(|f| (f.dataset, f))),
                 Work::Resize(file, size) => {
-                    resized = true;
                     file.resize(&*self.volume, size)?;
                     files.insert(file.dataset, file);
                 }
-                Work::Edit(edit, carried) => {
+                Work::Edit(edit, carried, gone) => {
                     files.extend(carried.map(|f| (f.dataset, f)));
+                    removed.extend(gone);
                     edits.push(edit);
                 }
             }
@@ -129,14 +129,12 @@ impl Queue {
         match result {
             Ok(()) => {
                 taken.into_iter().for_each(Taken::landed);
+                removed.iter().for_each(|f| f.forget()); // before the next batch could commit what they have
                 Ok(())
             }
             Err(e) => {
                 taken.into_iter().for_each(Taken::failed);
                 self.note(&e);
-                if resized {
-                    self.lock().ended.get_or_insert_with(|| ended(&e)); // the store may still have what was cut off
-                }
                 Err(e.into())
             }
         }
@@ -147,6 +145,10 @@ impl Queue {
         let most = RECORD_PAGES.min(self.volume.pages_max());
         let mut record = Record::default();
         for t in taken {
+            if let Some(size) = t.cut {
+                record.resize(t.file.dataset, size);
+                record.commit(&*self.volume)?;
+            }
             record.resize(t.file.dataset, t.size);
             for (number, content) in t.pages.iter() {
                 if record.count >= most {
@@ -220,3 +222,6 @@ fn ended(e: &Error) -> Failure {
     let failure = Failure::from(e.clone());
     Failure { errno: libc::EIO, text: format!("the file system has ended: {}", failure.text) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,12 @@ impl ClusterVolume {
         Ok(Shown { lsn: snapshot.lsn, epoch: snapshot.epoch })
     }
 
+    /// True when this process committed something behind that. The members may hear of a commit before readers here do.
+    fn has_moved_on(&self, lsn: Lsn) -> bool {
+        let _shown_by_then = locked(&self.owned);
+        locked(&self.shown).is_some_and(|s| s.lsn > lsn)
+    }
+
     fn not_owner(&self) -> Error {
         Error::Conflict(format!("{} is not owned by this process", self.group.entry.name))
     }
@@ -150,7 +156,7 @@ impl Volume for ClusterVolume {
             let snapshot = Snapshot { lsn, size, pin: lsn.0, turn: 0, ticket: None, epoch, past: false };
             match (Reader { group: &self.group, dataset, ahead }).read(&snapshot, at, buf) {
                 // A commit of this process came in between, and what it replaced is not kept for anybody.
-                Err(Error::TooOld(_)) if locked(&self.shown).is_some_and(|s| s.lsn > lsn) => {}
+                Err(Error::TooOld(_)) if self.has_moved_on(lsn) => {}
                 result => return result,
             }
         }
