@@ -164,7 +164,7 @@ impl<R: Records> Replica<R> {
 
     /// The group whose decision a settle waits for.
     pub(crate) fn asked_decider(&self) -> Option<GroupId> {
-        let asks = self.settle.as_ref().is_some_and(|s| matches!(s.phase, Phase::Inquire));
+        let asks = self.settle.as_ref().is_some_and(|s| matches!(s.phase, Phase::Inquire { .. }));
         self.unresolved().filter(|_| asks).and_then(|tail| Some(self.records.links(tail.lsn).first()?.group))
     }
 
