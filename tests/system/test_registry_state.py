@@ -190,37 +190,6 @@ def test_an_old_state_takes_over_what_nodes_know(clusters: Clusters, children: C
     ledger.verify()
 
 
-def test_an_operator_gives_up_who_may_know_more(clusters: Clusters, children: Children) -> None:
-    """A node that the newest view names is gone: nothing is decided before an operator says so."""
-    cluster = clusters(2, memory="32MiB")
-    name, young = fresh("old"), fresh("young")
-    write(cluster, children, name)
-    backup = (cluster.directory / "registry" / "registry.db").read_bytes()
-    write(cluster, children, young)  # its set has the other primary: a newer view
-    primary, _ = cluster.members(young)
-    other = next(n for n in cluster.nodes if n != primary)
-    started = commands(cluster.registry)
-    put_back(cluster, backup)
-    cluster.kill(cluster.pid(other))
-    with subprocess.Popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
-        eventually("it says whom it waits for", lambda: f"{other} may know" in cluster.status()["registry_trouble"])
-        refused = cluster.run("recover", "--registry", "--node", other, "--yes")
-        assert refused.returncode == 3 and "does not answer" in refused.stderr, refused.stderr
-        assert cluster.run("recover", "--registry").returncode == 2, "nobody can be asked"
-        done = cluster.run("recover", "--registry", "--yes")
-        assert done.returncode == 0 and f"what {primary} knows" in done.stdout, done.stderr + done.stdout
-        eventually("the trouble is over", lambda: cluster.status()["registry_trouble"] == "")
-        for n in (name, young):
-            assert children.session(cluster, n).one("SELECT count(*) FROM t") == ROWS
-        refused = cluster.run("recover", "--registry", "--yes")
-        assert refused.returncode == 1 and "no node knows more" in refused.stderr, refused.stderr
-        p.terminate()
-        p.wait()
-    cluster.up()
-    for n in (name, young):
-        cluster.wait_whole(n)
-
-
 def test_a_node_that_cannot_write_its_catalog_is_done_without(clusters: Clusters, children: Children) -> None:
     """It answers heartbeats and cannot take a view over: its set is activated without it, and it is shown."""
     cluster = clusters(3, copies=3, min_copies=1)
