@@ -25,6 +25,7 @@ typedef struct dspm_transaction dspm_transaction;
 const char *dspm_version(void);
 const char *dspm_last_error(void);
 int dspm_config_load(const char *path, const char *overrides_json, char **out_json, dspm_error *err);
+int dspm_wiredtiger_entry(const char *version, char **out, dspm_error *err);
 void dspm_free(void *p);
 
 int dspm_list(const char *config, char **out_json, dspm_error *err);
@@ -164,6 +165,15 @@ def last_error() -> str:
     except AttributeError:
         return ""
     return "" if said == ffi.NULL else str(ffi.string(said).decode("utf-8", "replace"))
+
+
+def wiredtiger_entry(version: str) -> str:
+    """The entry of WiredTiger's extension for a program with that version of WiredTiger.
+
+    Raises:
+        UsageError: none is known for it.
+    """
+    return call_for_text("dspm_wiredtiger_entry", text(version)).decode()
 
 
 def config_json(path: str | None, overrides: Mapping[str, str]) -> bytes:

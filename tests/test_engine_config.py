@@ -43,18 +43,12 @@ def test_what_the_user_wrote_stays(user: str, expected: str) -> None:
         ('a="b', "lacks a"),
         ("a=b)", "too many"),
         ("a=(b]", "too many"),
-        ("transaction_sync=(enabled=true,method=dsync)", "dsync"),
-        ('transaction_sync=(method="dsync")', "dsync"),
         ("extensions=[/p/libdspm.so={entry=dspm_wiredtiger_4_0}]", "already"),
     ],
 )
 def test_what_cannot_be_is_refused(user: str, part: str) -> None:
     with pytest.raises(UsageError, match=part.replace("(", r"\(").replace(")", r"\)")):
         merged(user)
-
-
-def test_the_last_of_two_values_counts() -> None:
-    assert merged("transaction_sync=(method=dsync),transaction_sync=(method=fsync)")
 
 
 def test_values_that_need_quotes_get_them() -> None:

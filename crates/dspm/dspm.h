@@ -57,6 +57,9 @@ const char *dspm_last_error(void);
    `overrides_json` (an object of key and value, or NULL). Free *out_json. */
 int dspm_config_load(const char *path, const char *overrides_json, char **out_json, dspm_error *err);
 
+/* The entry of WiredTiger's extension for a program with that version of WiredTiger, such as "11.3.1". Free *out. */
+int dspm_wiredtiger_entry(const char *version, char **out, dspm_error *err);
+
 /* Frees a string that a function above or below gave out (char **). NULL is nothing. */
 void dspm_free(void *p);
 

@@ -33,6 +33,7 @@ _COMMANDS = {
     "log": ("dspm.cli.log:app", "Print a stopped node's disk log."),
     "config": ("dspm.cli.config:app", "Show the configuration."),
     "path": ("dspm.cli.inspect:path", "Print where a part of dspm lies."),
+    "mongo": ("dspm.cli.mongo:app", "Have MongoDB, or another WiredTiger program, keep its files in the cluster."),
     "ycsb": ("dspm.bench.ycsb.cli:app", "Run YCSB workloads."),
     "bench": ("dspm.bench.cli:app", "Measure against the machine's own floor."),
     "switchover": ("dspm.cli.operate:switchover", "Have another member serve a dataset."),

@@ -19,12 +19,10 @@ def add_extension(user: str, library: str, entry: str, options: dict[str, str]) 
     """The user's configuration with our file system as one more extension, loaded before anything is opened.
 
     Raises:
-        UsageError: it is no configuration string, names a file system already, or makes commits that would not be
-            durable on a file system that is not the machine's.
+        UsageError: it is no configuration string, or names dspm's extension already.
     """
     items = list(parse(user))
     values = dict(items)
-    _check_sync(values.get("transaction_sync", ""))
     extensions = _elements(values.get("extensions", ""))
     if any("dspm_wiredtiger" in e for e in extensions):
         raise UsageError("the engine's configuration names dspm's extension already", "leave it to `dspm mongo`")
@@ -32,15 +30,6 @@ def add_extension(user: str, library: str, entry: str, options: dict[str, str]) 
     ours = f"{quote(library)}={{early_load=true,entry={entry},config=[{config}]}}"
     others = [f"{key}={value}" if value else key for key, value in items if key != "extensions"]
     return ",".join([*others, f"extensions=[{','.join([*extensions, ours])}]"])
-
-
-def _check_sync(value: str) -> None:
-    methods = [v for k, v in parse(_inside(value)) if k == "method"]
-    if methods and methods[-1].strip('"') == "dsync":
-        raise UsageError(
-            "transaction_sync=(method=dsync) makes WiredTiger skip the call that makes commits durable",
-            "use method=fsync, the default: one sync costs one round trip to the cluster's memory",
-        )
 
 
 def quote(value: str) -> str:

@@ -127,6 +127,15 @@ impl Layout {
         })
     }
 
+    /// The entry for a version of which nothing else is known; the entry itself looks at the program.
+    ///
+    /// # Errors
+    /// What is known, for people.
+    pub fn entry_for(version: Version) -> Result<&'static str, String> {
+        let found = LAYOUTS.iter().find(|l| (l.from..l.until).contains(&version));
+        found.map(|l| l.entry).ok_or_else(|| format!("WiredTiger {version} is not known; known are {}", known()))
+    }
+
     /// Of a program that does not say its version: what the entry and the number of methods leave. Only what all of
     /// an entry's layouts agree on may be used of it: the slots.
     ///
@@ -178,6 +187,15 @@ mod tests {
         }
         let why = Layout::of(Version(10, 0, 0), 20).unwrap_err();
         assert!(why.contains("4.4.10"), "{why}");
+    }
+
+    #[test]
+    fn an_entry_for_each_version() {
+        assert_eq!(Layout::entry_for(Version(3, 1, 1)), Ok("dspm_wiredtiger_4_0"));
+        assert_eq!(Layout::entry_for(Version(11, 3, 1)), Ok("dspm_wiredtiger_8_0"));
+        for unknown in [Version(3, 0, 0), Version(10, 0, 0), Version(12, 1, 0)] {
+            assert!(Layout::entry_for(unknown).unwrap_err().contains("known are 3.1.0"), "{unknown}");
+        }
     }
 
     #[test]

@@ -31,6 +31,16 @@ use std::ptr::null_mut;
 use std::sync::Arc;
 use structs::Connection;
 
+/// The entry for a program with that version of WiredTiger.
+///
+/// # Errors
+/// EINVAL: no version; ENOTSUP: not one that is known.
+pub fn entry_for(version: &str) -> Result<&'static str, Failure> {
+    let parsed = layout::Version::parse(version);
+    let parsed = parsed.ok_or_else(|| invalid(&format!("'{version}': expected WiredTiger's version, like 11.3.1")))?;
+    Layout::entry_for(parsed).map_err(|text| Failure { errno: libc::ENOTSUP, text })
+}
+
 /// Opens the database path that an extension's configuration names.
 pub type Open = fn(&Options) -> Result<Arc<FileSystem>, Failure>;
 
