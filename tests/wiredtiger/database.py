@@ -21,6 +21,11 @@ class Database:
     directory: Path
     programs: list[Program] = field(default_factory=list)
 
+    @property
+    def library(self) -> Path:
+        """libdspm.so."""
+        return _native.library_path()
+
     def program(self) -> Program:
         """A new process, nothing open."""
         errors = self.directory / f"errors-{len(self.programs)}"
@@ -32,8 +37,7 @@ class Database:
         home = self.directory / f"home-{len(self.programs)}"
         home.mkdir(exist_ok=True)
         chosen = self.options if options is None else options
-        library = _native.library_path()
-        return "open", str(home), configuration(library, entry or self.engine.entry, chosen, **more)
+        return "open", str(home), configuration(self.library, entry or self.engine.entry, chosen, **more)
 
     def open(self, **more: str) -> Program:
         """A new process with the database open."""

@@ -20,6 +20,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 DEBIAN = "3.2.1"
 ENTRIES = {DEBIAN: "dspm_wiredtiger_4_0", "11.2.0": "dspm_wiredtiger_5_0", "11.3.1": "dspm_wiredtiger_8_0"}
+PARTS = ("include", "lib", "bin")
+# WiredTiger's own programs that are killed and recover.
+CRASHES = ("random_abort", "timestamp_abort", "schema_abort")
 BUILD = ["-DCMAKE_BUILD_TYPE=Release", "-DENABLE_STATIC=0", "-DENABLE_SHARED=1"]
 BUILD += [f"-DENABLE_{what}=0" for what in ("STRICT", "PYTHON", "CPPSUITE", "MODEL", "LZ4", "SNAPPY", "ZLIB", "ZSTD")]
 
@@ -35,6 +38,7 @@ class Engine:
     version: str
     include: Path
     library: Path
+    programs: Path
 
     @property
     def entry(self) -> str:
@@ -44,7 +48,7 @@ class Engine:
 
 def find(version: str) -> Engine:
     """The engine, if it is here already."""
-    engine = _debian() if version == DEBIAN else Engine(version, _kept(version) / "include", _kept(version) / "lib")
+    engine = _debian() if version == DEBIAN else Engine(version, *(_kept(version) / part for part in PARTS))
     header = engine.include / "wiredtiger.h"
     found = header.is_file() and re.search(r'WIREDTIGER_VERSION_STRING\s+"WiredTiger (\S+):', header.read_text())
     if not found or not (engine.library / "libwiredtiger.so").exists():
@@ -65,7 +69,7 @@ def make(version: str) -> Engine:
 
 def _debian() -> Engine:
     triple = subprocess.run(["cc", "-print-multiarch"], capture_output=True, text=True).stdout.strip()
-    return Engine(DEBIAN, Path("/usr/include"), Path("/usr/lib") / triple)
+    return Engine(DEBIAN, Path("/usr/include"), Path("/usr/lib") / triple, Path("/nonexistent"))
 
 
 def _install() -> None:
@@ -98,7 +102,8 @@ def _build(version: str) -> None:
             archive.extractall(work, filter="data")
         path = {**os.environ, "PATH": f"{tools / 'bin'}{os.pathsep}{os.environ['PATH']}"}
         _run("cmake", "-S", str(tree), "-B", str(work / "b"), "-G", "Ninja", *BUILD, env=path)
-        _run("cmake", "--build", str(work / "b"), "--target", "libwiredtiger.so", env=path)
+        targets = ["libwiredtiger.so", *(f"test_{name}" for name in CRASHES)]
+        _run("cmake", "--build", str(work / "b"), "--target", *targets, env=path)
         _keep(work / "b", version, work / "whole")
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -113,8 +118,10 @@ def _fetch(pip: list[str], version: str, to: Path) -> None:
 
 
 def _keep(built: Path, version: str, whole: Path) -> None:
-    for part in ("include", "lib"):
+    for part in PARTS:
         (whole / part).mkdir(parents=True)
+    for name in CRASHES:
+        shutil.copy(built / "test" / "csuite" / name / f"test_{name}", whole / "bin")
     shutil.copy(built / "include" / "wiredtiger.h", whole / "include")
     name = (built / "libwiredtiger.so").resolve()
     shutil.copy(name, whole / "lib")

@@ -130,9 +130,11 @@ class Program:
                 pipe.close()
 
 
-def configuration(
-    library: Path, entry: str, options: str, more: str = "transaction_sync=(enabled,method=fsync)"
-) -> str:
+def extensions(library: Path, entry: str, options: str) -> str:
+    """What makes WiredTiger load dspm."""
+    return f"extensions=[{library}={{early_load=true,entry={entry},config=[{options}]}}]"
+
+
+def configuration(library: Path, entry: str, options: str, more: str = FSYNC) -> str:
     """What wiredtiger_open is given."""
-    extension = f"extensions=[{library}={{early_load=true,entry={entry},config=[{options}]}}]"
-    return f"create,log=(enabled,file_max=1MB),{more},{extension}"
+    return f"create,log=(enabled,file_max=1MB),{more},{extensions(library, entry, options)}"
