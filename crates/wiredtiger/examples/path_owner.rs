@@ -3,6 +3,8 @@
 //!
 //! Usage: path_owner NAME, with the cluster that DSPM_CONFIG names.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "../tests/model/mod.rs"]
 mod model;
 

@@ -1,5 +1,7 @@
 //! When bytes are committed, in which records, and what a failed commit leaves.
 
+#![allow(clippy::unwrap_used)]
+
 mod gate;
 
 use dspm_proto::Error;

@@ -1,5 +1,7 @@
 //! Bytes: from memory, from a record on its way and from the store, and zeros where nobody wrote.
 
+#![allow(clippy::unwrap_used)]
+
 mod gate;
 
 use dspm_proto::Error;

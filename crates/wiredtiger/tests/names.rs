@@ -1,5 +1,7 @@
 //! Names: what is made, renamed, removed and listed, and every refusal.
 
+#![allow(clippy::unwrap_used)]
+
 mod gate;
 
 use dspm_proto::{DatasetId, PAGE_SIZE, PageNo};

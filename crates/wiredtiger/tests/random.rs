@@ -3,6 +3,8 @@
 //! Guards: names, cuts and what is synced are there after a crash, the rest is of the time since, and nothing is of
 //! another file or of one that is gone.
 
+#![allow(clippy::unwrap_used)]
+
 mod model;
 
 use dspm_txn::volume::Volume;

@@ -2,12 +2,14 @@
 //!
 //! Fault model: the process is gone after any commit; who opens the path next sees what that commit left.
 
+#![allow(clippy::unwrap_used)]
+
 mod model;
 
 use dspm_txn::volume::Volume;
 use dspm_wiredtiger::FileSystem;
 use dspm_wiredtiger::memory::MemoryVolume;
-use model::both::Both;
+use model::both::{Both, Call};
 use model::calls;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,9 @@ fn replay(name: &str) -> (usize, usize) {
     for (i, recorded) in log.iter().enumerate() {
         let before = volume.commits();
         let answer = both.call(&recorded.call);
+        // What is preallocated is left out of the replay, and read by a boot all the same.
+        let beyond = matches!(&recorded.call, Call::Read { path, .. } if path.starts_with("journal/"));
+        assert!(answer.is_ok() || beyond, "the mongod's went well: {:?}", recorded.call);
         if let (Some(expected), Ok(answer)) = (recorded.answer, answer) {
             assert_eq!(answer, expected, "what the mongod was told: {:?}", recorded.call);
         }

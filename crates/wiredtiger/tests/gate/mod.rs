@@ -1,5 +1,5 @@
 //! A store whose commits wait until they are let through, and short ways to files.
-#![allow(dead_code)] // each test uses its part
+#![allow(dead_code, clippy::unwrap_used)] // each test uses its part
 
 use dspm_proto::{DatasetId, Error, Lsn};
 use dspm_txn::dataset::{Change, DatasetStatus};

@@ -4,7 +4,7 @@
 //! truncations and closed files are durable when the call returns.
 //!
 //! What a crash may leave: of each page any content that it had since its file was synced, under any size since then.
-#![allow(dead_code)] // each test uses its part
+#![allow(dead_code, clippy::unwrap_used)] // each test uses its part
 
 pub mod both;
 pub mod calls;
