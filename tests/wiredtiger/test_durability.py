@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from .database import Database
-from .program import SCHEMA, SIZE, TABLE
+from .program import FSYNC, SCHEMA, SIZE, TABLE
 
 METHODS = ["fsync", "dsync", "none"]
 
@@ -61,6 +61,20 @@ def test_killed_beside_checkpoints_and_new_log_files(database: Database) -> None
         program = database.open()
         assert acknowledged <= program.rows()
     assert len(acknowledged) == 3200
+
+
+def test_killed_while_log_files_change(database: Database) -> None:
+    """A log file of 100 kB holds some hundred of these commits: kills fall into changes from one to the next, when the
+    new file has its header and nothing else."""
+    small = f"{FSYNC},log=(enabled,file_max=100KB)"
+    acknowledged: set[int] = set()
+    program = database.created(more=small)
+    for life in range(8):
+        program.send("insert", TABLE, life * 100_000, 20_000, SIZE, 4, "-")
+        acknowledged |= {int(program.line().split()[1]) for _ in range(101 + 53 * life)}
+        acknowledged |= program.kill().keys
+        program = database.open(more=small)
+        assert acknowledged <= program.rows()
 
 
 def test_commits_without_sync_are_durable_once_flushed(database: Database) -> None:

@@ -4,12 +4,14 @@
 //! acknowledges commits after a write alone: it asks its own POSIX layer for O_DSYNC, and tells another file system
 //! nothing of it, nor can that find out. With the other methods the sync that follows finds nothing left to do.
 //!
-//! fh_extend stays null, or a boot reads all of the log's pre-allocated space; so do map, which goes past the cache's
-//! limits, and advise.
+//! fh_extend stays null, or a boot reads all of the log's pre-allocated space. In its place a file of the log reads as
+//! zeros behind its end: recovery reads the record behind a log file's header without a look at the size, and a program
+//! that is killed while it begins a log file leaves one with a header alone. map stays null too, as it goes past the
+//! cache's limits, and so does advise.
 
 use super::call::{Core, signed, unsigned};
 use super::structs::{FileHandleTable, FileSystemTable, Session};
-use crate::{FileKind, OpenFile};
+use crate::{Failure, FileKind, OpenFile};
 use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
 
@@ -53,6 +55,20 @@ pub fn new(
     Box::into_raw(Box::new(Handle { table, name, kind, file, core })).cast()
 }
 
+impl Handle {
+    /// Reads; behind the end of a file of the log there are zeros.
+    fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Failure> {
+        let mut there = buffer.len();
+        if self.kind == FileKind::Log {
+            let left = self.file.size()?.saturating_sub(offset);
+            there = there.min(usize::try_from(left).unwrap_or(there));
+        }
+        let (content, behind) = buffer.split_at_mut(there);
+        behind.fill(0);
+        if content.is_empty() { Ok(()) } else { self.file.read(offset, content) }
+    }
+}
+
 /// # Safety
 /// `handle` came from [`new`], and `close` was not called yet.
 unsafe fn ours<'a>(handle: *mut FileHandleTable) -> &'a Handle {
@@ -94,7 +110,7 @@ unsafe extern "C" fn read(
         }
         // SAFETY: see above; nobody else uses the buffer meanwhile.
         let buffer = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), length) };
-        handle.file.read(unsigned(offset)?, buffer)
+        handle.fill(unsigned(offset)?, buffer)
     })
 }
 

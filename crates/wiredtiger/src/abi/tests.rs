@@ -68,6 +68,15 @@ fn write(handle: *mut FileHandleTable, offset: i64, data: &[u8]) -> c_int {
     unsafe { ((*handle).write)(handle, null_mut(), offset, data.len(), data.as_ptr().cast()) }
 }
 
+fn read(handle: *mut FileHandleTable, offset: i64, length: usize) -> Result<Vec<u8>, c_int> {
+    let mut buffer = vec![0xEE; length];
+    // SAFETY: an open handle.
+    match unsafe { ((*handle).read)(handle, null_mut(), offset, length, buffer.as_mut_ptr().cast()) } {
+        0 => Ok(buffer),
+        errno => Err(errno),
+    }
+}
+
 fn sync(handle: *mut FileHandleTable) -> c_int {
     // SAFETY: an open handle.
     unsafe { ((*handle).sync)(handle, null_mut()) }
@@ -90,6 +99,23 @@ fn a_write_to_the_log_is_durable_and_to_data_once_synced() {
     assert_eq!(volume.commits(), before + 1);
     assert_eq!(sync(data), 0);
     assert_eq!(volume.commits(), before + 2);
+}
+
+#[test]
+fn behind_its_end_the_log_is_zeros_and_data_an_error() {
+    let volume = MemoryVolume::default();
+    let fs = file_system::new(core(&volume));
+    let log = open(fs, "/home/db/WiredTigerLog.0000000002", LOG, CREATE).unwrap();
+    let data = open(fs, "/home/db/a.wt", DATA, CREATE).unwrap();
+    for handle in [log, data] {
+        assert_eq!(write(handle, 0, &[7; 128]), 0);
+        assert_eq!(read(handle, 0, 128), Ok(vec![7; 128]));
+    }
+    assert_eq!(read(log, 128, 128), Ok(vec![0; 128]), "as recovery reads a log file that has its header alone");
+    assert_eq!(read(log, 127, 3), Ok(vec![7, 0, 0]));
+    assert_eq!(read(log, 1 << 40, 3), Ok(vec![0; 3]));
+    assert_eq!(read(data, 128, 128), Err(libc::EIO));
+    assert_eq!(read(data, 127, 3), Err(libc::EIO));
 }
 
 #[test]
