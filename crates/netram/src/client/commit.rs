@@ -252,7 +252,7 @@ impl GroupClient {
             state.holder.learned(tail);
         }
         let known = state.holder.tail().lsn;
-        let until = if known > shown { shown.next() } else { OPEN };
+        let until = if known == shown { OPEN } else { shown.next() };
         for (i, (dataset, change)) in changes.iter().enumerate() {
             let dataset = *dataset;
             state.touch(dataset, at);
@@ -281,10 +281,9 @@ impl GroupClient {
 impl Commit<'_> {
     /// Refuses what no node could take.
     pub(super) fn check(&self) -> Result<(), Error> {
-        for (what, n, most) in [
-            ("pages", self.pages(), limits::RECORD_PAGES_MAX),
-            ("datasets", self.changes.len(), limits::DATASETS_MAX),
-        ] {
+        for (what, n, most) in
+            [("pages", self.pages(), limits::RECORD_PAGES_MAX), ("datasets", self.changes.len(), limits::DATASETS_MAX)]
+        {
             if n > most {
                 return Err(Error::Full(format!("a transaction of {n} {what}; at most {most} are possible")));
             }
