@@ -82,7 +82,7 @@ mod tests {
             history_ms: 0,
             removing,
         };
-        node.take_part(false, false, vec![entry], Vec::new()).is_ok()
+        node.take_part(&node.turn(), false, false, vec![entry], Vec::new()).is_ok()
     }
 
     /// Guards writers of a dataset that stays: its disk is full for a while, and the catalog's file lacks a change.
@@ -103,7 +103,8 @@ mod tests {
             history: 0,
         };
         let (cluster, registry) = ("c".into(), String::new());
-        node.take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] }).unwrap();
+        node.take_view(&node.turn(), View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] })
+            .unwrap();
         node.take_sets();
         assert!(put(&node, 0));
         let group = node.group(GROUP).unwrap();
