@@ -172,7 +172,8 @@ def _within_reach(entry: SetEntry, cluster: Cluster, serving: str, relieved: lis
     """Complete members that are not relieved, the serving one first: without those that it reports now as members, and
     those that it reported before they were dropped. While it is not among them itself, its word counts for nothing: what
     it does not reach is all that may be left."""
-    complete = sorted((m for m in _complete(entry, cluster) if m not in relieved), key=lambda m: m.node != serving)
+    staying = (m for m in _complete(entry, cluster) if m not in relieved)
+    complete = sorted(staying, key=lambda m: m.node != serving)
     if complete[0].node != serving:
         return complete
     reported = cluster.suspects_of(entry) if serving == entry.primary else []
