@@ -170,8 +170,8 @@ def _relieved(entry: SetEntry, cluster: Cluster) -> list[MemberEntry]:
 
 def _within_reach(entry: SetEntry, cluster: Cluster, serving: str, relieved: list[MemberEntry]) -> list[MemberEntry]:
     """Complete members that are not relieved, the serving one first: without those that it reports now as members, and
-    those that it reported before they were dropped. While it is not among them itself, its word counts for nothing: whom
-    it does not reach may be all that is left."""
+    those that it reported before they were dropped. While it is not among them itself, its word counts for nothing:
+    whom it does not reach may be all that is left."""
     staying = (m for m in _complete(entry, cluster) if m not in relieved)
     complete = sorted(staying, key=lambda m: m.node != serving)
     if complete[0].node != serving:
