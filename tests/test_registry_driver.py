@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from itertools import product
 
 import msgspec
 import pytest
@@ -24,6 +25,7 @@ NOW = 0.0
 GONE, COLD, OFF = Heard(1, Way.GONE), Heard(1, Way.FROZEN, 0.5), Heard(1, Way.UNREACHABLE, 0.5)
 SHORT = Heard(1, Way.UNREACHABLE, 0.1)
 HERE, NEW = Heard(1), Heard(2)
+REFUSES = Heard(1, full="no room", refuses_s=9.0)
 
 
 def member(name: str, store: int = 1) -> MemberEntry:
@@ -120,6 +122,8 @@ SUSPECTED = [
     ("but whoever was is not taken in again", a_set("a", "", None, "b"), "", "ab", {}, "-"),
     ("another is", a_set("a", "", None, "b"), "", "ab", {"c": HERE}, "a/c/b"),
     ("another primary may take it in", a_set("b", "", None, "c"), "", "ac", {"c": HERE}, "b/c/c"),
+    ("by one that goes for its full disk", a_set("ab"), "b", "ab", {"a": REFUSES, "c": HERE}, "b/c/a"),
+    ("one with room; the full one goes too", a_set("abc"), "c", "ac", {"b": REFUSES, "d": HERE}, "a/d/bc"),
     ("it reports whom it joins with", a_set("a", "c", "ab", "b", "activating"), "c", "ac ab", {"c": HERE}, "a//b"),
 ]
 
@@ -298,6 +302,31 @@ def test_whatever_is_heard(situation: tuple[SetEntry, int, Cluster], failures: i
     assert not {m.node for m in new.joining} & now.draining
     gone = {m.node for m in (*entry.last_active, *entry.dropped)} - {m.node for m in new.members}
     assert {m.node for m in new.dropped} == gone
+
+
+MET = [
+    a_set("a"),
+    a_set("ab"),
+    a_set("abc"),
+    a_set("a", "b"),
+    a_set("ab", "c"),
+    a_set("b", "", "ab", "a", "activating"),
+]
+
+
+@pytest.mark.parametrize("entry", MET)
+def test_a_set_of_nobody_is_never_made(entry: SetEntry) -> None:
+    """All that full disks, dead nodes and reports of links can be together."""
+    for heard in product((HERE, REFUSES, GONE), repeat=4):
+        for reported in product((False, True), repeat=4):
+            whom = {n for n, r in zip("abcd", reported, strict=True) if r and n != entry.primary}
+            suspects = frozenset((entry.id, member(n)) for n in whom)
+            pairs = frozenset((entry.primary, n) for n in whom)
+            now = cluster(**dict(zip("abcd", heard, strict=True)))
+            new = decide(entry, 2, dataclasses.replace(now, suspects=suspects, cut=pairs), NOW, LONG_AGO)
+            if new is not None:
+                assert new.members and new.primary == new.members[0].node
+                assert set(new.members) <= {m for m in entry.last_active if sure(m, now)}
 
 
 @settings(max_examples=1000)

@@ -262,16 +262,18 @@ impl Store {
 
     /// Removes the base files of groups that the log says are gone. The log forgets them one day: a file that stayed
     /// until then would be found as a group again.
-    fn remove_dropped(&self) -> Result<(), Error> {
+    pub(crate) fn remove_dropped(&self) -> Result<(), Error> {
         let mut dropped = lock(&self.dropped);
         if dropped.is_empty() {
             return Ok(());
         }
         let (mut failed, mut stay) = (Ok(()), Vec::new());
         for (group, file) in std::mem::take(&mut *dropped) {
-            // One that is held again has files of the same names, and nobody begins to hold one meanwhile.
+            // One that is held again has files of the same names, and nobody begins to hold one meanwhile. Nor may they go
+            // before the log says that it is gone once more, which who gives it up asks for before it is unknown.
             let known = lock(&self.known);
-            let removed = if known.contains(&group) { Ok(false) } else { file.remove().map(|()| true) };
+            let stays = known.contains(&group) || lock(&self.drops).iter().any(|d| d.0 == group);
+            let removed = if stays { Ok(false) } else { file.remove().map(|()| true) };
             if let Err(e) = &removed {
                 failed = Err(Error::Unavailable(format!("{} cannot be removed: {e}", file.path().display())));
             }

@@ -251,6 +251,12 @@ impl Holder {
         self.open
     }
 
+    /// True while nobody else can have written since the reservation was taken, but for its own commits. Read at `now`, as for
+    /// [`Holder::valid`].
+    pub fn owns(&self, now: Instant) -> bool {
+        self.open && self.valid(now) && self.tail == self.reserved
+    }
+
     /// Keeps the lease over transactions, or no longer.
     pub fn keep(&mut self, keep: bool) {
         self.keep = keep;

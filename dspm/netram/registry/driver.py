@@ -133,8 +133,7 @@ def following(
 ) -> SetEntry:
     """The next generation. `primary` is preferred to the one that is; without `join` it is made of members alone."""
     serving = primary or entry.primary
-    relieved = _relieved(entry, cluster)
-    complete = [m for m in _within_reach(entry, cluster, serving) if m not in relieved]
+    complete = _within_reach(entry, cluster, serving, _relieved(entry, cluster))
     staying = [m for m in complete if m.node not in cluster.draining]
     # A node that is drained stays until others hold all copies; who is one too many goes.
     members = staying[:copies] if len(staying) >= copies else complete
@@ -169,10 +168,12 @@ def _relieved(entry: SetEntry, cluster: Cluster) -> list[MemberEntry]:
     return gone + refusing[: 0 if entry.joining else len(_spares(named | cut, cluster))]
 
 
-def _within_reach(entry: SetEntry, cluster: Cluster, serving: str) -> list[MemberEntry]:
-    """Complete members, the serving one first: without those that it reports now as members, and those that it reported
-    before they were dropped. While it is not among them itself, its word counts for nothing."""
-    complete = sorted(_complete(entry, cluster), key=lambda m: m.node != serving)
+def _within_reach(entry: SetEntry, cluster: Cluster, serving: str, relieved: list[MemberEntry]) -> list[MemberEntry]:
+    """Complete members that are not relieved, the serving one first: without those that it reports now as members, and
+    those that it reported before they were dropped. While it is not among them itself, its word counts for nothing:
+    whom it does not reach may be all that is left."""
+    staying = (m for m in _complete(entry, cluster) if m not in relieved)
+    complete = sorted(staying, key=lambda m: m.node != serving)
     if complete[0].node != serving:
         return complete
     reported = cluster.suspects_of(entry) if serving == entry.primary else []

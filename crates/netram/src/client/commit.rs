@@ -252,7 +252,7 @@ impl GroupClient {
             state.holder.learned(tail);
         }
         let known = state.holder.tail().lsn;
-        let until = if known > shown { shown.next() } else { OPEN };
+        let until = if known == shown { OPEN } else { shown.next() };
         for (i, (dataset, change)) in changes.iter().enumerate() {
             let dataset = *dataset;
             state.touch(dataset, at);

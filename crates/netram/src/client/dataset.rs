@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 /// A dataset of the cluster, opened by this process.
 pub struct ClusterDataset {
-    group: Arc<GroupClient>,
-    dataset: DatasetId,
+    pub(super) group: Arc<GroupClient>,
+    pub(super) dataset: DatasetId,
 }
 
 impl Client {

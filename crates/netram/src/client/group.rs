@@ -2,6 +2,7 @@
 
 use super::ask::PATIENCE;
 use super::asof::Keeps;
+use super::cache::OPEN;
 use super::core::Client;
 use super::line::Line;
 use super::link::Link;
@@ -12,7 +13,7 @@ use dspm_proto::{DatasetId, Error, Header, Kind, Lsn, PageNo, RecordId, StoreId,
 use dspm_txn::dataset::Snapshot;
 use dspm_txn::volume::ReadAhead;
 use dspm_txn::{Holder, NodeNo, Recall};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -139,9 +140,11 @@ impl State {
         *last = lsn.max(*last);
     }
 
-    /// No commit behind that one, up to the newest known, changed it.
-    pub(crate) fn last_change(&self, dataset: DatasetId) -> Lsn {
-        self.touched.get(&dataset).map_or(self.touched_any, |l| self.touched_any.max(*l))
+    /// Until when its pages are as the snapshot sees them. Open only where what came behind the snapshot would be known: the
+    /// snapshot of a commit whose outcome was asked for may be ahead of what is known.
+    pub(crate) fn unchanged_until(&self, dataset: DatasetId, snapshot: Lsn) -> Lsn {
+        let last = self.touched.get(&dataset).map_or(self.touched_any, |l| self.touched_any.max(*l));
+        if last <= snapshot && snapshot <= self.holder.tail().lsn { OPEN } else { snapshot.next() }
     }
 }
 
@@ -238,10 +241,9 @@ impl GroupClient {
     fn restart(&self, state: &mut State) {
         self.epoch.fetch_add(1, Ordering::Release); // before the cache takes anything of the new one
         state.holder.restart();
-        for (dataset, _) in state.sizes.drain() {
-            self.client.cache.forget(dataset);
-        }
-        state.touched.clear();
+        let sized = state.sizes.drain().map(|s| s.0);
+        let cached: HashSet<DatasetId> = sized.chain(state.touched.drain().map(|t| t.0)).collect();
+        cached.into_iter().for_each(|dataset| self.client.cache.forget(dataset));
         state.touched_any = Lsn(0);
     }
 
@@ -376,8 +378,54 @@ pub(crate) fn check_state(state: &Changes) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fake::{FakeNode, group_of};
     use super::*;
+    use dspm_proto::PAGE_SIZE;
     use dspm_proto::message::DatasetSize;
+    use dspm_txn::dataset::{Change, PageBuf};
+
+    const D: DatasetId = DatasetId(1);
+
+    fn tail(lsn: u64) -> RecordId {
+        RecordId { lsn: Lsn(lsn), hash: lsn, ..RecordId::default() }
+    }
+
+    /// A resolution in doubt, of which the members told that it is committed: what came behind it nobody told. Later a
+    /// primary that has no list of changes says the newest state, and which pages changed it cannot say.
+    #[test]
+    fn what_is_ahead_of_the_newest_known_state_ends_with_it() {
+        let node = FakeNode::start(|_, _| None);
+        let group = group_of(&node);
+        let mut state = group.lock();
+        state.holder.learned(tail(4));
+        let mut snapshot = Snapshot { lsn: Lsn(4), size: 0, pin: 4, turn: 0, ticket: None, epoch: 0, past: false };
+        state.pins.add((0, Lsn(4)));
+        let page: &PageBuf = &[7; PAGE_SIZE];
+        let change = Change { pages: &[(PageNo(0), page)], size: PAGE_SIZE as u64 };
+        let mut commit = super::super::send::Commit { snapshot: &mut snapshot, changes: vec![(D, &change)] };
+        group.absorb(&mut state, &mut commit, Lsn(5), Lsn(6), None);
+        let until = state.unchanged_until(D, Lsn(6));
+        assert_eq!(until, Lsn(7), "of a page that the transaction fetches now");
+        group.client.cache.put(D, PageNo(1), Lsn(5), until, page);
+        let has = |page, at| group.client.cache.has(D, PageNo(page), Lsn(at));
+        assert!((5..=6).all(|at| has(0, at) && has(1, at)));
+        let size = DatasetSize { dataset: D, size: 2 * PAGE_SIZE as u64 };
+        let told = Changes { tail: tail(20), sizes: vec![size], whole: false, ..Changes::default() };
+        group.learn(&mut state, &told);
+        state.holder.learned(told.tail);
+        assert!(!has(0, 20) && !has(1, 20), "a stale page");
+    }
+
+    #[test]
+    fn what_an_epoch_cached_does_not_outlive_it() {
+        let node = FakeNode::start(|_, _| None);
+        let group = group_of(&node);
+        let mut state = group.lock();
+        state.touch(D, Lsn(5)); // by a commit of this process, before anybody told the dataset's size
+        group.client.cache.put(D, PageNo(0), Lsn(5), Lsn(7), &[7; PAGE_SIZE]);
+        group.restart(&mut state);
+        assert!(!group.client.cache.has(D, PageNo(0), Lsn(6)));
+    }
 
     #[test]
     fn a_state_that_cannot_be_is_not_believed() {

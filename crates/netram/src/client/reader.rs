@@ -4,7 +4,6 @@
 //! it is known to be the page's content.
 
 use super::ask::is_outage;
-use super::cache::OPEN;
 use super::core::Client;
 use super::group::{GroupClient, Peer};
 use super::link::Link;
@@ -88,7 +87,7 @@ impl Reader<'_> {
         // Under the lock, so that no newer state is learned between the look at what is known and the caching.
         let state = self.group.lock();
         self.group.check_epoch(snapshot)?;
-        let until = if state.last_change(self.dataset) > snapshot.lsn { snapshot.lsn.next() } else { OPEN };
+        let until = state.unchanged_until(self.dataset, snapshot.lsn);
         for ((no, version), content) in pages.iter().zip(&reply.pages).zip(all) {
             self.group.client.cache.put(self.dataset, *no, version.lsn, until, content);
         }

@@ -157,10 +157,10 @@ impl Catalog {
         }
     }
 
-    /// Groups whose datasets are about to be removed. Empty while the file lacks a change: this process says of them what
-    /// the next one has to keep to.
-    pub(crate) fn removing(&self) -> BTreeMap<GroupId, u64> {
-        if self.unsaved { BTreeMap::new() } else { self.removing.clone() }
+    /// Groups whose datasets are about to be removed, and whether the file says so: what this process says of them the next
+    /// one has to keep to.
+    pub(crate) fn removing(&self) -> (BTreeMap<GroupId, u64>, bool) {
+        (self.removing.clone(), !self.unsaved)
     }
 
     /// The datasets above that name, in order, as many as a page takes; and whether there are more.

@@ -146,10 +146,13 @@ impl Node {
             return Ok(());
         }
         let registry = hello.role == Role::Registry;
-        let from_registry = |ok: bool| match ok {
-            true if self.forwarded.is_registry(out) => Ok(()),
-            true => Err(Error::Unavailable("the registry speaks on a newer connection".into())),
-            false => Err(Error::Auth("only the registry says that".into())),
+        let from_registry = || {
+            let turn =
+                registry.then(|| self.turn()).ok_or_else(|| Error::Auth("only the registry says that".into()))?;
+            match self.forwarded.is_registry(out) {
+                true => Ok(turn),
+                false => Err(Error::Unavailable("the registry speaks on a newer connection".into())),
+            }
         };
         match from_json(&m.meta)? {
             Control::Ping { trouble } => {
@@ -159,18 +162,18 @@ impl Node {
                 self.say(out, m, &self.pong());
             }
             Control::View(view) => {
-                from_registry(registry)?;
-                self.take_view(view)?;
+                self.take_view(&from_registry()?, view)?;
                 self.joins.follow(&self.catalog().view);
                 self.refresh_links();
                 self.refresh_groups();
                 self.say(out, m, &Done { done: true });
             }
             Control::Datasets { whole, more, put, del, drop: removed } => {
-                from_registry(registry)?;
+                let turn = from_registry()?;
                 if whole || !put.is_empty() || !del.is_empty() || removed.is_empty() {
-                    self.take_part(whole, more, put, del)?;
+                    self.take_part(&turn, whole, more, put, del)?;
                 }
+                drop(turn);
                 if !removed.is_empty() {
                     return self.free(removed, out, m.header);
                 }

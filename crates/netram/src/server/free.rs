@@ -147,7 +147,7 @@ pub(super) mod tests {
         };
         let (cluster, registry) = ("c".into(), String::new());
         let view = View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] };
-        node.take_view(view).unwrap();
+        node.take_view(&node.turn(), view).unwrap();
         node.catalog().take_part(true, false, vec![entry()], Vec::new());
         let group = node.group(GROUP).unwrap();
         node.catalog().take_part(true, false, Vec::new(), Vec::new());

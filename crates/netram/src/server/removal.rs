@@ -23,11 +23,12 @@ const REPEAT: Duration = Duration::from_millis(100);
 pub(crate) struct Removals(Mutex<HashMap<GroupId, Instant>>);
 
 impl Node {
-    /// Brings the groups with a mark to rest of which this node is the primary, and tells of those that are.
+    /// Brings the groups with a mark to rest of which this node is the primary, and tells of those that are. A mark that the
+    /// file does not have is followed, too: whoever opened the group went by it, and has to hear when it goes.
     pub(crate) fn quieten(self: &Arc<Self>) {
         let mut told = self.removals.0.lock().unwrap_or_else(PoisonError::into_inner);
         let catalog = self.catalog();
-        let mut marked = catalog.removing();
+        let (mut marked, saved) = catalog.removing();
         marked.retain(|group, _| catalog.set_of(*group).is_some_and(|s| s.primary == self.options.name));
         drop(catalog);
         let given_up: Vec<GroupId> = told.keys().copied().filter(|group| !marked.contains_key(group)).collect();
@@ -37,7 +38,8 @@ impl Node {
         }
         for (group, removing) in marked {
             let last = *told.entry(group).or_insert(Instant(0));
-            if let Some(word) = self.follow_mark(group).filter(|_| clock::now().since(last) >= REPEAT) {
+            let due = saved && clock::now().since(last) >= REPEAT;
+            if let Some(word) = self.follow_mark(group).filter(|_| due) {
                 told.insert(group, clock::now());
                 self.forwarded.tell(&word(removing));
             }
@@ -55,5 +57,68 @@ impl Node {
         let generation = g.replica.setup().generation;
         self.run_effects(&mut g);
         quiet.then_some(move |removing| Control::Quiet { set: set.id, generation, group: id, removing })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::free::tests::start;
+    use super::*;
+    use dspm_proto::control::{DatasetEntry, Durability, MemberEntry, SetEntry, SetState, View};
+    use dspm_proto::{DatasetId, Generation, SetId};
+
+    const GROUP: GroupId = GroupId(1);
+
+    fn put(node: &Arc<Node>, removing: u64) -> bool {
+        let (name, dataset, set, durability) = ("d".into(), DatasetId(1), SetId(1), Durability::Memory);
+        let entry = DatasetEntry {
+            name,
+            dataset,
+            group: GROUP,
+            set,
+            durability,
+            copies: 1,
+            min_copies: 1,
+            history_ms: 0,
+            removing,
+        };
+        node.take_part(&node.turn(), false, false, vec![entry], Vec::new()).is_ok()
+    }
+
+    /// Guards writers of a dataset that stays: its disk is full for a while, and the catalog's file lacks a change.
+    #[test]
+    fn a_mark_that_goes_is_followed_although_the_file_lacked_a_change_meanwhile() {
+        let dir = std::env::temp_dir().join(format!("dspm-removal-{}", std::process::id()));
+        let node = start(&dir);
+        let members = vec![MemberEntry { node: "n".into(), store: node.store_id }];
+        let set = SetEntry {
+            id: SetId(1),
+            generation: Generation(1),
+            state: SetState::Active,
+            primary: "n".into(),
+            joining: Vec::new(),
+            last_active: members.clone(),
+            members,
+            dropped: Vec::new(),
+            history: 0,
+        };
+        let (cluster, registry) = ("c".into(), String::new());
+        node.take_view(&node.turn(), View { version: 1, cluster, registry, nodes: Vec::new(), sets: vec![set] })
+            .unwrap();
+        node.take_sets();
+        assert!(put(&node, 0));
+        let group = node.group(GROUP).unwrap();
+        let keeps_writers_out = || {
+            node.quieten();
+            group.lock().replica.setup().removing
+        };
+        assert!(!keeps_writers_out());
+        assert!(put(&node, 7) && keeps_writers_out());
+        let blocker = dir.join("data/catalog.next");
+        std::fs::create_dir_all(blocker.join("x")).unwrap(); // the file can be written no more
+        assert!(!put(&node, 7) && keeps_writers_out(), "the registry may have heard that it is at rest");
+        assert!(!put(&node, 0));
+        assert!(!keeps_writers_out(), "for ever");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

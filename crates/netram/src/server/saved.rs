@@ -13,8 +13,8 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 /// The file's content.
 #[derive(Serialize, Deserialize)]
@@ -65,13 +65,20 @@ impl Draft {
     }
 }
 
+/// Whose turn it is to change the catalog and its file.
+pub(crate) struct Turn<'a>(#[expect(dead_code, reason = "held")] MutexGuard<'a, ()>);
+
 impl Node {
+    /// Waits until nobody else changes the catalog.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        Turn(self.saving.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// A newer view replaces the older one as soon as it is in the file; an older one is ignored.
     ///
     /// # Errors
     /// [`Error::Conflict`] when it contradicts what is known, those of the file system: all stays as it was.
-    pub(crate) fn take_view(&self, view: View) -> Result<(), Error> {
-        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn take_view(&self, _: &Turn<'_>, view: View) -> Result<(), Error> {
         let version = view.version;
         let offered = self.catalog().offer(view);
         let taken = match offered {
@@ -100,12 +107,12 @@ impl Node {
     /// Those of the file system: memory knows what the file does not.
     pub(crate) fn take_part(
         &self,
+        _: &Turn<'_>,
         whole: bool,
         more: bool,
         put: Vec<DatasetEntry>,
         del: Vec<String>,
     ) -> Result<(), Error> {
-        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
         let mut catalog = self.catalog();
         if !catalog.take_part(whole, more, put, del) {
             return Ok(());
@@ -121,12 +128,52 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::super::catalog::Catalog;
+    use super::super::connection::{Body, Message};
     use super::super::free::tests::start;
+    use super::super::sender::Sender;
     use super::*;
-    use dspm_proto::control::NodeEntry;
+    use crate::wire::json;
+    use dspm_proto::auth::{Hello, Role};
+    use dspm_proto::control::{Control, NodeEntry};
+    use dspm_proto::{Header, Kind, StoreId};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn connection() -> (Arc<Sender>, std::net::TcpListener) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Arc::new(Sender::new(1, mio::net::TcpStream::from_std(stream))), listener)
+    }
 
     fn view(version: u64, cluster: &str) -> View {
         View { version, cluster: cluster.into(), ..View::default() }
+    }
+
+    /// Guards a takeover: who asks what this node knows on a new connection is not told less than what it obeys later.
+    #[test]
+    fn a_view_that_waits_for_its_turn_is_refused_when_the_registry_speaks_on_a_newer_connection() {
+        let dir = std::env::temp_dir().join(format!("dspm-catalog-turn-{}", std::process::id()));
+        let node = start(&dir);
+        let (old, new) = (connection(), connection());
+        node.forwarded.registry_is(&old.0);
+        let turn = node.turn();
+        let told = std::thread::scope(|scope| {
+            let teller = scope.spawn(|| {
+                let (name, nonce, cluster) = Default::default();
+                let (role, store) = (Role::Registry, StoreId(0));
+                let hello = Hello { role, name, cluster, nonce, session: None, store, callbacks: false };
+                let meta = json(&Control::View(view(3, "c")));
+                let header = Header::new(Kind::Control);
+                node.control(&hello, &old.0, &Message { header, meta, body: Body::None })
+            });
+            std::thread::sleep(Duration::from_millis(50)); // for it to be at its turn; the result is the same if it is not
+            node.forwarded.registry_is(&new.0);
+            drop(turn);
+            teller.join().unwrap()
+        });
+        assert!(matches!(told, Err(Error::Unavailable(_))), "{told:?}");
+        assert_eq!(node.catalog().view.version, 0);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
@@ -135,25 +182,25 @@ mod tests {
         let node = start(&dir);
         let file = dir.join("data/catalog.json");
         assert_eq!(node.catalog().sum(), 0);
-        node.take_view(view(3, "c")).unwrap();
+        node.take_view(&node.turn(), view(3, "c")).unwrap();
         let sum = node.catalog().sum();
         let blocker = file.with_extension("next");
         std::fs::create_dir_all(blocker.join("x")).unwrap(); // the file can be written no more
-        assert!(matches!(node.take_view(view(4, "c")), Err(Error::Unavailable(_) | Error::Failed(_))));
+        assert!(matches!(node.take_view(&node.turn(), view(4, "c")), Err(Error::Unavailable(_) | Error::Failed(_))));
         let is = |version, sum, refused| {
             let c = node.catalog();
             (c.view.version, c.sum(), !c.refused().is_empty()) == (version, sum, refused)
         };
         assert!(is(3, sum, true), "half taken over");
         std::fs::remove_dir_all(&blocker).unwrap();
-        node.take_view(view(4, "c")).unwrap();
+        node.take_view(&node.turn(), view(4, "c")).unwrap();
         let sum = node.catalog().sum();
         assert!(is(4, sum, false));
         let entry = NodeEntry { name: "n".into(), address: "h:1".into(), machine: "m".into() };
         let other = View { nodes: vec![entry], ..view(4, "c") };
-        assert!(matches!(node.take_view(other), Err(Error::Conflict(_))));
+        assert!(matches!(node.take_view(&node.turn(), other), Err(Error::Conflict(_))));
         assert_eq!(Catalog::open(&file).unwrap().view, view(4, "c"));
-        node.take_view(view(2, "old")).unwrap();
+        node.take_view(&node.turn(), view(2, "old")).unwrap();
         assert!(is(4, sum, true), "an older one changes nothing");
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -337,7 +337,7 @@ mod tests {
         let node = start(&dir);
         node.catalog().take_part(true, false, vec![dataset(1), dataset(2)], Vec::new());
         let (cluster, registry, sets) = ("c".into(), String::new(), vec![activating(&node)]);
-        node.take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
+        node.take_view(&node.turn(), View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
         assert_eq!(node.take_sets().len(), 2);
         let waits_for = || node.sets.lock()[&SET].unsettled.clone();
         assert_eq!(waits_for(), HashSet::from([GroupId(1), GroupId(2)]));
@@ -353,7 +353,7 @@ mod tests {
         let node = start(&dir);
         node.catalog().take_part(true, false, vec![dataset(1)], Vec::new());
         let (cluster, registry, sets) = ("c".into(), String::new(), vec![activating(&node)]);
-        node.take_view(View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
+        node.take_view(&node.turn(), View { version: 1, cluster, registry, nodes: Vec::new(), sets }).unwrap();
         node.leaving().insert(GroupId(1));
         let groups = node.take_sets();
         node.activate(groups);
@@ -376,7 +376,8 @@ mod tests {
             let entry = SetEntry { primary: primary.into(), members, ..activating(&node) };
             let entry = SetEntry { generation: Generation(generation), state: SetState::Active, ..entry };
             let (cluster, registry) = ("c".into(), String::new());
-            node.take_view(View { version, cluster, registry, nodes: Vec::new(), sets: vec![entry] }).unwrap();
+            node.take_view(&node.turn(), View { version, cluster, registry, nodes: Vec::new(), sets: vec![entry] })
+                .unwrap();
             node.take_sets();
         };
         take(1, 1, "away", &["away", "n"]);

@@ -218,3 +218,38 @@ fn a_removal_waits_for_its_base_files() {
     store.sync_drops(&source).unwrap();
     assert!(!data.exists());
 }
+
+/// The group is held again before its first removal is done, and removed again: until the log says so a later start finds
+/// it, and is to find its pages too.
+#[test]
+fn base_files_of_a_second_life_stay_until_the_log_has_its_removal() {
+    let dir = Dir::new();
+    let (store, _) = dir.open(MEMORY);
+    let (source, id) = (Groups::default(), GROUPS[0]);
+    let (d, data) = (dataset(id), dir.0.join(format!("data/base/{:016x}.db", dataset(id).0)));
+    let lives = || {
+        let mut g = store.open_group(id).unwrap();
+        append(&store, &mut g, &[(d, 4096)], &[(d, 0, Some(1))]).unwrap();
+        source.groups.lock().unwrap().insert(id, g);
+    };
+    let settle = || {
+        source.groups.lock().unwrap().get_mut(&id).map(|g| (g.set_committed(Lsn(1)), g.set_horizon(Lsn(1))));
+        store.flush_round(&source);
+        store.checkpoint_all(&source).unwrap();
+    };
+    let end = || {
+        let g = source.groups.lock().unwrap().remove(&id).unwrap();
+        store.drop_group(g);
+    };
+    lives();
+    settle();
+    end();
+    lives();
+    store.sync_drops(&source).unwrap(); // the files stay: they may be the second life's by now
+    settle();
+    end();
+    store.remove_dropped().unwrap();
+    assert!(data.exists(), "the flusher's round came in between");
+    store.sync_drops(&source).unwrap();
+    assert!(!data.exists());
+}
