@@ -281,10 +281,9 @@ impl GroupClient {
 impl Commit<'_> {
     /// Refuses what no node could take.
     pub(super) fn check(&self) -> Result<(), Error> {
-        for (what, n, most) in [
-            ("pages", self.pages(), limits::RECORD_PAGES_MAX),
-            ("datasets", self.changes.len(), limits::DATASETS_MAX),
-        ] {
+        for (what, n, most) in
+            [("pages", self.pages(), limits::RECORD_PAGES_MAX), ("datasets", self.changes.len(), limits::DATASETS_MAX)]
+        {
             if n > most {
                 return Err(Error::Full(format!("a transaction of {n} {what}; at most {most} are possible")));
             }

@@ -230,4 +230,3 @@ fn contents<'a>(reply: &ReadReply, data: &'a [u8]) -> Result<Vec<&'a [u8; PAGE_S
 fn ask(client: &Client, link: &Link, header: Header, meta: &[u8], deadline: Instant) -> Result<Answer, Error> {
     link.ask(|| client.dialer(false), header, meta, deadline)
 }
-

@@ -242,7 +242,14 @@ impl GroupClient {
 
     /// Sends it to some members at once. A member that takes it in so slowly that the commit's time is over is not waited
     /// for, unless a link as slow as any may be would take longer.
-    fn send_round(&self, place: &Place, built: &Built, to: &[usize], changes: &[Changed<'_>], until: Instant) -> Waiting {
+    fn send_round(
+        &self,
+        place: &Place,
+        built: &Built,
+        to: &[usize],
+        changes: &[Changed<'_>],
+        until: Instant,
+    ) -> Waiting {
         let sent = Instant::now();
         let data = built.data(changes);
         let bytes: usize = data.iter().map(|d| d.len()).sum();
