@@ -57,6 +57,23 @@ async def settled_without(c: Cluster, *dead: str) -> None:
     await until(lambda: all(len(c.node(n).heard) >= k + 4 for n, k in before.items()))
 
 
+def test_new_datasets_are_placed_where_there_is_room(tmp_path: Path) -> None:
+    """Guards the first commits of a dataset; where no other node is there, one without room is better than no copy."""
+
+    async def body(c: Cluster) -> None:
+        fill(c, "n1", 0)
+        await settled(c)
+        for name in ("a", "b", "c"):
+            assert sorted(names((await c.set_of(name)).members)) == ["n2", "n3"]
+        placed = await c.set_of("d", copies=3)
+        assert sorted(names(placed.members)) == ["n1", "n2", "n3"] and placed.primary != "n1"
+        c.node("n1").full = ""
+        await settled(c)
+        assert (await c.set_of("e")).primary == "n1", "it has the least"
+
+    run(tmp_path, 3, body)
+
+
 @pytest.mark.parametrize(
     ("full", "refuses_ms"),
     [

@@ -44,6 +44,26 @@ def test_members_are_different_and_spread(
     assert primaries.get(placed.primary, 0) == min(primaries.get(n, 0) for n in answering)
 
 
+@given(clusters(), st.sets(st.sampled_from([f"n{i}" for i in range(8)])))
+def test_full_disks_are_left_out_unless_a_copy_needs_them(
+    cluster: tuple[list[NodeEntry], frozenset[str], int], some: set[str]
+) -> None:
+    nodes, answering, copies = cluster
+    full = frozenset(some) & answering
+    if len(answering) < copies:
+        return
+    placed = place(nodes, answering, Load(), copies, full)
+    assert (placed.primary in full) == (answering == full), "who serves has room, where somebody has"
+    machine = {n.name: n.machine for n in nodes}
+    used = [machine[n] for n in placed.members]
+    assert len(set(used)) == min(copies, len({machine[n] for n in answering})), "machines come first"
+    roomy = {n for n in answering - full if n not in placed.members}
+    for taken in (n for n in placed.members if n in full):
+        others = [m for n, m in zip(placed.members, used, strict=True) if n != taken]
+        spread = others.count(machine[taken])
+        assert all(others.count(machine[n]) > spread for n in roomy), f"{taken} could have been another one"
+
+
 @given(st.integers(1, 6), st.integers(1, 40))
 def test_many_groups_are_even(count: int, groups: int) -> None:
     nodes = [NodeEntry(f"n{i}", f"h:{i + 1}", f"m{i}") for i in range(count)]

@@ -68,11 +68,13 @@ def _print(survey: Survey) -> None:
     table = Table("", _HEADINGS, frozenset({"lsn", "on disk"}))
     degraded, sets = False, set[int]()
     lost: list[str] = []
+    waits: list[str] = []
     for page in survey.pages():
         found = survey.datasets(page)
         degraded = degraded or is_degraded(found)
         sets.update(d.set for d in page.datasets)
         table.rows([_row(d) for d in found])
+        waits += [f"{d['name']} {d['waits']}" for d in found if d["waits"]]
         lost += [f"LOST: no good copy of {d['lost_pages']} pages of {d['name']}" for d in found if d["lost_pages"]]
     table.end()
     if sets:
@@ -84,9 +86,12 @@ def _print(survey: Survey) -> None:
             for n in s["cannot_join"]:
                 print(f"replica set {s['set']}: {n['node']} cannot join: {n['why']}")
     if head["registry_trouble"]:
-        print(f"REGISTRY: {head['registry_trouble']}.")
+        print(f"REGISTRY: {printable(head['registry_trouble'])}.")
+        print("Start the nodes that are away; or put the newer registry.db back; or see `dspm recover --registry`.")
     if head["one_host"]:
         print("All nodes run on this one host: copies outlive processes here, not the machine.")
+    for line in waits:
+        print(f"{printable(line)}.")
     for line in lost:
         print(f"{printable(line)}; `dspm scrub` names them.")
     if degraded:

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from dspm.cli.output import print_json, printable
-from dspm.errors import ConflictError, DspmError, UsageError
+from dspm.errors import ConflictError, DspmError, NotFoundError, UnavailableError, UsageError
 from dspm.netram.operator import Operator
 
 _NAMES_MAX = 5
@@ -17,7 +17,9 @@ def take_over(registry: Operator, node: str | None, yes: bool, json: bool) -> No
     known = registry.view()
     if not known.get("trouble"):
         raise ConflictError("no node knows more than the registry's state: it decides", "nothing has to be given up")
-    silent = sorted(n["name"] for n in known["nodes"] if n["state"] == "down")
+    states = {n["name"]: n["state"] for n in known["nodes"]}
+    silent = sorted(n for n, state in states.items() if state == "down")
+    _check_node(node, states)
     if not json:
         _explain(known["trouble"], silent, node)
     if not yes:
@@ -26,11 +28,23 @@ def take_over(registry: Operator, node: str | None, yes: bool, json: bool) -> No
     print_json(done) if json else _tell(done)
 
 
+def _check_node(node: str | None, states: dict[str, str]) -> None:
+    """Nothing is explained or asked about a node that it cannot go on from."""
+    if node is None:
+        return
+    if node not in states:
+        raise NotFoundError(f"there is no node named {node[:80]!r}", "`dspm status` lists the nodes")
+    if states[node] == "down":
+        raise UnavailableError(f"{node} does not answer", "name one that does, or none")
+
+
 def _explain(trouble: str, silent: list[str], node: str | None) -> None:
     print(f"{printable(trouble)}.")
-    print(f"It can go on from what {node or 'the node with the newest view'} knows.")
+    print(f"It can go on from what {node or 'the node with the newest view'} knows: each replica set as it knows it.")
+    print("What another node knows that contradicts it is given up then.")
     if silent:
-        print(f"What was committed since at {' and '.join(silent)} alone, which does not answer, is given up then.")
+        count = "does" if len(silent) == 1 else "do"
+        print(f"{' and '.join(silent)} {count} not answer: what was committed there alone is given up, too.")
 
 
 def _confirm(json: bool) -> None:

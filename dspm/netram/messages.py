@@ -376,7 +376,8 @@ class ScrubReport(msgspec.Struct):
 class NodeStatus(msgspec.Struct):
     """A node's own account, and of the first `covered` groups asked about those that are open there.
 
-    `lost` says why the memory of before its last start is gone; it is empty when it was kept. `registry` is why the
+    `lost` says why the memory of before its last start is gone; it is empty when it was kept. `full` is why its disk
+    takes no more, empty when it does. `registry` is why the
     registry decides nothing, empty when it does. `joins` are the sets that it joins, and those that it could not.
     `repaired` copies were damaged and are put right, since its start;
     `lost_pages` are pages that are damaged here and of which no good copy was found.
@@ -397,6 +398,7 @@ class NodeStatus(msgspec.Struct):
     repaired: int = 0
     scrubbed_bytes: int = 0
     lost_pages: int = 0
+    full: str = ""
 
 
 T = TypeVar("T")

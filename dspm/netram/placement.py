@@ -1,8 +1,8 @@
 """Where a new group lives. Pure functions over the view and the load.
 
 Invariants: a placement has exactly `copies` different nodes; two of them share a machine only when there are fewer
-usable machines than copies; among equals the least loaded, then the first by name, so that equal inputs give equal
-placements.
+usable machines than copies; a node with a full disk is taken only where no other will do, for it refuses commits; among
+equals the least loaded, then the first by name, so that equal inputs give equal placements.
 """
 
 from __future__ import annotations
@@ -51,8 +51,14 @@ def load_of(sets: Iterable[SetEntry], datasets: Iterable[DatasetEntry]) -> Load:
     return load
 
 
-def place(nodes: Sequence[NodeEntry], answering: frozenset[str], load: Load, copies: int) -> Placement:
-    """Chooses `copies` nodes among those that answer.
+def place(
+    nodes: Sequence[NodeEntry],
+    answering: frozenset[str],
+    load: Load,
+    copies: int,
+    full: frozenset[str] = frozenset(),
+) -> Placement:
+    """Chooses `copies` nodes among those that answer; `full` are those whose disks take no more.
 
     Raises:
         UsageError: the cluster has fewer nodes than copies.
@@ -63,12 +69,12 @@ def place(nodes: Sequence[NodeEntry], answering: frozenset[str], load: Load, cop
     usable = [n for n in nodes if n.name in answering]
     if len(usable) < copies:
         raise UnavailableError(f"{copies} copies are asked for and {len(usable)} of {len(nodes)} nodes answer")
-    primary = min(usable, key=lambda n: (load.primaries[n.name], load.members[n.name], n.name))
+    primary = min(usable, key=lambda n: (n.name in full, load.primaries[n.name], load.members[n.name], n.name))
     chosen = [primary]
     machines = Counter({primary.machine: 1})
     while len(chosen) < copies:
         rest = [n for n in usable if n not in chosen]
-        following = min(rest, key=lambda n: (machines[n.machine], load.members[n.name], n.name))
+        following = min(rest, key=lambda n: (machines[n.machine], n.name in full, load.members[n.name], n.name))
         chosen.append(following)
         machines[following.machine] += 1
     return Placement(primary.name, tuple(n.name for n in chosen[1:]))

@@ -196,12 +196,9 @@ class Survey:
             why = self._silent.get(n.address, "not asked")
             return {**base, "state": "down", "why": why, "frames": 0, "frames_used": 0, "checksum_errors": 0}
         status = self._nodes[n.name].status
-        why = what_waits(self.view.sets, n.name, status.store, status.lost)
-        behind = {} if status.state == "serving" else {"state": "behind", "why": status.state}
         return {
             **base,
-            **({"state": "lost its memory", "why": why} if why else {"state": status.state}),
-            **behind,
+            **self._state(status),
             "frames": status.frames,
             "frames_used": status.frames_used,
             "frames_dirty": status.frames_dirty,
@@ -209,6 +206,16 @@ class Survey:
             "repaired": status.repaired,
             "scrubbed_bytes": status.scrubbed_bytes,
         }
+
+    def _state(self, status: NodeStatus) -> dict[str, str]:
+        """The state of a node that answers, and why it is not "serving"; in the registry's words."""
+        full = f"is given nothing more: {status.full}" if status.full else ""
+        if status.state != "serving":  # often because the view cannot be written, either
+            return {"state": "behind", "why": "; ".join(filter(None, (status.state, full)))}
+        if full:
+            return {"state": "full", "why": full}
+        why = what_waits(self.view.sets, status.name, status.store, status.lost)
+        return {"state": "lost its memory", "why": why} if why else {"state": "serving"}
 
     def datasets(self, page: Page) -> list[dict[str, Any]]:
         """What `dspm status` says of each dataset of a page."""
@@ -226,6 +233,7 @@ class Survey:
                 **empty,
                 "joining": [],
                 "writer": None,
+                "waits": "",
                 "lost_pages": 0,
             }
         groups = {m.node: page.groups.get(m.node, {}).get(d.group) for m in members.members}
@@ -244,6 +252,7 @@ class Survey:
             "backups": [m.node for m in members.members if m.node != members.primary],
             "joining": [m.node for m in members.joining],
             "writer": f"{best.writer:016x}" if best and best.writer else None,
+            "waits": next((g.state for g in groups.values() if g and g.state.startswith("waits for")), ""),
             "lost_pages": max((g.lost_pages for g in groups.values() if g), default=0),
         }
 

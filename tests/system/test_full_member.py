@@ -54,6 +54,12 @@ def replace(cluster: Cluster, children: Children, name: str, disk: Path, which: 
         raise AssertionError(f"{which} was filled, and holds the set still")
     cluster.wait_whole(name)
     assert other in flat(cluster.members(name))
+    node = next(n for n in cluster.status()["nodes"] if n["name"] == which)
+    assert node["state"] in ("full", "behind"), node  # the newest view may not have had room, either
+    assert "is given nothing more: " in node["why"], node
+    assert f"{which} {node['state']}: " in cluster.run("status").stdout
+    young = make_table(cluster, children)
+    assert which not in flat(cluster.members(young)), "a new database is placed where there is room"
     db.sql("INSERT INTO load VALUES (1, 0, 0, x'01')")
     filler.unlink()
     cluster.kill(cluster.pid(other))

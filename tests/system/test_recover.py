@@ -85,17 +85,20 @@ def left(clusters: Clusters, children: Children) -> Iterator[Left]:
     made.end_dropped()
 
 
-def on_a_terminal(cluster: Cluster, says: str) -> tuple[int, str]:
-    """`dspm recover --accept-loss` with somebody to ask: its exit status, and what it printed."""
+def on_a_terminal(cluster: Cluster, says: str, *arguments: str) -> tuple[int, str]:
+    """`dspm recover` with somebody to ask: its exit status, and what it printed."""
     ours, theirs = pty.openpty()
     env = {**clean_environment(), "DSPM_CONFIG": cluster.config}
-    command = [str(BIN), "recover", "--accept-loss"]
-    with subprocess.Popen(command, env=env, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as p:
-        os.write(ours, says.encode())
-        out, _ = p.communicate(timeout=60)
-    os.close(ours)
-    os.close(theirs)
-    return p.returncode, out.decode()
+    os.write(ours, says.encode())
+    command, out = [str(BIN), "recover", *arguments], subprocess.PIPE
+    try:
+        done = subprocess.run(
+            command, env=env, stdin=theirs, stdout=out, stderr=subprocess.STDOUT, text=True, timeout=60
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    return done.returncode, done.stdout
 
 
 def test_a_dropped_member_brings_it_back_when_the_loss_is_accepted(left: Left, children: Children) -> None:
@@ -123,10 +126,10 @@ def test_a_dropped_member_brings_it_back_when_the_loss_is_accepted(left: Left, c
         assert text in told, told
     done = cluster.run("recover", "--accept-loss")
     assert done.returncode == 2 and "nothing was changed" in done.stderr
-    status, out = on_a_terminal(cluster, "no\n")
+    status, out = on_a_terminal(cluster, "no\n", "--accept-loss")
     assert status == 1 and "may only join again" in out and "nothing was changed" in out
     assert cluster.status()["sets"][0] == before, "nothing was changed"
-    status, out = on_a_terminal(cluster, "lose\n")
+    status, out = on_a_terminal(cluster, "lose\n", "--accept-loss")
     assert status == 0 and f"goes on from {left.dropped}, in generation" in out, out
     after = cluster.status()["sets"][0]
     assert after["primary"] == left.dropped and left.dropped in after["members"]

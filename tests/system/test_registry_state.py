@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,21 @@ def commands(pid: int) -> list[str]:
     return [part.decode() for part in raw.split(b"\0")[:-1]]
 
 
+@contextlib.contextmanager
+def serving_alone(command: list[str]) -> Iterator[None]:
+    """A daemon that `dspm up` does not know, from when it serves; it ends with the block, however that ends."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
+        try:
+            assert p.stdout is not None and p.stdout.readline(), "it ended before it served"
+            yield
+        finally:
+            p.kill()
+
+
 def run_unseen(command: list[str]) -> None:
     """Starts a node until it serves, and kills it."""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
-        assert p.stdout is not None and b"address" in p.stdout.readline()
-        p.kill()
+    with serving_alone(command):
+        pass
 
 
 @pytest.mark.parametrize("lose", ["nothing", "memory"])
@@ -138,14 +149,13 @@ def test_a_state_that_caught_up_in_number_is_noticed(clusters: Clusters, childre
         db.execute("INSERT INTO nodes VALUES('n9', '127.0.0.1:9', 'n9@local')")
         db.execute("UPDATE cluster SET version = version + 1, view_version = view_version + 1")
         db.commit()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment()) as p:
+    with serving_alone(command):
         eventually("it is known to be old", lambda: "another version" in cluster.status()["registry_trouble"])
         waits = "What nodes know is not taken over: this state went on by itself"
         eventually("it says why", lambda: waits in cluster.status()["registry_trouble"])
         for asked in (["rm", name], ["node", "drain", "n1"], ["switchover", name]):
             refused = cluster.run(*asked)
             assert refused.returncode == 3 and "older than what nodes know" in refused.stderr, refused.stderr
-        p.kill()
     newest.replace(state)
     cluster.up()
     for n in (name, young):

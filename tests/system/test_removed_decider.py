@@ -128,6 +128,9 @@ def test_an_old_state_does_not_remove_the_decider(clusters: Clusters, children: 
             eventually("the old state is told", lambda: decider not in cluster.run("ls", "--json").stdout)
             eventually("the decider was asked for", lambda: metric(cluster, "n2", "inquiries") > asked + INQUIRIES)
             assert value(cluster, children, participant) == 0, "HALF: nobody said that it counts"
+            waits = cluster.dataset(participant)["waits"]
+            assert waits.startswith("waits for the decision of group "), waits
+            assert not waits.endswith(")"), "its name is not known any more"
             assert old.poll() is None
         finally:
             old.kill()
@@ -147,6 +150,8 @@ def test_a_decider_that_said_no_and_is_removed(three: Cluster, children: Childre
     prepare(three, db, ["n2", "n3"])
     stop(three, "n3")
     db.kill()
+    eventually("status names the decider", lambda: three.dataset(first)["waits"].endswith(f"({decider})"))
+    assert f"{first} waits for the decision of group " in three.run("status").stdout
     command = commands(three.pid("n1"))
     address = next(n["address"] for n in three.info["nodes"] if n["name"] == "n1")
     command[command.index("--listen") + 1] = address

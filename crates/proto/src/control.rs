@@ -407,6 +407,9 @@ pub struct NodeStatus {
     /// Why the memory of before its last start is gone; empty when it was kept.
     #[serde(default)]
     pub lost: String,
+    /// Why its disk takes no more, in words; empty when it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub full: String,
     /// The sets that it joins, and those that it could not.
     #[serde(default)]
     pub joins: Vec<JoinStatus>,
@@ -452,7 +455,8 @@ pub struct GroupStatus {
     pub writer: u64,
     /// Clients that wait for it.
     pub waiting: u32,
-    /// "ok", "settling", "unsettled", "joining" or, with the decider's id, "waits for the decision of group ID".
+    /// "ok", "settling", "unsettled", "joining" or, with the decider's id, "waits for the decision of group ID"; with the
+    /// name of its dataset after it, in brackets, where the node knows one.
     pub state: String,
     /// Generation in which the last record was first sent.
     #[serde(default)]

@@ -220,14 +220,16 @@ class Catalog:
         self.draining.discard(node)
         self._owed.pop(node, None)
 
-    def create(self, name: str, options: CreateOptions, stores: dict[str, int]) -> DatasetEntry:
-        """Places a new dataset on nodes of `stores` (those that answer, with their store ids)."""
+    def create(
+        self, name: str, options: CreateOptions, stores: dict[str, int], full: frozenset[str] = frozenset()
+    ) -> DatasetEntry:
+        """Places a new dataset on nodes of `stores` (those that answer, with their store ids), rather not on `full`."""
         check_name(name)
         self.check_current()
         durability, copies, min_copies = self._resolve(options)
         history_ms = self.defaults.history_ms if options.history_ms is None else options.history_ms
         usable = frozenset(stores) - self.draining
-        chosen = place(list(self.nodes.values()), usable, self._load, copies)
+        chosen = place(list(self.nodes.values()), usable, self._load, copies, full)
         members = [MemberEntry(n, stores[n]) for n in chosen.members]
         entry_set = self._same_set(members, Kind(durability, copies))
         fresh = entry_set is None

@@ -73,6 +73,10 @@ class Membership:
         """The silence clock of a node."""
         return self._pulses.setdefault(node, Pulse(self.clock()))
 
+    def full(self) -> frozenset[str]:
+        """Nodes whose disks take no more."""
+        return frozenset(n for n, h in self._heard().items() if h.full)
+
     def begin_anew(self) -> None:
         """The state is another one."""
         self._paces = {i: Pace.begin(self.clock()) for i in self._catalog.sets}

@@ -272,7 +272,7 @@ class Peer:
         self.trouble = f"the node has {has}, this registry's state {ours}"
         if known != has:
             log.critical(
-                "this registry's state is older than what nodes know: it decides nothing until the newer state is back",
+                "this registry's state is older than what nodes know: it decides nothing until that is certain",
                 node=self.node.name,
                 node_has=has,
                 state_has=ours,

@@ -187,7 +187,7 @@ class Service:
             await self.ready()
         if create is not None and name not in self.catalog.datasets:
             stores = {n: p.store for n, p in self._peers.items() if p.store is not None and p.answers}
-            entry = self.catalog.create(name, create, stores)
+            entry = self.catalog.create(name, create, stores, self.membership.full())
             self._unheard[name] = self.catalog.sequence
             created = True
             log.info("dataset created", name=name, set=f"{entry.set:016x}")
@@ -313,10 +313,13 @@ class Service:
     def _state(self, peer: Peer) -> tuple[str, str]:
         if peer.store is None:
             return "ahead" if peer.node.name in self.catalog.ahead and peer.answers else "down", peer.trouble
-        if peer.refused:
-            return "behind", f"cannot take over the newest view: {peer.refused}"
-        if full := self.membership.pulse(peer.node.name).at(self.membership.clock()).full:
-            return "full", f"is given nothing more: {full}"
+        full = self.membership.pulse(peer.node.name).at(self.membership.clock()).full
+        full = f"is given nothing more: {full}" if full else ""
+        if peer.refused:  # often because the view cannot be written, either
+            behind = f"cannot take over the newest view: {peer.refused}"
+            return "behind", "; ".join(filter(None, (behind, full)))
+        if full:
+            return "full", full
         why = what_waits(self.catalog.sets.values(), peer.node.name, peer.store)
         return ("lost its memory", why) if why else ("serving", "")
 

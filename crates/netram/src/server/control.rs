@@ -272,6 +272,7 @@ impl Node {
             scrubbed_bytes: self.scrub.bytes.load(Ordering::Relaxed),
             lost_pages: self.scrub.lost_pages(None),
             lost: lost.unwrap_or_default(),
+            full: self.disk_full().unwrap_or_default(),
             joins: self.joins.list(),
             groups,
             covered,
@@ -293,9 +294,12 @@ impl Node {
             let group = if held { open.or_else(|| self.held_group(*id)) } else { open };
             covered += 1;
             let Some(group) = group else { continue };
-            let mut status = group_status(&group.lock());
+            let (mut status, decider) = group_status(&group.lock());
+            if let Some(decider) = decider {
+                status.state = format!("waits for the decision of {}", self.called(decider));
+            }
             status.lost_pages = self.scrub.lost_pages(Some(*id));
-            bytes += TEXT_OF_GROUP + TEXT_OF_SIZE * status.sizes.len();
+            bytes += TEXT_OF_GROUP + TEXT_OF_SIZE * status.sizes.len() + status.state.len();
             found.push(status);
             if bytes >= limits::LISTED_BYTES {
                 break;
@@ -303,16 +307,25 @@ impl Node {
         }
         (found, covered)
     }
+
+    /// A group as people know it.
+    fn called(&self, group: GroupId) -> String {
+        match self.catalog().group(group) {
+            Ok((dataset, _)) => format!("group {group} ({})", dataset.name),
+            Err(_) => format!("group {group}"),
+        }
+    }
 }
 
 /// Most bytes of a group's JSON, its sizes aside, and of one size.
 const TEXT_OF_GROUP: usize = 360;
 const TEXT_OF_SIZE: usize = 44;
 
-fn group_status(g: &super::group::Group) -> GroupStatus {
+/// A group here, and the one whose decision its settle waits for.
+fn group_status(g: &super::group::Group) -> (GroupStatus, Option<GroupId>) {
     let (records, situation) = (&g.replica.records.group, g.replica.situation());
     let RecordId { generation: written, lsn: tail, .. } = records.tail();
-    GroupStatus {
+    let status = GroupStatus {
         group: g.entry.group,
         primary: g.replica.setup().is_primary(),
         generation: g.replica.setup().generation,
@@ -324,14 +337,14 @@ fn group_status(g: &super::group::Group) -> GroupStatus {
         waiting: situation.waiting as u32,
         state: match (situation.unsettled, situation.settling) {
             (true, _) => "unsettled".into(),
-            (_, true) => {
-                situation.decider.map_or("settling".into(), |d| format!("waits for the decision of group {d}"))
-            }
+            (_, true) => "settling".into(),
             _ if g.is_joining() => "joining".into(),
             _ => "ok".into(),
         },
         written,
         whole: records.is_whole(),
         lost_pages: 0,
-    }
+    };
+    let settles = situation.settling && !situation.unsettled;
+    (status, situation.decider.filter(|_| settles))
 }
