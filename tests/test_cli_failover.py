@@ -88,7 +88,10 @@ def test_fixed_membership_waits(stand_in: Path, directory: Path, dspm: Run) -> N
     time.sleep(2)  # longer than any change would take
     shown = c.status()
     assert shown["degraded"] is True and shown["sets"][0]["waits_for"] == members
-    assert f"down, waits for {' or '.join(members)}" in c.run("status")
+    shown_to_people = c.run("status")
+    assert f"down, waits for {' or '.join(members)}" in shown_to_people
+    (row,) = [line for line in shown_to_people.splitlines() if line.startswith("a ")]
+    assert row.split()[1:6] == ["-", "-", "0", "of", "2"], "nobody knows how much it holds: 0 would be a lie"
     assert (shown["sets"][0]["members"], shown["sets"][0]["generation"]) == (members, 1)
     for arguments in (("switchover", "a", members[1]), ("node", "drain", members[0])):
         status, why = c.refused(*arguments)
@@ -120,3 +123,10 @@ def test_operators_move_sets(stand_in: Path, directory: Path, dspm: Run) -> None
     assert status == 3 and f"no node can take over from {backup}" in why and "nothing was changed" in why
     assert c.run("node", "drain", primary, "--undo") == ""
     assert "1 replica set to move away" in c.run("node", "drain", backup)
+
+
+def test_a_set_whose_datasets_were_removed_holds_up_no_drain(stand_in: Path, directory: Path, dspm: Run) -> None:
+    c = Cluster(dspm, directory, 3)
+    primary, _ = c.create("a")
+    c.run("rm", "--accept-loss", "a")
+    assert c.run("node", "drain", primary, "--wait") == f"0 replica sets moved away from {primary}\n"

@@ -103,7 +103,9 @@ _HEADINGS = ("dataset", "lsn", "on disk", "copies", "primary", "backups", "write
 
 def _row(d: dict[str, Any]) -> tuple[object, ...]:
     copies = f"{d['copies_now']} of {d['copies']}"
-    return d["name"], d["lsn"], d["flushed_lsn"], copies, d["primary"], ", ".join(d["backups"]), d["writer"] or ""
+    unknown = not d["copies_now"] and not d["lsn"]  # nobody who would know answers: 0 would say that it is empty
+    lsn, flushed = ("-", "-") if unknown else (d["lsn"], d["flushed_lsn"])
+    return d["name"], lsn, flushed, copies, d["primary"], ", ".join(d["backups"]), d["writer"] or ""
 
 
 _SET_HEADINGS = ("replica set", "generation", "state", "members, the primary first", "dropped")

@@ -56,7 +56,7 @@ def drain(name: str, /, *, undo: Flag = False, wait: Flag = False) -> None:
             registry.undrain(name)
             return
         sets = registry.drain(name)
-        while wait and registry.sets_of(name):
+        while wait and registry.is_emptying(name):
             time.sleep(_LOOK_AGAIN_S)
     which = "1 replica set" if sets == 1 else f"{sets} replica sets"
     print(f"{which} moved away from {name}" if wait else f"{which} to move away from {name}: `dspm status` shows it")

@@ -123,8 +123,9 @@ def _explain(found: list[Plan], accept_loss: bool) -> None:
             print(f"    {loss.dataset} loses the commits after LSN {loss.lsn}, if there were any{known}")
         if len(p.losses) > _NAMES_MAX:
             print(f"    … and {len(p.losses) - _NAMES_MAX} more; --json lists them all")
-        others = " and ".join(p.given_up)
-        print(f"    {others or 'nobody else'} may only join again, and loses what {p.source.node} does not have.")
+        if p.given_up:
+            lose = "loses" if len(p.given_up) == 1 else "lose"
+            print(f"    {' and '.join(p.given_up)} may only join again, and {lose} what {p.source.node} does not have.")
         if not accept_loss:
             print(f"  Nothing is lost if {' or '.join(m.node for m in p.entry.last_active)} comes back as it was.")
             print(f"  If none ever does: dspm recover --accept-loss --set {p.entry.id:016x}")

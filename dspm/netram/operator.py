@@ -60,10 +60,9 @@ class Operator:
         """Forgets a node that is drained and gone."""
         self._call("DELETE", f"/v1/nodes/{quote(node, safe='')}", None)
 
-    def sets_of(self, node: str) -> int:
-        """How many sets still name the node as one that holds them."""
-        lists = ("members", "joining", "last_active")
-        return sum(any(node == m["node"] for k in lists for m in s[k]) for s in self.view()["sets"])
+    def is_emptying(self, node: str) -> bool:
+        """The node is drained, and sets with datasets are still on it."""
+        return any(n["name"] == node and n["draining"] and n["sets"] for n in self.view()["nodes"])
 
     def switchover(self, dataset: str, node: str | None) -> SetEntry:
         """Makes another member the primary of the dataset's set; returns the set when it serves."""

@@ -8,6 +8,7 @@ node has a newer view than this registry, its state is an old one and decides no
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -129,6 +130,10 @@ class Membership:
     def _sets(self) -> list[SetEntry]:
         """Those that hold something."""
         return [s for s in self._catalog.sets.values() if self._catalog.groups_of(s.id)]
+
+    def sets_by_node(self) -> Counter[str]:
+        """How many sets are on each node. One whose datasets were all removed holds nothing, and never changes."""
+        return Counter(n for s in self._sets() for n in {m.node for m in (*s.members, *s.joining, *s.last_active)})
 
     def _copies(self, entry: SetEntry) -> int:
         return self._catalog.kind_of(entry.id).copies

@@ -299,15 +299,17 @@ class Service:
 
     def node_states(self) -> list[dict[str, Any]]:
         """Nodes with "serving", "down", "behind", "full" (their disk), "ahead" (of this registry's state) or "lost its
-        memory", and whether they are drained; what they remember and, in seconds, since when they were silent."""
-        found, now = [], self.membership.clock()
+        memory", whether they are drained, and how many sets are on them; what they remember and, in seconds, since
+        when they were silent."""
+        found, now, sets = [], self.membership.clock(), self.membership.sets_by_node()
         for p in self._peers.values():
             state, why = self._state(p)
             draining = p.node.name in self.catalog.draining
             heard = self.membership.pulse(p.node.name).at(now)
             silent_s = None if heard.store is None else round(heard.silent_s, 3)
             memory = {"store": heard.store, "former": sorted(heard.former), "silent_s": silent_s, "way": heard.way}
-            found.append({**msgspec.to_builtins(p.node), "state": state, "why": why, "draining": draining, **memory})
+            of_sets = {"draining": draining, "sets": sets[p.node.name]}
+            found.append({**msgspec.to_builtins(p.node), "state": state, "why": why, **of_sets, **memory})
         return found
 
     def _state(self, peer: Peer) -> tuple[str, str]:

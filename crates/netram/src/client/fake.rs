@@ -17,7 +17,7 @@ type Asked = Arc<Mutex<Vec<(usize, Kind)>>>;
 
 pub(super) struct FakeNode {
     pub(super) address: String,
-    asked: Asked,
+    pub(super) asked: Asked,
 }
 
 fn key() -> ClusterKey {

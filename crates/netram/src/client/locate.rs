@@ -23,7 +23,7 @@ impl Client {
     }
 
     /// The same until a deadline, waiting for each node at most for `patience`, twice as long in each next round. Who did
-    /// not answer lately is asked last.
+    /// not answer lately is asked last. Rounds are short where all nodes refuse connections: the doubling has to end.
     pub(crate) fn control_until<T: DeserializeOwned>(
         &self,
         question: &Control,
@@ -38,8 +38,7 @@ impl Client {
             for link in links {
                 self.count_round_trip();
                 let dialer = || self.dialer(false);
-                let until = deadline.min(Instant::now() + patience);
-                match link.ask(dialer, Header::new(Kind::Control), &meta, until) {
+                match link.ask(dialer, Header::new(Kind::Control), &meta, within(deadline, patience)) {
                     Ok(answer) => return from_json(&answer.meta),
                     Err(e @ Error::Unavailable(_)) => last = e,
                     Err(e) => return Err(e),
@@ -48,7 +47,7 @@ impl Client {
             if Instant::now() >= deadline {
                 return Err(last);
             }
-            patience *= 2;
+            patience = patience.saturating_mul(2);
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -81,7 +80,7 @@ impl Client {
         links.sort_by_key(|l| l.is_down());
         let mut best: Result<Located, Error> = Err(Error::Unavailable("no node is configured".into()));
         for link in links {
-            let until = deadline.min(Instant::now() + patience);
+            let until = within(deadline, patience);
             let answer = link.ask(|| self.dialer(false), Header::new(Kind::Control), &meta, until);
             let located = answer.and_then(|a| from_json::<Located>(&a.meta));
             match (located, &best) {
@@ -153,6 +152,11 @@ impl Client {
     }
 }
 
+/// The end of a wait that begins now.
+fn within(deadline: Instant, patience: Duration) -> Instant {
+    Instant::now().checked_add(patience).map_or(deadline, |end| end.min(deadline))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fake::{FakeNode, entry, group_of};
@@ -185,5 +189,15 @@ mod tests {
         let node = endless(u64::MAX);
         let answer = list(&node, Duration::from_millis(200));
         assert!(matches!(&answer, Err(Error::Unavailable(why)) if why.contains("did not end")), "{answer:?}");
+    }
+
+    #[test]
+    fn nodes_that_refuse_connections_are_asked_until_the_deadline_however_long_the_patience_has_become() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let group = group_of(&FakeNode { address: closed.to_string(), asked: Arc::default() });
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let question = Control::List { after: String::new(), limit: 0, view: 0 };
+        let answer: Result<Listing, Error> = group.client.control_until(&question, deadline, Duration::MAX / 2);
+        assert!(matches!(&answer, Err(Error::Unavailable(_))), "{answer:?}");
     }
 }
