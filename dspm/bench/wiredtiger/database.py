@@ -22,6 +22,8 @@ from dspm.integrations.mongo.engine_config import add_extension
 
 DURABLE = "create,log=(enabled),transaction_sync=(enabled,method=fsync),statistics=(fast)"
 SCHEMA = "key_format=S,value_format=u"
+FILE_SIZE = b"block-manager: file size in bytes"
+"""How the statistics call it; its number differs between versions."""
 ROLLBACK = -31800
 NOT_FOUND = -31803
 
@@ -76,14 +78,14 @@ class Connection:
             raise _error(library, f"cannot open {place.directory or place.dataset}", code)
         self._open = out[0]
 
-    def table(self, uri: str, *, create: bool = False) -> Table:
-        """The table, through a session of its own."""
+    def table(self, uri: str, *, create: bool = False, more: str = "") -> Table:
+        """The table, through a session of its own; with `create` a new and empty one, `more` being said of it."""
         out = self.library.ffi.new("wt_session **")
         null = self.library.ffi.NULL
         code = self._open.open_session(self._open, null, null, out)
         if code:
             raise _error(self.library, "cannot open a session", code)
-        return Table(self.library, out[0], uri, create=create)
+        return Table(self.library, out[0], uri, f"{SCHEMA},{more}" if create else "")
 
     def close(self) -> None:
         """Ends it, with a checkpoint."""
@@ -106,14 +108,14 @@ class Connection:
 class Table:
     """A table through one session, for one thread. Methods raise WiredTigerError; a key that is not there is None."""
 
-    def __init__(self, library: Library, session: Any, uri: str, *, create: bool) -> None:
+    def __init__(self, library: Library, session: Any, uri: str, schema: str) -> None:
         self.library = library
         self.uri = uri
         self._session = session
         self._ffi = library.ffi
-        if create:
+        if schema:
             self._must("drop", session.drop(session, uri.encode(), b"force"))
-            self._must("create", session.create(session, uri.encode(), SCHEMA.encode()))
+            self._must("create", session.create(session, uri.encode(), schema.encode()))
         self._cursor = self._open_cursor(uri, self._ffi.NULL)
         self._item = self._ffi.new("wt_item *")
         self._text = self._ffi.new("char **")
@@ -145,7 +147,8 @@ class Table:
     def get(self, key: str) -> bytes | None:
         """The value."""
         cursor = self._cursor
-        cursor.set_key(cursor, self._ffi.new("char[]", key.encode()))
+        name = self._ffi.new("char[]", key.encode())  # WiredTiger reads it until the search is over
+        cursor.set_key(cursor, name)
         code = cursor.search(cursor)
         if code == NOT_FOUND:
             return None
@@ -157,6 +160,7 @@ class Table:
     def put(self, key: str, value: bytes) -> None:
         """Writes the value, whether or not there is one."""
         cursor, item = self._cursor, self._item
+        # Both are read until the insert is over.
         name, content = self._ffi.new("char[]", key.encode()), self._ffi.from_buffer(value)
         item.data, item.size = content, len(value)
         cursor.set_key(cursor, name)
@@ -166,7 +170,8 @@ class Table:
     def scan(self, key: str, count: int) -> list[bytes]:
         """The values of up to so many records from that key on, in key order."""
         cursor = self._cursor
-        cursor.set_key(cursor, self._ffi.new("char[]", key.encode()))
+        name = self._ffi.new("char[]", key.encode())  # WiredTiger reads it until the search is over
+        cursor.set_key(cursor, name)
         code = cursor.search_near(cursor, self._exact)
         if code == 0 and self._exact[0] < 0:
             code = cursor.next(cursor)
@@ -199,9 +204,11 @@ class Table:
         cursor = self._open_cursor(f"statistics:{self.uri}", b"statistics=(size)")
         text, shown, number = self._text, self._ffi.new("char **"), self._ffi.new("int64_t *")
         try:
-            self._must("statistics", cursor.next(cursor))
-            self._must("statistics", cursor.get_value(cursor, text, shown, number))
-            return int(number[0])
+            while cursor.next(cursor) == 0:
+                self._must("statistics", cursor.get_value(cursor, text, shown, number))
+                if self._ffi.string(text[0]) == FILE_SIZE:
+                    return int(number[0])
+            raise WiredTigerError(f"WiredTiger {self.library.version} tells no size of {self.uri}")
         finally:
             cursor.close(cursor)
 

@@ -30,7 +30,8 @@ class Options:
         list[str],
         Parameter(
             help="Where it lives: dspm, wal or delete (local disk, synchronous FULL), tmpfs (WAL), noop (nothing: it "
-            "shows what the client can drive); for wiredtiger dspm, disk, tmpfs, noop. Repeat it with --compare; ratios refer to the first.",
+            "shows what the client can drive); for wiredtiger dspm, disk, tmpfs, noop. "
+            "Repeat it with --compare; ratios refer to the first.",
             negative="",
             show_default=False,
         ),

@@ -159,7 +159,9 @@ def _by_process(settings: Settings, clients: Sequence[Client]) -> Iterator[Seque
     return (clients[first : first + settings.threads] for first in range(0, len(clients), settings.threads))
 
 
-def _run_tasks(settings: Settings, place: Target, first_insert: int, run_name: str, counters: Path) -> list[ClientsTask]:
+def _run_tasks(
+    settings: Settings, place: Target, first_insert: int, run_name: str, counters: Path
+) -> list[ClientsTask]:
     numbers = range(settings.clients)
     clients = [RunTask(settings, place, client, first_insert, run_name, counters) for client in numbers]
     return [ClientsTask(tuple(each)) for each in _by_process(settings, clients)]
