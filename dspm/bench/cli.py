@@ -29,6 +29,20 @@ Row = tuple[str, str, str]
 """A figure's name in words, its key in the JSON object, and its unit."""
 
 LATENCY: tuple[Row, ...] = (("p50", "p50_us", "µs"), ("floor", "floor_us", "µs"), ("ratio", "ratio", "× floor"))
+PLACES = ("dspm", "tmpfs", "disk")
+WIREDTIGER: list[Row] = [
+    *((f"commit of 1 kB, p50: {place}", f"{place}_commit_us", "µs") for place in PLACES),
+    ("floor: 1 kB to two sockets", "floor_us", "µs"),
+    ("dspm beyond tmpfs", "beyond_tmpfs", "× floor"),
+    *((f"four threads: {place}", f"{place}_threads_per_s", "commits/s") for place in PLACES),
+    ("dspm beside tmpfs", "threads_ratio", "× tmpfs"),
+    *((f"cold read of 32 KiB, p50: {place}", f"{place}_cold_us", "µs") for place in PLACES),
+    ("the store's own read of 32 KiB", "store_us", "µs"),
+    ("dspm beside the store", "cold_ratio", "× store"),
+    *((f"open of a clean path: {place}", f"{place}_open_us", "µs") for place in PLACES),
+    ("dspm beside the disk", "open_ratio", "× disk"),
+    ("fdatasync of 4 KiB", "fdatasync_us", "µs"),
+]
 DISK: Row = ("fdatasync of 4 KiB", "fdatasync_us", "µs")
 
 
@@ -119,6 +133,22 @@ def node(
         rounds,
         json,
     )
+
+
+@app.command
+def wiredtiger(
+    *,
+    rounds: Rounds = 5,
+    samples: Samples = 500,
+    library: Annotated[str, Parameter(help="libwiredtiger.so; found if not given.", show_default=False)] = "",
+    json: Json = False,
+) -> None:
+    """WiredTiger's sync commits, cold reads and opens, against itself on tmpfs and on the disk, and bare sockets."""
+    from dspm.bench.wiredtiger import measure
+
+    _check(rounds=rounds, samples=samples)
+    found = measured(measure.wiredtiger, rounds, samples, library)
+    _report(found, f"WiredTiger {found['version']}, log synced at every commit", WIREDTIGER, rounds, json)
 
 
 def _check(**numbers: int) -> None:

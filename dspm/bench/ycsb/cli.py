@@ -14,7 +14,7 @@ from dspm.errors import UsageError
 
 app = App(
     name="ycsb",
-    help="YCSB-compatible benchmark: load a table, run a workload, compare with plain SQLite.",
+    help="YCSB-compatible benchmark: load a table, run a workload, compare with local files.",
     suppress_keyboard_interrupt=False,
 )
 
@@ -25,29 +25,42 @@ class Options:
     """What load and run have in common."""
 
     workload: Annotated[str, Parameter(help="Core workload, a to f.")] = "a"
-    binding: Annotated[str, Parameter(help="Kind of database: sqlite.")] = "sqlite"
+    binding: Annotated[str, Parameter(help="Kind of database: sqlite or wiredtiger.")] = "sqlite"
     target: Annotated[
         list[str],
         Parameter(
             help="Where it lives: dspm, wal or delete (local disk, synchronous FULL), tmpfs (WAL), noop (nothing: it "
-            "shows what the client can drive). Repeat it with --compare; ratios refer to the first.",
+            "shows what the client can drive); for wiredtiger dspm, disk, tmpfs, noop. "
+            "Repeat it with --compare; ratios refer to the first.",
             negative="",
             show_default=False,
         ),
     ] = field(default_factory=list)
     records: Annotated[int, Parameter(help="Records in the table before the run.")] = 10_000
     operations: Annotated[int, Parameter(help="Operations of all processes together.")] = 100_000
-    processes: Annotated[int, Parameter(help="Client processes.")] = 2
+    processes: Annotated[
+        int | None, Parameter(help="Client processes; by default 2, for wiredtiger 1.", show_default=False)
+    ] = None
+    threads: Annotated[int, Parameter(help="Client threads of the one process that wiredtiger has.")] = 1
     rate: Annotated[float, Parameter(help="Operations a second of all, on an open-loop schedule; 0: no limit.")] = 0.0
     seconds: Annotated[float, Parameter(help="Longest timed phase; 0: no limit.")] = 0.0
     seed: Annotated[int, Parameter(help="The same seed makes the same operations.")] = 1
     db: Annotated[str, Parameter(help="Data set, or part of a file name; load replaces its `usertable`.")] = "ycsb"
     dir: Annotated[Path | None, Parameter(help="Directory of the disk targets; by default under /var/tmp.")] = None
-    cache_size: Annotated[int, Parameter(help="PRAGMA cache_size: pages, or KiB if negative.")] = -2000
-    page_size: Annotated[int, Parameter(help="Bytes of a page of a new database.")] = 4096
+    cache_size: Annotated[
+        int | None,
+        Parameter(
+            help="The database's own cache: pages, or KiB if negative; by default -2000, for wiredtiger -65536.",
+            show_default=False,
+        ),
+    ] = None
+    page_size: Annotated[int, Parameter(help="Bytes of a page of a new SQLite database.")] = 4096
     fields: Annotated[int, Parameter(help="Fields of a record.")] = 10
     field_length: Annotated[int, Parameter(help="Bytes of a field, at least 80.")] = 100
     batch: Annotated[int, Parameter(help="Records in one transaction of load.")] = 1
+    wiredtiger: Annotated[
+        str, Parameter(help="libwiredtiger.so for the binding wiredtiger; found if not given.", show_default=False)
+    ] = ""
     verify: Annotated[bool, Parameter(help="Read everything back afterwards.")] = True
     json: Annotated[
         str,

@@ -19,11 +19,13 @@ from dspm.bench.ycsb.runner import check, load, run
 from dspm.bench.ycsb.settings import Settings, default_directory
 from dspm.bench.ycsb.summary import context_lines, summary_lines
 from dspm.bench.ycsb.table import print_comparison
-from dspm.bench.ycsb.target import COMPARED, target_named
+from dspm.bench.ycsb.target import compared, target_named
 from dspm.bench.ycsb.workload import workload_named
 from dspm.errors import UsageError
 
 TABLE_WIDTH_PIPED = 160
+CACHE_SIZES = {"sqlite": -2000, "wiredtiger": -64 * 1024}
+"""What --cache-size is where it is not given: SQLite's own default; WiredTiger does not work well with so little."""
 
 
 def settings_of(options: Options) -> Settings:
@@ -31,23 +33,25 @@ def settings_of(options: Options) -> Settings:
     check_binding(options.binding)
     check_document(options.json)
     for name in options.target:
-        target_named(name)
+        target_named(name, options.binding)
     return Settings(
         workload=workload_named(options.workload),
         binding=options.binding,
         records=options.records,
         operations=options.operations,
-        processes=options.processes,
+        processes=options.processes or (1 if options.binding == "wiredtiger" else 2),
+        threads=options.threads,
         rate_per_s=options.rate,
         seconds_max=options.seconds,
         seed=options.seed,
         db=options.db,
         directory=options.dir or default_directory(),
-        cache_size=options.cache_size,
+        cache_size=options.cache_size or CACHE_SIZES[options.binding],
         page_size=options.page_size,
         fields=options.fields,
         field_length=options.field_length,
         batch=options.batch,
+        library=options.wiredtiger,
     )
 
 
@@ -68,7 +72,7 @@ def run_comparison(options: Options, rounds: int, plot: Path | None) -> None:
     settings = settings_of(options)
     if plot is not None:
         check_destination(plot)
-    targets: Sequence[str] = options.target or COMPARED
+    targets: Sequence[str] = options.target or compared(options.binding)
     found = measured(compare, settings, targets, rounds=rounds, verify=options.verify, progress=_progress)
     _report_comparison(found, options, plot)
     if found.interrupted:
@@ -78,7 +82,7 @@ def run_comparison(options: Options, rounds: int, plot: Path | None) -> None:
 def _one_target(options: Options) -> str:
     if len(options.target) > 1:
         raise UsageError("several targets were given", "run --compare takes several; load and run take one")
-    return options.target[0] if options.target else COMPARED[0]
+    return options.target[0] if options.target else compared(options.binding)[0]
 
 
 def _progress(message: str) -> None:

@@ -42,7 +42,7 @@ def compare(
         raise UsageError(f"--rounds is {rounds}, not from 1 to {ROUNDS_MAX}", "three rounds show the spread")
     if len(targets) < 2 or len(set(targets)) != len(targets):
         raise UsageError("a comparison needs two or more different targets", "for example --target dspm --target wal")
-    places = [target_named(name) for name in targets]
+    places = [target_named(name, settings.binding) for name in targets]
     for place in places:
         prepare_directory(place, settings)
     with _temporary(settings) as disk, _temporary_memory(settings) as memory:

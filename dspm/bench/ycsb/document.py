@@ -23,6 +23,7 @@ def settings_document(settings: Settings) -> JsonObject:
         "records": settings.records,
         "operations": settings.operations,
         "processes": settings.processes,
+        "threads": settings.threads,
         "rate_per_s": settings.rate_per_s,
         "seconds_max": settings.seconds_max,
         "seed": settings.seed,

@@ -1,6 +1,6 @@
 """What the parent and its worker processes say to each other, over a pipe, in this order.
 
-A worker receives one task. A `RunTask` or `LoadTask` answers `Ready` before each timed phase and waits for `Go`; every
+A worker receives one task. A `ClientsTask` answers `Ready` before each timed phase and waits for `Go`; every
 task ends with its result or a `Failure`. The signal `END_CALLS` has a worker end its timed phase before all is done.
 """
 
@@ -29,7 +29,7 @@ class InspectTask:
 
 @dataclass(frozen=True)
 class LoadTask:
-    """Inserts one process's share of the records; answers PhaseOutcome."""
+    """Inserts one client's share of the records; gives a PhaseOutcome."""
 
     settings: Settings
     target: Target
@@ -38,7 +38,7 @@ class LoadTask:
 
 @dataclass(frozen=True)
 class RunTask:
-    """Does one process's share of the operations; answers PhaseOutcome."""
+    """Does one client's share of the operations; gives a PhaseOutcome."""
 
     settings: Settings
     target: Target
@@ -57,7 +57,14 @@ class VerifyTask:
     expectation: Expectation
 
 
-Task = InspectTask | LoadTask | RunTask | VerifyTask
+@dataclass(frozen=True)
+class ClientsTask:
+    """The clients of one process, a thread each; answers the list of their results. One is ready when all are."""
+
+    clients: tuple[LoadTask, ...] | tuple[RunTask, ...]
+
+
+Task = InspectTask | ClientsTask | VerifyTask
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
     _draw_latency(right, entries, names)
     workload = comparison.settings.workload
     figure.suptitle(
-        f"YCSB {workload.name.upper()} ({workload.title}), {comparison.settings.processes} processes, "
+        f"YCSB {workload.name.upper()} ({workload.title}), {comparison.settings.clients_text}, "
         f"median of {len(comparison.base.rounds)} rounds; fdatasync p50 {comparison.fdatasync_us:,.0f} µs"
     )
     figure.savefig(path, dpi=150)

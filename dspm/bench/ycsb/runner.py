@@ -13,9 +13,10 @@ from __future__ import annotations
 import secrets
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from dspm.bench.ycsb.bindings import Facts, NoopBinding, check_binding
 from dspm.bench.ycsb.counters import InsertCounters
@@ -23,7 +24,7 @@ from dspm.bench.ycsb.dataset import check_cluster, is_there
 from dspm.bench.ycsb.disk import fdatasync_p50_us
 from dspm.bench.ycsb.expectation import Expectation
 from dspm.bench.ycsb.histogram import merge_histograms
-from dspm.bench.ycsb.messages import InspectTask, LoadTask, PhaseOutcome, RunTask, VerifyTask
+from dspm.bench.ycsb.messages import ClientsTask, InspectTask, LoadTask, PhaseOutcome, RunTask, VerifyTask
 from dspm.bench.ycsb.pool import Pool, run_task
 from dspm.bench.ycsb.result import Result
 from dspm.bench.ycsb.settings import Settings
@@ -35,6 +36,7 @@ from dspm.errors import DataError, DspmError
 
 __all__ = ["Settings", "check", "load", "run"]
 
+Client = TypeVar("Client", LoadTask, RunTask)
 NS_PER_MS = 1_000_000
 NO_RUN = "none"
 """Stands for the run while loading, which has no other writes than those of the load."""
@@ -56,11 +58,12 @@ def _load(settings: Settings, place: Target, verify: bool) -> Result:
     if place.is_file:
         remove_files(location(place, settings))
     _inspect(settings, place, create=True)
-    tasks = [LoadTask(settings, place, process) for process in range(settings.processes)]
+    clients = [LoadTask(settings, place, client) for client in range(settings.clients)]
+    tasks = [ClientsTask(tuple(each)) for each in _by_process(settings, clients)]
     fdatasync_us = fdatasync_p50_us(settings.directory)
     with Pool(tasks) as pool:
         pool.start_together()
-        outcomes: list[PhaseOutcome] = pool.results()
+        outcomes: list[PhaseOutcome] = [one for each in pool.results() for one in each]
     whole = sum(outcome.operations for outcome in outcomes) == settings.records
     expectation = Expectation(NO_RUN, settings.records, counts_changes=False)
     checked = _verify(settings, place, expectation) if verify and whole else None
@@ -91,11 +94,12 @@ def run(settings: Settings, target: str = "dspm", *, verify: bool = True) -> Res
     fdatasync_us = fdatasync_p50_us(settings.directory)
     with tempfile.TemporaryDirectory(prefix="dspm-ycsb-", dir=_scratch()) as scratch:
         counters = Path(scratch) / "inserts"
-        InsertCounters.create(counters, settings.processes)
+        InsertCounters.create(counters, settings.clients)
         with Pool(_run_tasks(settings, place, first_insert, run_name, counters)) as pool:
             pool.start_together()
             pool.start_together()
-            outcomes, interrupted = pool.results_until_interrupted()
+            results, interrupted = pool.results_until_interrupted()
+    outcomes: list[PhaseOutcome] = [one for each in results for one in each]
     written = tuple(outcome.written for outcome in outcomes)
     expectation = Expectation(run_name, first_insert, _counts_changes(settings), written)
     checked = None
@@ -125,7 +129,7 @@ def check(results: Sequence[Result]) -> None:
 
 def _prepare(settings: Settings, target: str) -> Target:
     check_binding(settings.binding)
-    place = target_named(target)
+    place = target_named(target, settings.binding)
     prepare_directory(place, settings)
     if place.reports_itself:
         check_cluster()
@@ -134,7 +138,7 @@ def _prepare(settings: Settings, target: str) -> Target:
 
 def _is_there(settings: Settings, place: Target) -> bool:
     if place.reports_itself:
-        return is_there(settings.db)
+        return is_there(location(place, settings))
     return not place.is_file or Path(location(place, settings)).exists()
 
 
@@ -150,10 +154,17 @@ def _scratch() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def _run_tasks(settings: Settings, place: Target, first_insert: int, run_name: str, counters: Path) -> list[RunTask]:
-    return [
-        RunTask(settings, place, process, first_insert, run_name, counters) for process in range(settings.processes)
-    ]
+def _by_process(settings: Settings, clients: Sequence[Client]) -> Iterator[Sequence[Client]]:
+    """The clients of each process."""
+    return (clients[first : first + settings.threads] for first in range(0, len(clients), settings.threads))
+
+
+def _run_tasks(
+    settings: Settings, place: Target, first_insert: int, run_name: str, counters: Path
+) -> list[ClientsTask]:
+    numbers = range(settings.clients)
+    clients = [RunTask(settings, place, client, first_insert, run_name, counters) for client in numbers]
+    return [ClientsTask(tuple(each)) for each in _by_process(settings, clients)]
 
 
 def _first_insert(settings: Settings, place: Target, facts: Facts) -> int:

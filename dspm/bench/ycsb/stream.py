@@ -63,13 +63,13 @@ def insert_numbers(settings: Settings, first_insert: int) -> list[list[int]]:
     Turn by turn each process that has inserts left takes the next number. All can tell, for streams depend on the seed.
     """
     mix = settings.workload.mix
-    counts = np.zeros(settings.processes, dtype=np.int64)
+    counts = np.zeros(settings.clients, dtype=np.int64)
     if settings.workload.inserts:
         place = next(index for index, (op, _) in enumerate(mix) if op is Op.INSERT)
-        for process in range(settings.processes):
+        for process in range(settings.clients):
             counts[process] = (_choose_ops(settings, process, _chooser(settings, process)) == place).sum()
     end = first_insert + int(counts.sum())
-    return [[*_turns(counts, process, first_insert).tolist(), end] for process in range(settings.processes)]
+    return [[*_turns(counts, process, first_insert).tolist(), end] for process in range(settings.clients)]
 
 
 def _turns(counts: NDArray[np.int64], process: int, first_insert: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ def comparison_table(comparison: Comparison) -> Table:
     settings = comparison.settings
     base = comparison.base
     table = Table(
-        title=f"YCSB {settings.workload.name.upper()}, {settings.workload.title}: {settings.processes} processes, "
+        title=f"YCSB {settings.workload.name.upper()}, {settings.workload.title}: {settings.clients_text}, "
         f"{settings.records} records, {settings.operations} operations, median of {len(base.rounds)}",
         caption=_caption(comparison),
         caption_justify="left",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dspm.errors import UnavailableError, UsageError
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 NOOP = "noop"
+WIREDTIGER = "wiredtiger"
 SIDE_FILES = ("", "-wal", "-shm", "-journal")
 
 
@@ -44,25 +46,41 @@ TARGETS: dict[str, Target] = {
     )
 }
 
+WIREDTIGER_TARGETS: dict[str, Target] = {
+    target.name: target
+    for target in (
+        TARGETS["dspm"],
+        Target("disk", "disk, log fsync", "local disk, synced at every commit", 1, "log"),
+        Target("tmpfs", "tmpfs, log fsync", "none: memory of this host only", 1, "log", in_memory=True),
+        TARGETS[NOOP],
+    )
+}
+
 COMPARED = ("dspm", "wal", "delete", "tmpfs")
 """The targets of a comparison; the first is what the others are compared with."""
 
 
-def target_named(name: str) -> Target:
-    """The target `name`."""
-    found = TARGETS.get(name)
+def compared(binding: str) -> tuple[str, ...]:
+    """The same for any binding."""
+    return ("dspm", "disk", "tmpfs") if binding == WIREDTIGER else COMPARED
+
+
+def target_named(name: str, binding: str = "sqlite") -> Target:
+    """The target `name` of a binding."""
+    targets = WIREDTIGER_TARGETS if binding == WIREDTIGER else TARGETS
+    found = targets.get(name)
     if found is None:
-        raise UsageError(f"there is no target {name!r}", f"the targets are {', '.join(TARGETS)}")
+        raise UsageError(f"there is no target {name!r} for {binding}", f"the targets are {', '.join(targets)}")
     return found
 
 
 def location(target: Target, settings: Settings) -> str:
-    """What to open: the name of the data set, or the path of the file."""
+    """What to open: the name of the data set, or the path of the file or of WiredTiger's directory."""
     if not target.is_file:
-        return settings.db
+        return f"{settings.db}.wt" if settings.binding == WIREDTIGER else settings.db
     directory = settings.memory_directory if target.in_memory else settings.directory
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", settings.db)
-    return str(directory / f"dspm-ycsb-{stem}-{target.name}.sqlite")
+    return str(directory / f"dspm-ycsb-{stem}-{target.name}.{settings.binding}")
 
 
 def prepare_directory(target: Target, settings: Settings) -> None:
@@ -83,6 +101,9 @@ def prepare_directory(target: Target, settings: Settings) -> None:
 
 
 def remove_files(path: str) -> None:
-    """Removes a database file and what SQLite keeps beside it."""
+    """Removes a database file and what SQLite keeps beside it, or WiredTiger's directory."""
+    if Path(path).is_dir():
+        shutil.rmtree(path)
+        return
     for suffix in SIDE_FILES:
         Path(path + suffix).unlink(missing_ok=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for_futures
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -19,6 +22,7 @@ from dspm.bench.ycsb.fnv import key_name
 from dspm.bench.ycsb.histogram import encode_histogram
 from dspm.bench.ycsb.messages import (
     END_CALLS,
+    ClientsTask,
     Failure,
     Go,
     InspectTask,
@@ -46,17 +50,46 @@ Wait = Callable[[], int]
 """Says that this process is ready, waits for the others, and returns the start on the monotonic clock in ns."""
 
 
-def perform(task: Task, wait: Wait) -> Facts | PhaseOutcome | Verification:
+def perform(task: Task, wait: Wait) -> Facts | list[PhaseOutcome] | Verification:
     """Does one task."""
     match task:
         case InspectTask():
             return inspect(task)
-        case LoadTask():
-            return load(task, wait)
-        case RunTask():
-            return run(task, wait)
+        case ClientsTask():
+            return _together(task, wait)
         case VerifyTask():
             return verify(task)
+
+
+def _together(task: ClientsTask, wait: Wait) -> list[PhaseOutcome]:
+    """A thread for each client; the process is ready when all are. One alone needs none."""
+    if len(task.clients) == 1:
+        return [_client(task.clients[0], wait)]
+    starts: list[int] = []
+    barrier = threading.Barrier(len(task.clients), action=lambda: starts.append(wait()))
+
+    def wait_for_all() -> int:
+        barrier.wait()
+        return starts[-1]
+
+    def one(client: LoadTask | RunTask) -> PhaseOutcome:
+        try:
+            return _client(client, wait_for_all)
+        except BaseException:
+            barrier.abort()
+            raise
+
+    with ThreadPoolExecutor(len(task.clients)) as threads:
+        futures = [threads.submit(one, client) for client in task.clients]
+        wait_for_futures(futures)
+    failures = [error for future in futures if (error := future.exception()) is not None]
+    for error in sorted(failures, key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+        raise error
+    return [future.result() for future in futures]
+
+
+def _client(task: LoadTask | RunTask, wait: Wait) -> PhaseOutcome:
+    return load(task, wait) if isinstance(task, LoadTask) else run(task, wait)
 
 
 def inspect(task: InspectTask) -> Facts:
@@ -120,7 +153,7 @@ def _noop_pass(task: RunTask, stream: Stream, wait: Wait) -> Timings:
     count = min(len(stream), NOOP_OPERATIONS_MAX)
     short = replace(stream, ops=stream.ops[:count], numbers=stream.numbers[:count])
     private = task.counters.with_name(f"{task.counters.name}-{task.process}")
-    InsertCounters.create(private, task.settings.processes)
+    InsertCounters.create(private, task.settings.clients)
     with InsertCounters(private, stream.inserts) as counters:
         maker = CallMaker(task.settings, NoopBinding(), short, counters, task.run, task.process)
         return run_calls(maker.calls(), Schedule(wait()))
@@ -142,7 +175,7 @@ def _schedule(settings: Settings, process: int, start_ns: int, batch: int = 1) -
     if not settings.rate_per_s:
         return Schedule(start_ns, limit_ns=limit_ns)
     turn_ns = NS_PER_S * batch / settings.rate_per_s
-    return Schedule(start_ns, turn_ns * settings.processes, turn_ns * process, limit_ns)
+    return Schedule(start_ns, turn_ns * settings.clients, turn_ns * process, limit_ns)
 
 
 def _close(binding: Binding) -> int:
