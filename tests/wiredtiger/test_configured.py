@@ -32,6 +32,18 @@ def test_an_engine_opens_with_what_is_printed(database: Database, config: Path, 
     assert printed(config, "x", "--wiredtiger", database.engine.version).stdout.count(database.engine.entry) == 1
 
 
+def test_the_program_may_run_in_another_directory(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(config.parent)
+    done = printed(Path(config.name), "x", "--wiredtiger", "11.3.1")
+    assert f"config={config}" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["", "/", "n" * 1025])
+def test_what_is_no_name_is_refused_before_a_program_reads_it(config: Path, name: str) -> None:
+    done = printed(config, name, "--wiredtiger", "11.3.1")
+    assert done.returncode == 2 and done.stdout == "" and "hint: a name is 1 to 1024 bytes" in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -33,7 +33,7 @@ def wiredtiger_version(program: Path) -> str:
     Raises:
         UsageError: it has none, or more than one.
     """
-    hint = "say it with --wiredtiger X.Y.Z"
+    hint = "give --program the library that it is linked to (`ldd` shows it), or say --wiredtiger X.Y.Z"
     try:
         with program.open("rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as content:
             found = {m.group(1).decode() for m in _VERSION.finditer(content)}

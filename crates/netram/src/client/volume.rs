@@ -133,7 +133,9 @@ impl Volume for ClusterVolume {
                 }
                 None if Instant::now() >= deadline => {
                     let name = &self.group.entry.name;
-                    return Err(Error::Busy(format!("{name} is owned by another process, which goes on")));
+                    return Err(Error::Busy(format!(
+                        "{name} is owned by another process, which goes on; close it there first"
+                    )));
                 }
                 None => std::thread::sleep(AGAIN),
             }
