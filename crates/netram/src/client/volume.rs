@@ -68,10 +68,10 @@ impl ClusterVolume {
         if self.group.lock().holder.owns(clock::now()) {
             return Ok(shown);
         }
-        let owned = locked(&self.owned); // a commit on its way finds out for both
+        let mut owned = locked(&self.owned); // a commit on its way finds out for both
         let snapshot = owned.as_ref().ok_or_else(|| self.not_owner())?;
-        self.group.regain(snapshot).map_err(|e| self.replaced(e))?;
-        Ok(Shown { lsn: snapshot.lsn, epoch: snapshot.epoch })
+        let shown = Shown { lsn: snapshot.lsn, epoch: snapshot.epoch };
+        self.group.regain(snapshot).map(|()| shown).map_err(|e| self.failed(&mut owned, e))
     }
 
     /// True when this process committed something behind that. The members may hear of a commit before readers here do.
@@ -84,13 +84,24 @@ impl ClusterVolume {
         Error::Conflict(format!("{} is not owned by this process", self.group.entry.name))
     }
 
-    fn replaced(&self, e: Error) -> Error {
+    /// Who was replaced is no owner any more, and keeps no lease from the next one.
+    fn failed(&self, owned: &mut Option<Snapshot>, e: Error) -> Error {
         match e {
             Error::Conflict(why) | Error::TooOld(why) => {
+                self.give_back(owned);
                 let name = &self.group.entry.name;
                 Error::Conflict(format!("another process took {name} over while this one stood still: {why}"))
             }
             e => e,
+        }
+    }
+
+    fn give_back(&self, owned: &mut Option<Snapshot>) {
+        locked(&self.shown).take();
+        if let Some(snapshot) = owned.take() {
+            self.main.hold(false);
+            self.main.release_write();
+            self.main.release(snapshot);
         }
     }
 
@@ -172,7 +183,7 @@ impl Volume for ClusterVolume {
         if lsn.is_ok() {
             self.show(snapshot);
         }
-        lsn.map_err(|e| self.replaced(e))
+        lsn.map_err(|e| self.failed(&mut owned, e))
     }
 
     fn pages_max(&self) -> usize {
@@ -182,12 +193,7 @@ impl Volume for ClusterVolume {
     }
 
     fn disown(&self) {
-        locked(&self.shown).take();
-        if let Some(snapshot) = locked(&self.owned).take() {
-            self.main.hold(false);
-            self.main.release_write();
-            self.main.release(snapshot);
-        }
+        self.give_back(&mut locked(&self.owned));
     }
 
     fn status(&self) -> DatasetStatus {
@@ -238,7 +244,7 @@ mod tests {
             let read = volume.read(DatasetId(1), 4096, 0, &mut [0], &ReadAhead::default());
             assert!(matches!(read, Err(Error::Conflict(_))), "{read:?}");
         }
-        group.lock().holder.close(clock::now());
-        locked(&volume.owned).take(); // else it would be returned to a node that says nothing
+        let state = group.lock();
+        assert!(!state.holder.is_open() && !state.holder.keeps(), "the next owner waits for this process's end");
     }
 }
