@@ -2,6 +2,8 @@
 //!
 //! Fault model: the process is gone after any commit; who opens the path next sees what that commit left.
 
+#![allow(clippy::unwrap_used)]
+
 mod model;
 
 use dspm_txn::volume::Volume;
