@@ -37,6 +37,13 @@ struct State {
     kept: u64,
     dirty: Pages,
     flying: Arc<Pages>,
+    /// A call has returned that changed the file and left it to a sync to commit that. What [`OpenFile::write_through`]
+    /// does is not owed while it is on its way: no sync has to wait for it.
+    ///
+    /// [`OpenFile::write_through`]: crate::OpenFile::write_through
+    owed: bool,
+    /// What is flying is owed.
+    flying_owed: bool,
 }
 
 /// What a commit takes of a file.
@@ -51,7 +58,7 @@ pub(crate) struct Taken {
 impl File {
     /// A file that the newest commit has with that many bytes.
     pub(crate) fn new(dataset: DatasetId, size: u64, dirty: Arc<AtomicUsize>) -> File {
-        let state = State { size, committed: size, kept: size, dirty: Pages::new(), flying: Arc::default() };
+        let state = State::clean(size);
         File { dataset, dirty, opened: AtomicUsize::new(0), state: Mutex::new(state) }
     }
 
@@ -68,6 +75,17 @@ impl File {
     pub(crate) fn is_dirty(&self) -> bool {
         let state = self.lock();
         !state.flying.is_empty() || state.differs()
+    }
+
+    /// True when a sync has something to commit, or to wait for.
+    pub(crate) fn is_owed(&self) -> bool {
+        let state = self.lock();
+        state.owed || state.flying_owed
+    }
+
+    /// A sync commits all that the file has by now.
+    pub(crate) fn owe(&self) {
+        self.lock().owed = true;
     }
 
     /// Fills the buffer from that byte on, or fails where the file is shorter.
@@ -108,7 +126,7 @@ impl File {
         Ok(())
     }
 
-    /// Writes, in memory.
+    /// Writes, in memory; who calls [`File::owe`] afterwards, or else commits it, decides what a sync has to do.
     pub(crate) fn write(&self, volume: &dyn Volume, offset: u64, data: &[u8]) -> Result<(), Failure> {
         if data.is_empty() {
             return Ok(()); // nor does it grow
@@ -136,6 +154,7 @@ impl File {
     /// Cuts or extends the file, in memory.
     pub(crate) fn resize(&self, volume: &dyn Volume, size: u64) -> Result<(), Failure> {
         let mut state = self.lock();
+        state.owed = true;
         if size < state.size {
             let inside = (size % PAGE) as usize;
             if inside > 0 {
@@ -174,10 +193,12 @@ impl File {
     pub(crate) fn take(self: &Arc<File>) -> Option<Taken> {
         let mut state = self.lock();
         if !state.differs() {
+            state.owed = false;
             return None;
         }
         let cut = Some(state.kept).filter(|kept| *kept < state.committed.min(state.size));
         state.flying = Arc::new(std::mem::take(&mut state.dirty));
+        state.flying_owed = std::mem::take(&mut state.owed);
         Some(Taken { file: self.clone(), size: state.size, pages: state.flying.clone(), cut })
     }
 
@@ -185,7 +206,7 @@ impl File {
     pub(crate) fn forget(&self) {
         let mut state = self.lock();
         self.dirty.fetch_sub(state.dirty.len(), Ordering::Relaxed);
-        *state = State { size: 0, committed: 0, kept: 0, dirty: Pages::new(), flying: Arc::default() };
+        *state = State::clean(0);
     }
 }
 
@@ -195,7 +216,7 @@ impl Taken {
         let Taken { file, size, pages, .. } = self;
         let mut state = file.lock();
         file.dirty.fetch_sub(pages.len(), Ordering::Relaxed);
-        state.flying = Arc::default();
+        (state.flying, state.flying_owed) = (Arc::default(), false);
         (state.committed, state.kept) = (size, size);
     }
 
@@ -203,6 +224,7 @@ impl Taken {
     pub(crate) fn failed(self) {
         let mut state = self.file.lock();
         let flying = std::mem::take(&mut state.flying);
+        (state.owed, state.flying_owed) = (true, false);
         for (number, page) in flying.iter() {
             if state.dirty.contains_key(number) {
                 self.file.dirty.fetch_sub(1, Ordering::Relaxed);
@@ -214,6 +236,12 @@ impl Taken {
 }
 
 impl State {
+    /// A file of that size that lacks nothing.
+    fn clean(size: u64) -> State {
+        let (dirty, flying) = (Pages::new(), Arc::default());
+        State { size, committed: size, kept: size, dirty, flying, owed: false, flying_owed: false }
+    }
+
     /// True when the newest commit is something else.
     fn differs(&self) -> bool {
         !self.dirty.is_empty() || self.size != self.committed || self.kept < self.committed

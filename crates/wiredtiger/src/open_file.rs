@@ -53,8 +53,26 @@ impl OpenFile {
     /// # Errors
     /// ENOSPC, EFBIG, EACCES.
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Failure> {
-        self.writable()?.write(&*self.fs.volume, offset, data)?;
+        let file = self.writable()?;
+        let written = file.write(&*self.fs.volume, offset, data);
+        file.owe();
+        written?;
         self.fs.limit_dirty()
+    }
+
+    /// Writes, durably: all members hold it when this returns. A [`OpenFile::sync`] beside it does not wait for it, so
+    /// who syncs after each write of its own goes on while others' writes are gathered for the next record.
+    ///
+    /// # Errors
+    /// Those of [`OpenFile::write`] and [`OpenFile::sync`]; a later sync tries again.
+    pub fn write_through(&self, offset: u64, data: &[u8]) -> Result<(), Failure> {
+        let file = self.writable()?;
+        let written = file.write(&*self.fs.volume, offset, data);
+        let done = written.and_then(|()| match file.is_dirty() {
+            true => self.fs.queue.commit(Work::Sync(vec![file.clone()])),
+            false => Ok(()), // another's record took it along
+        });
+        done.inspect_err(|_| file.owe())
     }
 
     /// Commits what was written: all members hold it when this returns.
@@ -64,7 +82,7 @@ impl OpenFile {
     pub fn sync(&self) -> Result<(), Failure> {
         self.fs.check()?;
         match &self.file {
-            Some(file) if file.is_dirty() => self.fs.queue.commit(Work::Sync(vec![file.clone()])),
+            Some(file) if file.is_owed() => self.fs.queue.commit(Work::Sync(vec![file.clone()])),
             _ => Ok(()), // names are durable when they change
         }
     }

@@ -263,3 +263,61 @@ fn threads_that_write_and_sync_each_find_their_bytes_committed() {
         }
     });
 }
+
+#[test]
+fn a_sync_waits_for_no_durable_write_of_another_thread() {
+    let volume = Arc::new(Gate::default());
+    let fs = open(&volume);
+    let (first, second) = (file(&fs, "log"), file(&fs, "log"));
+    first.write_through(0, b"mine").unwrap();
+    volume.let_through(0);
+    thread::scope(|s| {
+        let beside = s.spawn(|| second.write_through(4, b"theirs"));
+        volume.wait_for_one();
+        let (done, answer) = std::sync::mpsc::channel();
+        let first = &first;
+        let sync = s.spawn(move || done.send(first.sync()).unwrap());
+        let returned = answer.recv_timeout(std::time::Duration::from_secs(30));
+        volume.open();
+        returned.expect("the sync returns while the other's write is on its way").unwrap();
+        beside.join().unwrap().unwrap();
+        sync.join().unwrap();
+    });
+    assert_eq!(content(&crashed(&volume.volume), "log"), b"minetheirs");
+}
+
+#[test]
+fn durable_writes_that_wait_share_a_record() {
+    let volume = Arc::new(Gate::default());
+    let fs = open(&volume);
+    let log = file(&fs, "log");
+    let before = volume.volume.commits();
+    volume.let_through(0);
+    thread::scope(|s| {
+        let log = &log;
+        let first = s.spawn(move || log.write_through(0, &[1; 10]));
+        volume.wait_for_one();
+        let later: Vec<_> = (1..5).map(|n| s.spawn(move || log.write_through(n * 10, &[n as u8 + 1; 10]))).collect();
+        while log.size().unwrap() < 50 || content(&fs, "log").contains(&0) {
+            thread::yield_now();
+        }
+        volume.open();
+        first.join().unwrap().unwrap();
+        later.into_iter().for_each(|t| t.join().unwrap().unwrap());
+    });
+    assert_eq!(volume.volume.commits() - before, 2, "what is written meanwhile goes together");
+    assert_eq!(content(&crashed(&volume.volume), "log").len(), 50);
+}
+
+#[test]
+fn a_durable_write_that_failed_is_left_to_the_next_sync() {
+    let volume = Arc::new(MemoryVolume::default());
+    let fs = open(&volume);
+    let log = file(&fs, "log");
+    volume.fail(0, Error::Full("no room".into()));
+    assert_eq!(errno(log.write_through(0, b"again")), libc::ENOSPC);
+    assert_eq!(errno(log.sync()), libc::ENOSPC);
+    volume.heal();
+    log.sync().unwrap();
+    assert_eq!(content(&crashed(&volume), "log"), b"again");
+}

@@ -39,20 +39,24 @@ def settings_of(options: Options) -> Settings:
         binding=options.binding,
         records=options.records,
         operations=options.operations,
-        processes=options.processes or (1 if options.binding == "wiredtiger" else 2),
+        processes=_or(options.processes, 1 if options.binding == "wiredtiger" else 2),
         threads=options.threads,
         rate_per_s=options.rate,
         seconds_max=options.seconds,
         seed=options.seed,
         db=options.db,
         directory=options.dir or default_directory(),
-        cache_size=options.cache_size or CACHE_SIZES[options.binding],
+        cache_size=_or(options.cache_size, CACHE_SIZES[options.binding]),
         page_size=options.page_size,
         fields=options.fields,
         field_length=options.field_length,
         batch=options.batch,
         library=options.wiredtiger,
     )
+
+
+def _or(given: int | None, default: int) -> int:
+    return default if given is None else given
 
 
 def load_phase(options: Options) -> None:

@@ -128,8 +128,11 @@ unsafe extern "C" fn write(
             return Ok(());
         }
         // SAFETY: see above.
-        handle.file.write(unsigned(offset)?, unsafe { std::slice::from_raw_parts(buffer.cast(), length) })?;
-        if handle.kind == FileKind::Log { handle.file.sync() } else { Ok(()) }
+        let data = unsafe { std::slice::from_raw_parts(buffer.cast(), length) };
+        match handle.kind {
+            FileKind::Log => handle.file.write_through(unsigned(offset)?, data),
+            _ => handle.file.write(unsigned(offset)?, data),
+        }
     })
 }
 
