@@ -291,7 +291,13 @@ impl World {
         let end = self.time + SUFFIX_MAX;
         let waits = |t: &Thread| t.step != Step::Stopped && t.groups().iter().all(|g| live.contains(g));
         let busy = |c: &Client| c.threads.iter().any(waits) || !c.joints.is_empty();
-        let open = |w: &World, g: &usize| w.nodes.iter().any(|n| n.is_unresolved(*g));
+        // One of a writer that died, which its primary lacks, waits for the settle before the next grant, as any record that
+        // was on its way does: nobody waits for it.
+        let open = |w: &World, g: &usize| {
+            let set = w.sets.iter().find(|s| s.groups.contains(g));
+            let led = set.map(|s| w.nodes[s.primary as usize].last(*g));
+            w.nodes.iter().any(|n| n.is_unresolved(*g) && Some(n.last(*g)) <= led)
+        };
         while self.clients.iter().any(busy) || live.iter().any(|g| open(self, g)) {
             if self.check.violation().is_some() {
                 return;

@@ -337,6 +337,11 @@ impl Node {
         slot.config.store_of(self.no) == self.store && tail.is_some_and(|r| r.part == Part::Prepared)
     }
 
+    /// The newest record of a group that is here.
+    pub(crate) fn last(&self, group: usize) -> Lsn {
+        self.slots[group].replica.as_ref().map_or(Lsn(0), |r| r.records.last())
+    }
+
     /// Timers, and the log's sync.
     pub fn tick(&mut self, ctx: &mut Ctx<'_>) {
         let now = self.clock(ctx);
